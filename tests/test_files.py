@@ -1,0 +1,80 @@
+"""files.py: what a reader may find after a write that was cut short, and what is not read."""
+
+import os
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from textvae.errors import CheckpointError
+from textvae.files import read_bytes, write_file
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Let no file grow beyond 1,009 bytes, the next best thing to a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1009, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_write_file_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_file(path, b"old")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_file_honours_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_file(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_write_file_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    (tmp_path / ".a[1].99999999.tmp").write_bytes(b"half")
+    (tmp_path / ".b.99999999.tmp").write_bytes(b"another file's")
+    write_file(tmp_path / "a[1]", b"whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.99999999.tmp", "a[1]"]
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_keeps_the_old_file_and_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_file(path, b"old")
+    with pytest.raises(CheckpointError, match=r"a: cannot be written: File too large$") as caught:
+        write_file(path, bytes(10_007))
+    assert isinstance(caught.value.__cause__, OSError)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot be written: No such file or directory$"):
+        write_file(tmp_path / "no" / "a", b"")
+
+
+def test_links_pipes_and_large_files_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"seven b")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    assert read_bytes(tmp_path / "file", at_most=7) == b"seven b"
+    for name, words in {
+        "link": "is a link, expected a file in the directory itself",
+        "zero": "is a link, expected a file in the directory itself",
+        "pipe": "is no regular file, expected",
+        "no": "the file is missing",
+        "file/no": "cannot be read: Not a directory",
+    }.items():
+        with pytest.raises(CheckpointError, match=words):
+            read_bytes(tmp_path / name, at_most=7)
+    with pytest.raises(CheckpointError, match=r"holds 7 bytes, expected 5$"):
+        read_bytes(tmp_path / "file", at_most=5)
