@@ -1,0 +1,149 @@
+"""Tokenized sentences as one flat array, and batches of them as functions of (seed, epoch).
+
+One int32 array of tokens with int64 offsets holds a corpus; a batch is a vectorised gather from
+it, on whatever device it lives. There are no worker processes: this feeds ten times more
+sentences a second than a DataLoader over lists (docs/log.md).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae.errors import DataError
+from textvae.randomness import key, permutation
+
+END = 0
+POOL_BATCHES = 50
+"""Batches sorted by length together: 96 % useful cells on the Penn Treebank at 32 a batch,
+against 45 % for random batches."""
+
+
+class Batch(NamedTuple):
+    """Sentences padded to the longest; shapes in `model.interfaces`."""
+
+    inputs: Tensor
+    """int64 `[B, T]`: `<s>` and the words."""
+    targets: Tensor
+    """int64 `[B, T]`: the words and `</s>`; cells beyond the length hold 0."""
+    lengths: Tensor
+    """int64 `[B]`: targets of each sentence, `</s>` counted."""
+    indices: Tensor
+    """int64 `[B]`: which sentences of the corpus these are."""
+
+
+class TokenArray(NamedTuple):
+    """A tokenized corpus."""
+
+    tokens: Tensor
+    """int32, all sentences one after the other, without `<s>` and `</s>`."""
+    offsets: Tensor
+    """int64 `[N + 1]`: sentence i is `tokens[offsets[i]:offsets[i + 1]]`."""
+    start: int
+    """The id of `<s>`, which is V."""
+
+    @classmethod
+    def from_lists(cls, sentences: Sequence[Sequence[int]], start: int) -> "TokenArray":
+        """Flatten lists of ids, each in `[0, start)`."""
+        offsets = torch.zeros(len(sentences) + 1, dtype=torch.int64)
+        offsets[1:] = torch.tensor([len(ids) for ids in sentences], dtype=torch.int64).cumsum(0)
+        flat = [token for ids in sentences for token in ids]
+        return cls(torch.tensor(flat, dtype=torch.int32), offsets, start)
+
+    @property
+    def num_sentences(self) -> int:
+        """How many sentences there are."""
+        return self.offsets.shape[0] - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 `[N]`: targets of each sentence, `</s>` counted."""
+        return self.offsets.diff() + 1
+
+    @property
+    def num_targets(self) -> int:
+        """Targets of the whole corpus: the words, and a `</s>` for each sentence."""
+        return int(self.offsets[-1]) + self.num_sentences
+
+    def to(self, device: torch.device) -> "TokenArray":
+        """The same corpus on another device."""
+        return TokenArray(self.tokens.to(device), self.offsets.to(device), self.start)
+
+    def head(self, size: int) -> "TokenArray":
+        """The first sentences, without a copy."""
+        return TokenArray(self.tokens, self.offsets[: size + 1], self.start)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Gather sentences, int64 `[B]`, into a padded batch."""
+        indices = indices.to(self.offsets.device)
+        first = self.offsets[indices]
+        words = self.offsets[indices + 1] - first
+        positions = torch.arange(int(words.max()) + 1, device=first.device)
+        is_word = positions < words[:, None]
+        cells = (first[:, None] + positions).clamp_(max=max(self.tokens.shape[0] - 1, 0))
+        if self.tokens.shape[0]:
+            targets = torch.where(is_word, self.tokens[cells].long(), END)
+        else:
+            targets = torch.zeros_like(cells)
+        inputs = torch.empty_like(targets)
+        inputs[:, 0] = self.start
+        inputs[:, 1:] = targets[:, :-1]
+        return Batch(inputs, targets, words + 1, indices)
+
+    def batches_by_length(self, size: int) -> Iterator[Batch]:
+        """Every sentence exactly once, sorted by length; for evaluation."""
+        for indices in self.lengths.argsort(stable=True).split(size):  # type: ignore[no-untyped-call]
+            yield self.batch(indices)
+
+    def save(self, path: Path) -> None:
+        """Write `path.tokens` and `path.offsets` as raw arrays in the machine's byte order."""
+        for suffix, tensor in ((".tokens", self.tokens), (".offsets", self.offsets)):
+            file = path.with_name(path.name + suffix)
+            file.write_bytes(b"")
+            if tensor.numel():
+                mapped = torch.from_file(
+                    str(file), shared=True, size=tensor.numel(), dtype=tensor.dtype
+                )
+                mapped.copy_(tensor)
+
+    @classmethod
+    def open(cls, path: Path, start: int) -> "TokenArray":
+        """Map what `save` wrote into memory, without reading it.
+
+        Raises:
+            DataError: a file is missing, or the two do not belong together.
+        """
+        arrays = []
+        for suffix, dtype, width in ((".tokens", torch.int32, 4), (".offsets", torch.int64, 8)):
+            file = path.with_name(path.name + suffix)
+            if not file.is_file():
+                raise DataError(f"{file}: the tokens of this run are missing; train it again")
+            size = file.stat().st_size // width
+            mapped = torch.from_file(str(file), size=size, dtype=dtype) if size else None
+            arrays.append(torch.empty(0, dtype=dtype) if mapped is None else mapped)
+        tokens, offsets = arrays
+        if offsets.numel() == 0 or int(offsets[-1]) != tokens.numel():
+            raise DataError(f"{path}: its tokens and offsets do not belong together; train again")
+        return cls(tokens, offsets, start)
+
+
+def num_batches(num_sentences: int, batch_size: int) -> int:
+    """Batches of an epoch; the last may be smaller, and none is left out."""
+    return -(-num_sentences // batch_size)
+
+
+def epoch_order(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """The batches of one epoch, each int64 `[B]`, on the CPU.
+
+    A random order is cut into pools of POOL_BATCHES batches; each pool is sorted by length and cut
+    into batches, and the batches are shuffled. A function of its arguments alone, so a resumed run
+    needs no state but its step.
+    """
+    order = permutation(key(seed, "sentences", epoch), lengths.shape[0])
+    batches = []
+    for pool in order.split(batch_size * POOL_BATCHES):  # type: ignore[no-untyped-call]
+        batches.extend(pool[lengths[pool].argsort(stable=True)].split(batch_size))
+    shuffled = permutation(key(seed, "batches", epoch), len(batches))
+    return [batches[i] for i in shuffled.tolist()]
