@@ -1,0 +1,221 @@
+"""A GRU over whole sequences: a fast path for CPUs beside the plain one, and one step for decoding.
+
+The equations are those of torch.nn.GRU (Cho et al. 2014, with the reset gate after the product):
+
+    r, u = sigmoid(x W_r + h R_r + c C_r + b_r), and the same with u
+    n    = tanh(x W_n + c C_n + b_n + r * (h R_n + b'_n))
+    h'   = n + u * (h - n)
+
+where c is a condition that is constant over a sentence, so that c C enters once a sentence as a
+bias of the gates. Letters: B sentences, T positions, E inputs, H units, C condition.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class GRUWeights(NamedTuple):
+    """The parameters of one layer; gates are stacked in the order r, u, n."""
+
+    input: Tensor
+    """`[3H, E]`."""
+    recurrent: Tensor
+    """`[3H, H]`."""
+    bias: Tensor
+    """`[3H]`, outside the reset gate."""
+    recurrent_bias: Tensor
+    """`[H]`, of n, inside the reset gate."""
+    condition: Tensor | None = None
+    """`[3H, C]`, or None for a layer without a condition."""
+
+
+def gru_reference(
+    inputs: Tensor, initial: Tensor, weights: GRUWeights, condition: Tensor | None = None
+) -> Tensor:
+    """The plain path: torch's own GRU on inputs with the condition concatenated.
+
+    Args:
+        inputs: `[B, T, E]`.
+        initial: `[B, H]`.
+        weights: of the layer, in the dtype of the inputs.
+        condition: `[B, C]` if the layer has condition weights.
+
+    Returns:
+        The states `[B, T, H]` after each position.
+    """
+    input_weight = weights.input
+    if condition is not None and weights.condition is not None:
+        repeated = condition[:, None].expand(-1, inputs.shape[1], -1)
+        inputs = torch.cat([inputs, repeated], dim=2)
+        input_weight = torch.cat([weights.input, weights.condition], dim=1)
+    hidden_bias = torch.cat(
+        [torch.zeros_like(weights.bias[: 2 * initial.shape[1]]), weights.recurrent_bias]
+    )
+    flat = [input_weight, weights.recurrent, weights.bias, hidden_bias]
+    states, _ = torch.gru(
+        inputs, initial[None].contiguous(), flat, True, 1, 0.0, False, False, True
+    )
+    return states
+
+
+def gru_sequence(
+    inputs: Tensor,
+    initial: Tensor,
+    weights: GRUWeights,
+    condition: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The states `[B, T, H]` of a layer, with products in `dtype`; arguments of `gru_reference`.
+
+    On a CPU the recurrence is `_Recurrence`: in bfloat16 twice as fast as float32, because the
+    state, the gates and their gradients stay in float32 and only the products change. Elsewhere
+    it is torch's (cuDNN's) GRU in that dtype, which no bias of one sentence can enter.
+    """
+    if inputs.device.type != "cpu":
+        low = GRUWeights(*(None if w is None else w.to(dtype) for w in weights))  # type: ignore[arg-type]
+        c = None if condition is None else condition.to(dtype)
+        return gru_reference(inputs.to(dtype), initial.to(dtype), low, c).to(initial.dtype)
+    if initial.dtype == torch.float64:
+        dtype = torch.float64
+    projected = project_inputs(inputs, weights, condition, dtype=dtype)
+    states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        projected, weights.recurrent, weights.recurrent_bias, initial, dtype
+    )
+    return states.transpose(0, 1)
+
+
+def project_inputs(
+    inputs: Tensor,
+    weights: GRUWeights,
+    condition: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The part of the gates that does not depend on the state, time first: `[T, B, 3H]`."""
+    projected = low_linear(inputs.transpose(0, 1), weights.input, dtype=dtype)
+    if condition is not None and weights.condition is not None:
+        return projected + F.linear(condition, weights.condition, weights.bias)
+    return projected + weights.bias
+
+
+def low_linear(inputs: Tensor, weight: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """`inputs @ weight.T` with the product in `dtype` and the result in the dtype of the inputs."""
+    return F.linear(inputs.to(dtype), weight.to(dtype)).to(inputs.dtype)
+
+
+def gru_step(gates: Tensor, state: Tensor, weights: GRUWeights, *, dtype: torch.dtype) -> Tensor:
+    """One position: gates `[B, 3H]` from inputs, condition and bias, state `[B, H]` -> `[B, H]`."""
+    size = state.shape[1]
+    products = low_linear(state, weights.recurrent, dtype=dtype)
+    reset_update = (gates[:, : 2 * size] + products[:, : 2 * size]).sigmoid_()
+    new = torch.addcmul(
+        gates[:, 2 * size :],
+        reset_update[:, :size],
+        products[:, 2 * size :] + weights.recurrent_bias,
+    ).tanh_()
+    return torch.lerp(new, state, reset_update[:, size:])
+
+
+def gru_expanded(
+    projected: Tensor,
+    bias: Tensor,
+    initial: Tensor,
+    weights: GRUWeights,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """States for K conditions a sentence, without repeating what the inputs contribute.
+
+    Args:
+        projected: `[T, B, 3H]`, from `project_inputs` without a condition.
+        bias: `[K, B, 3H]`, the contribution of each condition.
+        initial: `[K, B, H]`.
+        weights: of the layer.
+        dtype: of the products.
+
+    Returns:
+        `[T, K, B, H]`; carries no gradient.
+    """
+    steps, (samples, rows, size) = projected.shape[0], initial.shape
+    states = initial.new_empty(steps, samples, rows, size)
+    state = initial.reshape(samples * rows, size)
+    for t in range(steps):
+        gates = (projected[t] + bias).view(samples * rows, 3 * size)
+        state = gru_step(gates, state, weights, dtype=dtype)
+        states[t] = state.view(samples, rows, size)
+    return states
+
+
+class _Recurrence(torch.autograd.Function):
+    """The recurrence with its gradient written out, for projections `[T, B, 3H]`.
+
+    Backward does everything that does not depend on the incoming gradient for all positions at
+    once, and the weight gradient as one product after the loop. Measured against autograd and
+    against torch.gru in tests/kernels/test_gru.py and docs/log.md.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        projected: Tensor,
+        recurrent: Tensor,
+        recurrent_bias: Tensor,
+        initial: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        steps, batch, gates = projected.shape
+        size = gates // 3
+        weight = recurrent.to(dtype)
+        transposed = weight.t()
+        states = projected.new_empty(steps + 1, batch, size)
+        states[0] = initial
+        low = states if dtype == states.dtype else torch.empty_like(states, dtype=dtype)
+        low[0].copy_(initial)
+        reset_update = projected.new_empty(steps, batch, 2 * size)
+        new = projected.new_empty(steps, batch, size)
+        hidden = projected.new_empty(steps, batch, size)
+        products = low.new_empty(batch, gates)
+        for t in range(steps):
+            torch.mm(low[t], transposed, out=products)
+            ru, n, hn = reset_update[t], new[t], hidden[t]
+            torch.add(projected[t, :, : 2 * size], products[:, : 2 * size], out=ru).sigmoid_()
+            torch.add(products[:, 2 * size :], recurrent_bias, out=hn)
+            torch.addcmul(projected[t, :, 2 * size :], ru[:, :size], hn, out=n).tanh_()
+            torch.lerp(n, states[t], ru[:, size:], out=states[t + 1])
+            if low is not states:
+                low[t + 1].copy_(states[t + 1])
+        ctx.save_for_backward(weight, states, low, reset_update, new, hidden)
+        return states[1:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        weight, states, low, reset_update, new, hidden = ctx.saved_tensors
+        steps, batch, size = new.shape
+        reset, update = reset_update[..., :size], reset_update[..., size:]
+        d_new = (1 - update) * (1 - new * new)
+        d_update = (states[:-1] - new) * update * (1 - update)
+        d_reset = hidden * reset * (1 - reset)
+        d_projected = gradient.new_empty(steps, batch, 3 * size)
+        d_products = low.new_empty(steps, batch, 3 * size)
+        d_state = gradient.new_zeros(batch, size)
+        for t in range(steps - 1, -1, -1):
+            d_state.add_(gradient[t])
+            gates, products = d_projected[t], d_products[t]
+            torch.mul(d_state, d_new[t], out=gates[:, 2 * size :])
+            torch.mul(d_state, d_update[t], out=gates[:, size : 2 * size])
+            torch.mul(gates[:, 2 * size :], d_reset[t], out=gates[:, :size])
+            products[:, : 2 * size].copy_(gates[:, : 2 * size])
+            products[:, 2 * size :].copy_(gates[:, 2 * size :] * reset[t])
+            if low.dtype == d_state.dtype:
+                d_state = torch.addmm(d_state.mul_(update[t]), products, weight)
+            else:
+                d_state = d_state.mul_(update[t]).add_(torch.mm(products, weight))
+        flat = d_products.view(steps * batch, 3 * size)
+        d_weight = (flat.t() @ low[:-1].reshape(steps * batch, size)).to(gradient.dtype)
+        d_bias = d_products[..., 2 * size :].sum((0, 1), dtype=gradient.dtype)
+        return d_projected, d_weight, d_bias, d_state, None

@@ -1,0 +1,136 @@
+"""The vocabulary projection and its cross-entropy in one, chunk by chunk.
+
+The projection is most of the arithmetic of a step, and its logits are the largest tensor: the
+fast path never holds more than one chunk of them and computes the gradients in the forward pass
+while the chunk is in cache. Letters: N rows (targets), D features, V vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK_ROWS = 512
+"""Rows of logits held at once; measured on a CPU against 128 to 1600 (docs/log.md)."""
+
+
+class CrossEntropy(NamedTuple):
+    """What `linear_cross_entropy` returns."""
+
+    total: Tensor
+    """Scalar, nats, summed over rows; carries the gradient."""
+    rows: Tensor
+    """`[N]` nats a row, detached."""
+
+
+def linear_cross_entropy_reference(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
+) -> CrossEntropy:
+    """-log softmax(features @ weight.T + bias)[target] by the plain path; shapes as below."""
+    rows = F.cross_entropy(F.linear(features, weight, bias), targets, reduction="none")
+    return CrossEntropy(rows.sum(), rows.detach())
+
+
+def linear_cross_entropy(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> CrossEntropy:
+    """-log softmax(features @ weight.T + bias)[target], summed and by row.
+
+    Args:
+        features: `[N, D]`, float32 (or float64, which then is the dtype of the products too).
+        weight: `[V, D]`.
+        bias: `[V]`.
+        targets: int64 `[N]`; rows of padding have been taken out.
+        dtype: of the three products; the softmax is float32 or better whatever it is.
+    """
+    if features.dtype == torch.float64:
+        dtype = torch.float64
+    total, rows = _LinearCrossEntropy.apply(features, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
+    return CrossEntropy(total, rows)
+
+
+def token_log_likelihood(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Log softmax(features @ weight.T + bias)[target] as float32 `[N]`, without gradients.
+
+    The target's logit is a dot product with one gathered row, so that only the log-sum-exp
+    touches the whole vocabulary. Bound: one chunk of logits, whatever N.
+    """
+    result = features.new_empty(features.shape[0])
+    low_weight = weight.to(dtype)
+    for start in range(0, features.shape[0], CHUNK_ROWS):
+        chunk = features[start : start + CHUNK_ROWS]
+        target = targets[start : start + CHUNK_ROWS]
+        logits = _logits(chunk.to(dtype), low_weight, bias)
+        own = logits.gather(1, target[:, None])[:, 0]
+        peak = logits.amax(1)
+        total = logits.sub_(peak[:, None]).exp_().sum(1)
+        result[start : start + CHUNK_ROWS] = own - peak - total.log_()
+    return result
+
+
+def _logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits in the dtype of the bias, whatever that of the product."""
+    if weight.dtype == bias.dtype:
+        return torch.addmm(bias, features, weight.t())
+    return torch.mm(features, weight.t()).to(bias.dtype).add_(bias)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Gradients of the total in the forward pass; the gradient that comes back is a scalar."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        rows = features.new_empty(features.shape[0])
+        needs_gradient = any(ctx.needs_input_grad[:3])
+        low_features, low_weight = features.to(dtype), weight.to(dtype)
+        d_features = torch.empty_like(features)
+        d_weight = torch.zeros_like(weight)
+        d_bias = torch.zeros_like(bias)
+        for start in range(0, features.shape[0], CHUNK_ROWS):
+            chunk = low_features[start : start + CHUNK_ROWS]
+            target = targets[start : start + CHUNK_ROWS, None]
+            logits = _logits(chunk, low_weight, bias)
+            own, peak = logits.gather(1, target)[:, 0], logits.amax(1)
+            probabilities = logits.softmax(1)
+            # the largest probability is at least 1 / V, so this logarithm cannot underflow
+            log_normalizer = peak - probabilities.amax(1).log_()
+            rows[start : start + CHUNK_ROWS] = log_normalizer - own
+            if needs_gradient:
+                probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+                d_bias += probabilities.sum(0)
+                low = probabilities.to(dtype)
+                d_features[start : start + CHUNK_ROWS] = torch.mm(low, low_weight)
+                if dtype == d_weight.dtype:
+                    d_weight.addmm_(low.t(), chunk)
+                else:
+                    d_weight += torch.mm(low.t(), chunk)
+        if needs_gradient:
+            ctx.save_for_backward(d_features, d_weight, d_bias)
+        ctx.mark_non_differentiable(rows)
+        return rows.sum(), rows
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        d_features, d_weight, d_bias = ctx.saved_tensors
+        scale = gradients[0]
+        return d_features * scale, d_weight * scale, d_bias * scale, None, None

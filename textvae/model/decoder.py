@@ -1,0 +1,155 @@
+"""The GRU decoder: the condition sets the initial state and enters every step."""
+
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textvae.config import Config
+from textvae.kernels.gru import gru_expanded, gru_sequence, gru_step, low_linear, project_inputs
+from textvae.model.interfaces import DecoderState
+from textvae.model.recurrent import GRULayer
+from textvae.randomness import Noise
+
+
+class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
+    """Sizes of the decoder."""
+
+    embedding_dim: Annotated[int, Meta(ge=1, le=8192)] = 128
+    """Size of a word's vector."""
+    hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
+    """Units of each layer."""
+    num_layers: Annotated[int, Meta(ge=1, le=8)] = 1
+    """Layers on top of each other."""
+    tie_embeddings: bool = False
+    """Say words with the vectors they are read with (Press and Wolf 2017); a projection comes
+    between where the sizes differ."""
+    dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the word vectors."""
+    output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the states that go to the next layer and to the output."""
+
+    def build(self, vocabulary_size: int, condition_dim: int) -> "GRUDecoder":
+        """A decoder with uninitialised parameters; `condition_dim` 0 is a language model."""
+        return GRUDecoder(self, vocabulary_size, condition_dim)
+
+
+DecoderConfig = GRUDecoderConfig
+
+
+class GRUDecoder(nn.Module):
+    """The contract is `model.interfaces.Decoder`."""
+
+    def __init__(self, config: GRUDecoderConfig, vocabulary_size: int, condition_dim: int) -> None:
+        super().__init__()
+        self.config, self.vocabulary_size = config, vocabulary_size
+        hidden, embedding = config.hidden_dim, config.embedding_dim
+        self.input_embedding = nn.Parameter(torch.empty(vocabulary_size + 1, embedding))
+        sizes = [embedding] + [hidden] * (config.num_layers - 1)
+        self.layers = nn.ModuleList(GRULayer(size, hidden, condition_dim) for size in sizes)
+        self.initial_weight, self.initial_bias = None, None
+        if condition_dim:
+            self.initial_weight = nn.Parameter(
+                torch.empty(config.num_layers * hidden, condition_dim)
+            )
+            self.initial_bias = nn.Parameter(torch.empty(config.num_layers * hidden))
+        self.projection = None
+        self.output_embedding = None
+        if not config.tie_embeddings:
+            self.output_embedding = nn.Parameter(torch.empty(vocabulary_size, hidden))
+        elif hidden != embedding:
+            self.projection = nn.Parameter(torch.empty(embedding, hidden))
+        self.output_bias = nn.Parameter(torch.empty(vocabulary_size))
+
+    @property
+    def output_weight(self) -> Tensor:
+        """`[V, D]`: its own matrix, or the input embeddings without the one of `<s>`."""
+        if self.output_embedding is None:
+            return self.input_embedding[: self.vocabulary_size]
+        return self.output_embedding
+
+    def forward(
+        self,
+        inputs: Tensor,
+        condition: Tensor | None,
+        *,
+        noise: Noise | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Features `[B, T, D]` under teacher forcing; see the contract."""
+        states = F.embedding(inputs.t(), self.input_embedding).transpose(0, 1)
+        initial = self._initial(inputs.shape[0], condition)
+        for number, layer in enumerate(self._layers()):
+            if noise is not None:
+                rate = self.config.output_dropout_rate if number else self.config.dropout_rate
+                states = noise.dropout(states, rate, f"decoder.{number}")
+            weights = layer.weights()
+            states = gru_sequence(states, initial[number], weights, condition, dtype=dtype)
+        if noise is not None:
+            states = noise.dropout(states, self.config.output_dropout_rate, "decoder.output")
+        return self._features(states, dtype)
+
+    @torch.no_grad()
+    def expanded(
+        self, inputs: Tensor, conditions: Tensor, *, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Features `[T, K, B, D]` for K conditions a sentence `[K, B, C]`; see the contract."""
+        samples, batch = conditions.shape[:2]
+        flat = conditions.reshape(samples * batch, -1)
+        state = self.start(flat)
+        layers = self._layers()
+        words = F.embedding(inputs, self.input_embedding)
+        projected = low_linear(words.transpose(0, 1), layers[0].input_weight, dtype=dtype)
+        states = projected.new_empty(0)
+        for number, layer in enumerate(layers):
+            gates = state.gates[number].view(samples, batch, -1)
+            initial = state.hidden[number].view(samples, batch, -1)
+            if number:
+                steps = states.flatten(1, 2)
+                inner = project_inputs(steps.transpose(0, 1), layer.weights(), dtype=dtype)
+                projected = (inner - layer.bias).view(-1, samples * batch, gates.shape[2])
+                gates, initial = gates.view(1, samples * batch, -1), initial.flatten(0, 1)[None]
+            states = gru_expanded(projected, gates, initial, layer.weights(), dtype=dtype)
+            states = states.view(-1, samples, batch, states.shape[-1])
+        return self._features(states, dtype)
+
+    def start(self, condition: Tensor) -> DecoderState:
+        """The state before the first word, for conditions `[B, C]`."""
+        hidden = self._initial(condition.shape[0], condition)
+        gates = []
+        for layer in self._layers():
+            bias = layer.bias.expand(condition.shape[0], -1)
+            if layer.condition_weight is not None:
+                bias = F.linear(condition, layer.condition_weight, layer.bias)
+            gates.append(bias)
+        return DecoderState(tuple(hidden), tuple(gates))
+
+    def step(
+        self, tokens: Tensor, state: DecoderState, *, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, DecoderState]:
+        """Features `[B, D]` after one more token `[B]`, and the new state."""
+        below = F.embedding(tokens, self.input_embedding)
+        hidden = []
+        for number, layer in enumerate(self._layers()):
+            gates = low_linear(below, layer.input_weight, dtype=dtype) + state.gates[number]
+            below = gru_step(gates, state.hidden[number], layer.weights(), dtype=dtype)
+            hidden.append(below)
+        return self._features(below, dtype), DecoderState(tuple(hidden), state.gates)
+
+    def _layers(self) -> list[GRULayer]:
+        return [layer for layer in self.layers if isinstance(layer, GRULayer)]
+
+    def _initial(self, batch: int, condition: Tensor | None) -> list[Tensor]:
+        """A state `[B, H]` for each layer: tanh of a linear map of the condition, else zeros."""
+        if self.initial_weight is None or condition is None:
+            zeros = self.output_bias.new_zeros(batch, self.config.hidden_dim)
+            return [zeros] * self.config.num_layers
+        stacked = F.linear(condition, self.initial_weight, self.initial_bias).tanh()
+        return list(stacked.chunk(self.config.num_layers, dim=1))
+
+    def _features(self, states: Tensor, dtype: torch.dtype) -> Tensor:
+        return (
+            states if self.projection is None else low_linear(states, self.projection, dtype=dtype)
+        )

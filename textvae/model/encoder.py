@@ -1,0 +1,94 @@
+"""The GRU encoder: a sentence in, a diagonal Gaussian over its latent out."""
+
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textvae.config import Config
+from textvae.kernels.gru import gru_sequence
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.recurrent import GRULayer, last_states, reverse_sentences
+from textvae.randomness import Noise
+
+
+class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
+    """Sizes of the encoder."""
+
+    embedding_dim: Annotated[int, Meta(ge=1, le=8192)] = 128
+    """Size of a word's vector."""
+    hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
+    """Units of each layer, in each direction."""
+    num_layers: Annotated[int, Meta(ge=1, le=8)] = 1
+    """Layers on top of each other."""
+    bidirectional: bool = False
+    """Read the sentence back to front as well; the posterior sees both last states."""
+    dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the word vectors and between layers."""
+
+    def build(self, vocabulary_size: int, latent_dim: int) -> "GRUEncoder":
+        """An encoder with uninitialised parameters."""
+        return GRUEncoder(self, vocabulary_size, latent_dim)
+
+
+EncoderConfig = GRUEncoderConfig
+
+
+class GRUEncoder(nn.Module):
+    """The contract is `model.interfaces.Encoder`; it reads the words and the final `</s>`."""
+
+    def __init__(self, config: GRUEncoderConfig, vocabulary_size: int, latent_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Parameter(torch.empty(vocabulary_size, config.embedding_dim))
+        sizes = [config.embedding_dim] + [config.hidden_dim] * (config.num_layers - 1)
+        self.forward_layers = nn.ModuleList(GRULayer(s, config.hidden_dim) for s in sizes)
+        self.backward_layers = nn.ModuleList(
+            GRULayer(s, config.hidden_dim) for s in (sizes if config.bidirectional else [])
+        )
+        directions = 2 if config.bidirectional else 1
+        self.posterior_weight = nn.Parameter(
+            torch.empty(2 * latent_dim, directions * config.hidden_dim)
+        )
+        self.posterior_bias = nn.Parameter(torch.empty(2 * latent_dim))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        noise: Noise | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> DiagonalGaussian:
+        """q(z|x) from tokens `[B, T]` and int64 lengths `[B]`; see the contract."""
+        last = [self._read(self.forward_layers, tokens, lengths, noise, dtype, "forward")]
+        if len(self.backward_layers):
+            backwards = reverse_sentences(tokens, lengths)
+            last.append(
+                self._read(self.backward_layers, backwards, lengths, noise, dtype, "backward")
+            )
+        moments = F.linear(torch.cat(last, dim=1), self.posterior_weight, self.posterior_bias)
+        mean, log_variance = moments.chunk(2, dim=1)
+        return DiagonalGaussian(mean, log_variance)
+
+    def _read(
+        self,
+        layers: nn.ModuleList,
+        tokens: Tensor,
+        lengths: Tensor,
+        noise: Noise | None,
+        dtype: torch.dtype,
+        direction: str,
+    ) -> Tensor:
+        """The last state `[B, H]` of a stack of layers."""
+        states = F.embedding(tokens.t(), self.embedding).transpose(0, 1)
+        for number, layer in enumerate(layers):
+            assert isinstance(layer, GRULayer)
+            if noise is not None:
+                purpose = f"encoder.{direction}.{number}"
+                states = noise.dropout(states, self.config.dropout_rate, purpose)
+            initial = states.new_zeros(tokens.shape[0], self.config.hidden_dim)
+            states = gru_sequence(states, initial, layer.weights(), dtype=dtype)
+        return last_states(states, lengths)

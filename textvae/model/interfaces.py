@@ -1,0 +1,110 @@
+"""The contracts of the model's parts, with every shape. Read this first.
+
+Letters used for shapes everywhere in the package:
+
+    B  sentences of a batch            T  positions, the end of the sentence included
+    V  words the decoder can say       E  embedding        H  units of a GRU
+    D  features before the softmax     Z  latent           K  samples of the latent a sentence
+    C  condition of the decoder: the latent; a latent and a label; or nothing
+
+Batch first, samples before the batch: `[K, B, Z]`. Tokens are int64. `</s>` is 0, `<unk>` is 1,
+words go from 2 to V - 1; `<s>` is V, an input that is never said. There is no pad token: cells
+at and beyond `lengths` may hold anything and are masked where they are summed.
+Log-likelihoods are nats, summed over a sentence.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.randomness import Noise
+
+END, UNKNOWN = 0, 1
+
+
+class Encoder(Protocol):
+    """Reads a sentence and says where its latent lies."""
+
+    def __call__(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> DiagonalGaussian:
+        """The posterior q(z|x).
+
+        Args:
+            tokens: `[B, T]`, the words and the final `</s>`.
+            lengths: int64 `[B]`, at least 1, `</s>` counted.
+            noise: where dropout masks come from; None in evaluation.
+            dtype: of the matrix products; the posterior itself is float32.
+
+        Returns:
+            Mean and log-variance `[B, Z]`, which do not depend on the cells beyond the lengths.
+        """
+
+
+class Prior(Protocol):
+    """A distribution over latents."""
+
+    latent_dim: int
+    """Z."""
+
+    def kl(self, posterior: DiagonalGaussian) -> Tensor:
+        """KL(q || p) `[B, Z]` in nats, dimension by dimension; the sum over Z is the KL."""
+
+    def log_prob(self, latents: Tensor) -> Tensor:
+        """Log p(z) in nats, `[..., Z]` -> `[...]`."""
+
+    def from_normals(self, normals: Tensor) -> Tensor:
+        """Turn standard normals `[..., Z]` into draws from the prior `[..., Z]`."""
+
+
+class DecoderState(NamedTuple):
+    """What the decoder carries from one position to the next."""
+
+    hidden: tuple[Tensor, ...]
+    """A state `[B, H]` for each layer."""
+    gates: tuple[Tensor, ...]
+    """What the condition and the biases add to the gates of each layer, `[B, 3H]`."""
+
+    def select(self, rows: Tensor) -> "DecoderState":
+        """The state of some rows: int64 `[b]` of indices into the batch."""
+        return DecoderState(tuple(h[rows] for h in self.hidden), tuple(g[rows] for g in self.gates))
+
+
+class Decoder(Protocol):
+    """Writes a sentence for a condition, word by word."""
+
+    @property
+    def output_weight(self) -> Tensor:
+        """`[V, D]`."""
+
+    @property
+    def output_bias(self) -> Tensor:
+        """`[V]`."""
+
+    def __call__(
+        self, inputs: Tensor, condition: Tensor | None, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Tensor:
+        """Features `[B, T, D]` at each position under teacher forcing.
+
+        Args:
+            inputs: `[B, T]`, `<s>` and then the words.
+            condition: `[B, C]`, or None for a decoder built with a condition of size 0.
+            noise: where dropout masks come from; None in evaluation.
+            dtype: of the matrix products.
+        """
+
+    def expanded(self, inputs: Tensor, conditions: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """Features `[T, K, B, D]` of inputs `[B, T]` for K conditions each, `[K, B, C]`.
+
+        No gradient; equal to calling the decoder K times.
+        """
+
+    def start(self, condition: Tensor) -> DecoderState:
+        """The state before the first word, for conditions `[B, C]` (C may be 0)."""
+
+    def step(
+        self, tokens: Tensor, state: DecoderState, *, dtype: torch.dtype
+    ) -> tuple[Tensor, DecoderState]:
+        """Read one token `[B]`: features `[B, D]` of the next word, and the new state."""

@@ -1,0 +1,66 @@
+"""The parameters of one GRU layer, and how parameters of all kinds begin."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from textvae.kernels.gru import GRUWeights
+from textvae.randomness import key, uniforms
+
+EMBEDDING_RANGE = 0.1
+"""Embeddings begin uniform in +-0.1, as in He et al. 2019 and Li et al. 2019."""
+
+
+class GRULayer(nn.Module):
+    """Holds the weights of one layer; the arithmetic is in kernels/gru.py."""
+
+    def __init__(self, input_dim: int, hidden_dim: int, condition_dim: int = 0) -> None:
+        super().__init__()
+        self.input_weight = nn.Parameter(torch.empty(3 * hidden_dim, input_dim))
+        self.recurrent_weight = nn.Parameter(torch.empty(3 * hidden_dim, hidden_dim))
+        self.bias = nn.Parameter(torch.empty(3 * hidden_dim))
+        self.recurrent_bias = nn.Parameter(torch.empty(hidden_dim))
+        self.condition_weight = (
+            nn.Parameter(torch.empty(3 * hidden_dim, condition_dim)) if condition_dim else None
+        )
+
+    def weights(self) -> GRUWeights:
+        """The parameters as the kernels take them."""
+        return GRUWeights(
+            self.input_weight,
+            self.recurrent_weight,
+            self.bias,
+            self.recurrent_bias,
+            self.condition_weight,
+        )
+
+
+def initialize(module: nn.Module, seed: int) -> None:
+    """Fill every parameter as a function of the seed and its name alone.
+
+    Biases are zero, embeddings uniform in +-EMBEDDING_RANGE, and other matrices `[out, in]`
+    uniform in +-1/sqrt(in), as torch's own GRU and linear layers begin.
+    """
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.dim() < 2:
+                parameter.zero_()
+                continue
+            is_embedding = name.rsplit(".", 1)[-1].endswith("embedding")
+            bound = EMBEDDING_RANGE if is_embedding else 1.0 / math.sqrt(parameter.shape[1])
+            rows = torch.arange(parameter.shape[0])
+            draws = uniforms(key(seed, "initialize", name), rows, lanes=parameter.shape[1])
+            parameter.copy_(draws.mul_(2.0 * bound).sub_(bound))
+
+
+def last_states(states: Tensor, lengths: Tensor) -> Tensor:
+    """The state after the true last token: `[B, T, H]`, int64 `[B]` -> `[B, H]`."""
+    index = (lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
+    return states.gather(1, index)[:, 0]
+
+
+def reverse_sentences(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """Each sentence back to front within its own length: `[B, T]`; cells beyond stay as 0."""
+    positions = lengths[:, None] - 1 - torch.arange(tokens.shape[1], device=tokens.device)
+    return tokens.gather(1, positions.clamp(min=0)) * (positions >= 0)
