@@ -1,0 +1,109 @@
+"""How much of the latent is used: mutual information, active units, and what losing it costs."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae.data.batching import TokenArray
+from textvae.evaluate.likelihood import reconstruction_at
+from textvae.model.gaussian import LOG_TWO_PI, DiagonalGaussian
+from textvae.model.vae import VAE
+from textvae.randomness import key, normals, permutation
+
+ACTIVE_VARIANCE = 0.01
+"""A unit is active if the variance of its posterior mean over the corpus exceeds this
+(Burda et al. 2016); the field uses the same threshold."""
+MIXTURE_ROWS = 512
+
+
+class MutualInformation(NamedTuple):
+    """An estimate of I(x; z) under the aggregate posterior of N sentences, in nats."""
+
+    value: float
+    stderr: float
+    """Standard error over sentences."""
+    cap: float
+    """log N: no estimate from N sentences can exceed it."""
+
+
+def active_units(mean: Tensor) -> int:
+    """Units whose posterior mean, `[N, Z]`, varies over the corpus (Burda et al. 2016)."""
+    if mean.shape[0] < 2:
+        return 0
+    return int((mean.double().var(0) > ACTIVE_VARIANCE).sum())
+
+
+def mutual_information(posterior: DiagonalGaussian, *, seed: int) -> MutualInformation:
+    """I(x; z) = E log q(z|x) - E log q(z), with q(z) the mean of all N posteriors.
+
+    Hoffman and Johnson 2016; one draw a sentence. The mixture density is a matrix product of
+    (z^2, z) with (-1/2 precision, precision * mean), in float64.
+
+    Args:
+        posterior: of the N sentences, `[N, Z]`.
+        seed: of the draws.
+    """
+    mean, log_variance = posterior.mean.double(), posterior.log_variance.double()
+    exact = DiagonalGaussian(mean, log_variance)
+    size, dim = mean.shape
+    index = torch.arange(size, device=mean.device)
+    latents = exact.sample(normals(key(seed, "mutual information"), index, lanes=dim).double())
+    precision = (-log_variance).exp()
+    weights = torch.cat([-0.5 * precision, precision * mean], dim=1).t()
+    constant = -0.5 * (precision * mean.square() + log_variance + LOG_TWO_PI).sum(1)
+    marginal = torch.empty(size, dtype=torch.float64, device=mean.device)
+    for rows in index.split(MIXTURE_ROWS):  # type: ignore[no-untyped-call]
+        z = latents[rows]
+        log_densities = torch.cat([z.square(), z], dim=1) @ weights + constant
+        marginal[rows] = log_densities.logsumexp(1) - math.log(size)
+    terms = exact.log_prob(latents) - marginal
+    stderr = float(terms.std()) / math.sqrt(size) if size > 1 else 0.0
+    return MutualInformation(float(terms.mean()), stderr, math.log(size))
+
+
+def permutation_costs(
+    model: VAE,
+    data: TokenArray,
+    mean: Tensor,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """How many nats -log p(x|z) rises when each sentence gets another one's latent.
+
+    At the posterior means `[N, Z]`; the permutation is one cycle through all sentences in a random
+    order, so nobody keeps its own. A decoder that ignores the latent shows 0, however large the KL.
+
+    Returns:
+        float64 `[N]`; all zeros for a corpus of one sentence.
+    """
+    order = permutation(key(seed, "permute latents"), data.num_sentences).to(mean.device)
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    own = reconstruction_at(model, data, mean, dtype=dtype)
+    return reconstruction_at(model, data, mean[other], dtype=dtype) - own
+
+
+def diagnosis(kl: float, active: int, latent_dim: int, cost: float | None = None) -> str | None:
+    """A collapsed latent in words, with the next thing to try; None for one that is used.
+
+    Args:
+        kl: nats a sentence.
+        active: active units.
+        latent_dim: of how many.
+        cost: nats lost when latents are permuted, where it has been measured.
+    """
+    usage = f"KL {kl:.2f}, {active} of {latent_dim} units active"
+    if kl < 0.5 or active == 0:
+        return (
+            f"the decoder ignores the latent: {usage}; raise free_bits "
+            "(train.objective.free_bits.nats) or word_dropout (train.objective.word_dropout.value)"
+        )
+    if cost is not None and cost < 0.2:
+        return (
+            f"the latent is filled but not read: {usage}, yet permuting the latents costs only "
+            f"{cost:.2f} nats; raise word_dropout or lower free_bits"
+        )
+    return None

@@ -1,0 +1,169 @@
+"""Likelihoods in nats a sentence: the ELBO and the importance-weighted bound.
+
+    log p(x) >= log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
+
+(Burda et al. 2016; as an estimate of test likelihood, Rezende et al. 2014). It rises with K to the
+truth. The encoder runs once a sentence, the decoder's input projections are shared by the samples,
+and samples are streamed, so that memory does not grow with K.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae.data.batching import Batch, TokenArray
+from textvae.kernels.linear_cross_entropy import token_log_likelihood
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.vae import VAE, sum_by_sentence, target_mask
+from textvae.randomness import key, normals
+
+ROWS = 1024
+"""Latents decoded at once: more falls out of a CPU's cache (docs/log.md)."""
+ENCODER_BATCH = 64
+
+
+class SentenceLikelihoods(NamedTuple):
+    """One number for each of N sentences, in the order of the corpus; nats, float64."""
+
+    nll: Tensor
+    """`[N]`: minus the importance-weighted log-likelihood."""
+    elbo: Tensor
+    """`[N]`: mean of log w over the samples; a bound below the log-likelihood."""
+    reconstruction: Tensor
+    """`[N]`: mean of -log p(x|z) over the samples."""
+    kl: Tensor
+    """`[N]`: analytic KL(q(z|x) || p(z))."""
+    monte_carlo_variance: Tensor
+    """`[N]`: variance of the nll estimate over redraws of the samples (delta method)."""
+
+
+class _Sums(NamedTuple):
+    """Running sums over samples for some sentences, float64 `[B]`."""
+
+    weight: Tensor
+    """log of the sum of w."""
+    squared_weight: Tensor
+    """log of the sum of w^2."""
+    log_weight: Tensor
+    log_likelihood: Tensor
+
+
+def encode_corpus(
+    model: VAE, data: TokenArray, *, dtype: torch.dtype = torch.float32
+) -> DiagonalGaussian:
+    """The posteriors of a corpus, `[N, Z]`, in its order."""
+    size = (data.num_sentences, model.prior.latent_dim)
+    result = DiagonalGaussian(
+        torch.empty(size, device=model.device), torch.empty(size, device=model.device)
+    )
+    with torch.inference_mode():
+        for batch in data.batches_by_length(ENCODER_BATCH):
+            posterior = model.encoder(batch.targets, batch.lengths, noise=None, dtype=dtype)
+            result.mean[batch.indices] = posterior.mean
+            result.log_variance[batch.indices] = posterior.log_variance
+    return result
+
+
+def importance_weighted(
+    model: VAE,
+    data: TokenArray,
+    posterior: DiagonalGaussian,
+    *,
+    num_samples: int,
+    seed: int,
+    rows: int = ROWS,
+    dtype: torch.dtype = torch.float32,
+) -> SentenceLikelihoods:
+    """Importance-weighted likelihoods of a corpus.
+
+    Sample k of sentence i is a function of (seed, i, k), so the result does not depend on `rows`
+    but for rounding.
+
+    Args:
+        model: in evaluation there is no dropout, no word dropout and no KL weight.
+        data: N sentences, each of which counts once, `</s>` included.
+        posterior: from `encode_corpus`, `[N, Z]`.
+        num_samples: K.
+        seed: of the samples.
+        rows: latents decoded at once; memory grows with it, not with K.
+        dtype: of the matrix products.
+    """
+    columns = [torch.empty(data.num_sentences, dtype=torch.float64) for _ in range(5)]
+    result = SentenceLikelihoods(*columns)
+    group = max(1, rows // num_samples)
+    with torch.inference_mode():
+        kl = model.prior.kl(posterior).sum(1).double()
+        for batch in data.batches_by_length(group):
+            local = posterior.select(batch.indices)
+            sums = _stream(model, batch, local, num_samples, seed, max(1, rows // group), dtype)
+            log_k = math.log(num_samples)
+            excess = (sums.squared_weight - 2 * sums.weight + log_k).exp() - 1
+            result.nll[batch.indices] = (log_k - sums.weight).cpu()
+            result.elbo[batch.indices] = (sums.log_weight / num_samples).cpu()
+            result.reconstruction[batch.indices] = (-sums.log_likelihood / num_samples).cpu()
+            result.kl[batch.indices] = kl[batch.indices].cpu()
+            variance = excess.clamp(min=0.0) / max(1, num_samples - 1)
+            result.monte_carlo_variance[batch.indices] = variance.cpu()
+    return result
+
+
+def _stream(
+    model: VAE,
+    batch: Batch,
+    posterior: DiagonalGaussian,
+    num_samples: int,
+    seed: int,
+    chunk: int,
+    dtype: torch.dtype,
+) -> _Sums:
+    """Sums of the weights of one group of sentences, `chunk` samples at a time."""
+    zeros = torch.zeros(batch.lengths.shape[0], dtype=torch.float64, device=batch.lengths.device)
+    sums = _Sums(zeros - math.inf, zeros - math.inf, zeros, zeros)
+    samples_key = key(seed, "importance")
+    for first in range(0, num_samples, chunk):
+        numbers = torch.arange(first, min(first + chunk, num_samples), device=zeros.device)
+        noise = normals(samples_key, batch.indices, numbers[:, None], lanes=posterior.mean.shape[1])
+        latents = posterior.sample(noise)
+        likelihood = log_likelihood(model, batch, latents, dtype=dtype).double()
+        density = model.prior.log_prob(latents) - posterior.log_prob(latents)
+        log_weights = likelihood + density.double()
+        sums = _Sums(
+            torch.logaddexp(sums.weight, log_weights.logsumexp(0)),
+            torch.logaddexp(sums.squared_weight, (2 * log_weights).logsumexp(0)),
+            sums.log_weight + log_weights.sum(0),
+            sums.log_likelihood + likelihood.sum(0),
+        )
+    return sums
+
+
+def log_likelihood(
+    model: VAE, batch: Batch, latents: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Log p(x|z) in nats for latents `[K, B, Z]` of a batch: `[K, B]`, summed over targets."""
+    features = model.decoder.expanded(batch.inputs, latents, dtype=dtype)
+    targets = batch.targets.t()[:, None, :].expand(features.shape[:3])
+    tokens = token_log_likelihood(
+        features.reshape(-1, features.shape[3]),
+        model.decoder.output_weight,
+        model.decoder.output_bias,
+        targets.reshape(-1),
+        dtype=dtype,
+    ).view(features.shape[:3])
+    mask = target_mask(batch.lengths, batch.targets.shape[1]).t()[:, None, :]
+    return (tokens * mask).sum(0)
+
+
+def reconstruction_at(
+    model: VAE, data: TokenArray, latents: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """-log p(x|z) in nats for one latent a sentence, `[N, Z]` -> float64 `[N]`."""
+    result = torch.empty(data.num_sentences, dtype=torch.float64)
+    with torch.inference_mode():
+        for batch in data.batches_by_length(ENCODER_BATCH):
+            rows = model.reconstruct(
+                batch.inputs, batch.targets, batch.lengths, latents[batch.indices], dtype=dtype
+            ).rows
+            result[batch.indices.cpu()] = sum_by_sentence(rows, batch.lengths).double().cpu()
+    return result

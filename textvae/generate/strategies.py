@@ -1,0 +1,131 @@
+"""Rules that choose the next word: frozen structs, logits and one uniform a row in, ids out.
+
+Each draws by inverting the cumulative distribution at one uniform number, so that a draw is a
+function of that number; torch.multinomial would take one number for each word of the vocabulary.
+"""
+
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from textvae.config import Config
+from textvae.errors import ConfigError
+
+Positive = Annotated[float, Meta(gt=0.0)]
+
+
+def invert_cumulative(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw from unnormalised probabilities `[B, V]` at uniforms `[B]` in [0, 1): int64 `[B]`.
+
+    The index returned always has a positive probability: the target lies strictly below the
+    total, and the first cumulative sum beyond it has just risen.
+    """
+    cumulative = probabilities.double().cumsum(1)
+    target = uniforms.double() * cumulative[:, -1]
+    drawn = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    last = (probabilities > 0).long().cumsum(1).argmax(1)
+    return torch.minimum(drawn, last)
+
+
+class Greedy(Config, tag_field="kind", tag="greedy"):
+    """The most probable word."""
+
+    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Logits `[B, V]`, uniforms `[B]` (not used) -> int64 `[B]`."""
+        return logits.argmax(1)
+
+
+class Temperature(Config, tag_field="kind", tag="temperature"):
+    """Ancestral sampling from softmax(logits / temperature)."""
+
+    temperature: Positive = 1.0
+
+    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
+        return invert_cumulative((logits / self.temperature).softmax(1), uniforms)
+
+
+class TopK(Config, tag_field="kind", tag="top_k"):
+    """Sampling from the k most probable words (Fan et al. 2018); ties at the edge all stay."""
+
+    k: Annotated[int, Meta(ge=1)] = 50
+    temperature: Positive = 1.0
+
+    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
+        edge = logits.topk(min(self.k, logits.shape[1]), dim=1).values[:, -1:]
+        kept = logits.masked_fill(logits < edge, -torch.inf)
+        return invert_cumulative((kept / self.temperature).softmax(1), uniforms)
+
+
+class Nucleus(Config, tag_field="kind", tag="nucleus"):
+    """Sampling from the smallest set of words with mass at least p (Holtzman et al. 2020).
+
+    A word stays if the mass of strictly likelier words is below p; the temperature comes first.
+    """
+
+    p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
+    temperature: Positive = 1.0
+
+    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
+        probabilities = (logits / self.temperature).softmax(1)
+        ordered, order = probabilities.sort(dim=1, descending=True)
+        before = ordered.cumsum(1) - ordered
+        kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * (before < self.p))
+        return invert_cumulative(kept, uniforms)
+
+
+Strategy = Greedy | Temperature | TopK | Nucleus
+
+
+def strategy_from_options(
+    name: str | None = None,
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    default: Strategy | None = None,
+) -> Strategy:
+    """The strategy that command-line options describe; a number implies its strategy.
+
+    Args:
+        name: `greedy`, `temperature`, `top-k` or `nucleus`; left out, it follows from the rest.
+        temperature: of any strategy that draws.
+        top_k: of `top-k`.
+        top_p: of `nucleus`.
+        default: where no option is given.
+
+    Raises:
+        ConfigError: options that do not go together, or numbers out of bounds.
+    """
+    if name is None and temperature is None and top_k is None and top_p is None:
+        return default if default is not None else Temperature()
+    if top_k is not None and top_p is not None:
+        raise ConfigError("--top-k and --top-p are two strategies: give one of them")
+    implied = "top-k" if top_k is not None else "nucleus" if top_p is not None else "temperature"
+    if name is None:
+        name = implied
+    elif implied != "temperature" and name != implied:
+        option = "--top-k" if top_k is not None else "--top-p"
+        raise ConfigError(f"{option} belongs to --strategy {implied}, not to {name}")
+    if name == "greedy" and temperature is not None:
+        raise ConfigError("--temperature has no effect on --strategy greedy: leave one out")
+    heat = 1.0 if temperature is None else temperature
+    if not 0.0 < heat < float("inf"):
+        raise ConfigError(f"--temperature {heat}: must be greater than 0")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"--top-k {top_k}: must be at least 1")
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise ConfigError(f"--top-p {top_p}: must be greater than 0 and at most 1")
+    members: dict[str, Strategy] = {
+        "greedy": Greedy(),
+        "temperature": Temperature(temperature=heat),
+        "top-k": TopK(k=50 if top_k is None else top_k, temperature=heat),
+        "nucleus": Nucleus(p=0.9 if top_p is None else top_p, temperature=heat),
+    }
+    if name not in members:
+        raise ConfigError(f"--strategy {name}: must be one of {', '.join(members)}")
+    return members[name]

@@ -1,0 +1,320 @@
+"""The training loop: one function to be read from top to bottom.
+
+Everything drawn is a function of (seed, step, sentence), so a run that stopped and goes on equals
+one that never stopped, given its parameters, its optimizer and its step.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+
+from textvae.checkpoint import load_state, save_state
+from textvae.config import Config
+from textvae.data.batching import TokenArray, epoch_order, num_batches
+from textvae.errors import TrainingError
+from textvae.evaluate.latent_usage import active_units, diagnosis
+from textvae.evaluate.likelihood import ENCODER_BATCH
+from textvae.model.vae import VAE
+from textvae.randomness import Noise, key, normals
+from textvae.train.metrics import Journal, Progress, Report, RunningSums
+from textvae.train.objective import ObjectiveConfig, drop_words, objective
+from textvae.train.optimizer import (
+    AdamWConfig,
+    LearningRateConfig,
+    OptimizerConfig,
+    set_learning_rate,
+)
+
+Count = Annotated[int, Meta(ge=1)]
+Precision = Literal["float32", "bfloat16"]
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TrainConfig(Config):
+    """How a model is trained; what is None is chosen for the corpus and the machine, and said."""
+
+    batch_size: Count = 64
+    """Sentences of a step."""
+    max_steps: Count | None = None
+    """Length of the run in steps."""
+    max_epochs: Annotated[float, Meta(gt=0.0)] | None = None
+    """Length of the run in passes over the corpus; used where `max_steps` is not given."""
+    validate_every: Count | None = None
+    """Steps between validations."""
+    save_every: Count | None = None
+    """Steps between saves of the training state."""
+    log_every: Count = 100
+    """Steps between progress lines."""
+    patience: Count | None = None
+    """Stop after this many validations without a better ELBO; None trains to the end."""
+    clip_norm: Annotated[float, Meta(gt=0.0)] = 5.0
+    """Gradients are scaled down to this norm."""
+    precision: Precision | None = None
+    """Of the matrix products in training; weights and sums stay in float32."""
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`, ..."""
+    optimizer: OptimizerConfig = AdamWConfig()
+    learning_rate: LearningRateConfig = LearningRateConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+
+
+class Validation(NamedTuple):
+    """The ELBO at KL weight 1, one sample a sentence, in nats a sentence."""
+
+    elbo: float
+    kl: float
+    active_units: int
+
+
+class TrainResult(NamedTuple):
+    """How a run ended; the model holds its best parameters."""
+
+    steps: int
+    best_step: int
+    best: Validation
+    seconds: float
+    """Time spent training, all parts of an interrupted run added."""
+    signal: int | None
+    """The signal that stopped the run before its end."""
+
+
+class _Position(NamedTuple):
+    """What a training state holds besides tensors."""
+
+    step: int = 0
+    best_step: int = -1
+    best: Validation = Validation(float("-inf"), 0.0, 0)
+    bad_validations: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    model: VAE,
+    corpus: TokenArray,
+    valid: TokenArray,
+    config: TrainConfig,
+    *,
+    seed: int,
+    run: Path | None,
+    report: Report,
+) -> TrainResult:
+    """Train a model in place and leave it with the parameters of its best validation.
+
+    Args:
+        model: already on its device.
+        corpus: what is trained on, N sentences.
+        valid: what selects the parameters, on the ELBO at KL weight 1, once annealing is over.
+        config: resolved: `max_steps`, `validate_every`, `save_every` and `precision` are given.
+        seed: of everything drawn.
+        run: directory for the training state and metrics.jsonl, from which a run goes on; or None.
+        report: takes lines of talk.
+
+    Raises:
+        TrainingError: the loss or the gradient is no longer finite; nothing of it is saved.
+    """
+    total, dtype = config.max_steps, DTYPES[config.precision or "float32"]
+    assert total is not None
+    assert config.validate_every is not None
+    torch.set_flush_denormal(True)  # moments of rare words decay into denormals: 7 times slower
+    optimizer = config.optimizer.build(model)
+    position, best = _restore(run, model, optimizer)
+    journal = Journal(run / "metrics.jsonl" if run else None, position.step)
+    corpus, valid = corpus.to(model.device), valid.to(model.device)
+    lengths, batch_size = corpus.lengths.cpu(), config.batch_size
+    batches = num_batches(corpus.num_sentences, batch_size)
+    sums = RunningSums(model.prior.latent_dim, model.device)
+    progress = Progress(total, position.step, model.prior.latent_dim, report)
+    eligible = config.objective.kl_weight.settled() * total
+    collapse: str | None = None
+    order, epoch, begun = [], -1, time.perf_counter() - position.seconds
+    model.train()
+    with _catch_signals() as caught:
+        while position.step < total and not _exhausted(position, config) and not caught:
+            step = position.step
+            if step // batches != epoch:
+                epoch = step // batches
+                order = epoch_order(lengths, batch_size, seed, epoch)
+            batch = corpus.batch(order[step % batches])
+
+            rate = config.objective.word_dropout(step, total)
+            terms = model(
+                batch.inputs,
+                batch.targets,
+                batch.lengths,
+                normals(key(seed, "posterior", step), batch.indices, lanes=model.prior.latent_dim),
+                decoder_inputs=drop_words(batch.inputs, batch.indices, rate, seed=seed, step=step),
+                noise=Noise(seed, step, batch.indices),
+                dtype=dtype,
+            )
+            loss = objective(config.objective, terms, step, total)
+            optimizer.zero_grad(set_to_none=True)
+            loss.value.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            if not bool(norm.isfinite()) or not bool(loss.value.isfinite()):
+                raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
+            factor = config.learning_rate.factor(step, total)
+            set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
+            optimizer.step()
+
+            sums.add(terms, loss.value.detach(), batch.lengths)
+            position = position._replace(step=step + 1, seconds=time.perf_counter() - begun)
+            progress.advance()
+            if _due(step + 1, config.log_every, total):
+                interval = sums.read()
+                speed = progress.interval(step + 1, interval, loss.kl_weight)
+                journal.write(
+                    step=step + 1,
+                    epoch=(step + 1) / batches,
+                    kl_weight=loss.kl_weight,
+                    tokens_per_second=speed,
+                    seconds=position.seconds,
+                    **interval._asdict(),
+                )
+            if _due(step + 1, config.validate_every, total):
+                found = validate(model, valid, seed=seed, dtype=dtype)
+                better = step + 1 >= eligible and found.elbo > position.best.elbo
+                if better:
+                    best = {name: p.detach().clone() for name, p in model.state_dict().items()}
+                    position = position._replace(best_step=step + 1, best=found, bad_validations=0)
+                elif step + 1 >= eligible:
+                    position = position._replace(bad_validations=position.bad_validations + 1)
+                progress.say(_validation_line(step + 1, found, model.prior.latent_dim, better))
+                if step + 1 >= eligible and collapse is None:
+                    collapse = diagnosis(found.kl, found.active_units, model.prior.latent_dim)
+                    if collapse is not None:
+                        progress.say(collapse)
+                journal.write(step=step + 1, validation=found._asdict(), selected=better)
+                progress.skip()
+            if run is not None and config.save_every and _due(step + 1, config.save_every, total):
+                _save(run, model, best, optimizer, position)
+    progress.close()
+    position = position._replace(seconds=time.perf_counter() - begun)
+    if run is not None and caught:
+        _save(run, model, best, optimizer, position)
+    if best:
+        model.load_state_dict(best)
+    model.eval()
+    return TrainResult(
+        position.step,
+        position.best_step,
+        position.best,
+        position.seconds,
+        caught[0] if caught else None,
+    )
+
+
+def validate(model: VAE, data: TokenArray, *, seed: int, dtype: torch.dtype) -> Validation:
+    """The ELBO of a corpus, every sentence once, without dropout, from the same noise each time."""
+    reconstruction = torch.zeros((), dtype=torch.float64, device=model.device)
+    kl, means = torch.zeros_like(reconstruction), []
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for batch in data.batches_by_length(ENCODER_BATCH):
+            noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
+            terms = model(batch.inputs, batch.targets, batch.lengths, noise, dtype=dtype)
+            reconstruction += terms.reconstruction.total.double()
+            kl += terms.kl.double().sum()
+            means.append(terms.posterior.mean)
+    model.train(training)
+    count = data.num_sentences
+    elbo = -float(reconstruction + kl) / count
+    return Validation(elbo, float(kl) / count, active_units(torch.cat(means)))
+
+
+def _due(step: int, every: int, total: int) -> bool:
+    return step % every == 0 or step == total
+
+
+def _exhausted(position: _Position, config: TrainConfig) -> bool:
+    return config.patience is not None and position.bad_validations >= config.patience
+
+
+def _validation_line(step: int, found: Validation, latent_dim: int, better: bool) -> str:
+    return (
+        f"step {step}  validation: nll <= {-found.elbo:.3f}  kl {found.kl:.2f}  "
+        f"active {found.active_units}/{latent_dim}{'  *' if better else ''}"
+    )
+
+
+def _not_finite(step: int, config: TrainConfig, kl_weight: float, run: Path | None) -> str:
+    rate = config.optimizer.learning_rate * config.learning_rate.factor(step, config.max_steps or 1)
+    kept = f"; {run} keeps its last saved state" if run else ""
+    return (
+        f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "
+        f"KL weight {kl_weight:.2g}): lower train.optimizer.learning_rate or train.clip_norm{kept}"
+    )
+
+
+def _save(
+    run: Path,
+    model: VAE,
+    best: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    position: _Position,
+) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if value is not None:
+                tensors[f"optimizer.{number}.{name}"] = value
+    facts = position._asdict() | {"best": list(position.best)}
+    if position.best_step < 0:
+        facts["best"] = None  # there is no JSON for minus infinity
+    save_state(run, position.step, tensors, facts)
+
+
+def _restore(
+    run: Path | None, model: VAE, optimizer: torch.optim.Optimizer
+) -> tuple[_Position, dict[str, Tensor]]:
+    """The position of the newest good state of a run, whose tensors go where they belong."""
+    state = load_state(run) if run is not None else None
+    if state is None:
+        return _Position(), {}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, value in state.tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value.to(model.device)
+    model.load_state_dict(parts["model"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        number, _, moment = name.partition(".")
+        moments.setdefault(int(number), {})[moment] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    facts = dict(state.facts)
+    best = Validation(*facts["best"]) if facts["best"] else Validation(float("-inf"), 0.0, 0)  # type: ignore[misc]
+    return _Position(**(facts | {"best": best})), parts["best"]  # type: ignore[arg-type]
+
+
+@contextmanager
+def _catch_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step is finished and saved; a second one is raised.
+
+    Only the main thread may set handlers; elsewhere the list stays empty.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""What a run says while it trains: one line an interval, and metrics.jsonl beside it."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from textvae.evaluate.latent_usage import ACTIVE_VARIANCE
+from textvae.model.vae import ElboTerms
+
+Report = Callable[[str], None]
+"""Takes a line of talk; the command line sends it to stderr."""
+
+
+class Interval(NamedTuple):
+    """What training did since the line before; nats a sentence."""
+
+    reconstruction: float
+    kl: float
+    active_units: int
+    num_targets: int
+    loss: float
+
+
+class RunningSums:
+    """Sums over the batches of an interval, kept on the device and read once."""
+
+    def __init__(self, latent_dim: int, device: torch.device) -> None:
+        self._scalars = torch.zeros(5, dtype=torch.float64, device=device)
+        self._mean = torch.zeros(2, latent_dim, dtype=torch.float64, device=device)
+
+    def add(self, terms: ElboTerms, loss: Tensor, lengths: Tensor) -> None:
+        """Count one batch: its terms, its loss a sentence, and the lengths `[B]`."""
+        batch = terms.kl.shape[0]
+        with torch.no_grad():
+            self._scalars += torch.stack(
+                [
+                    terms.reconstruction.total.double(),
+                    terms.kl.double().sum(),
+                    loss.double() * batch,
+                    lengths.sum().double(),
+                    lengths.new_tensor(batch).double(),
+                ]
+            )
+            mean = terms.posterior.mean.double()
+            self._mean += torch.stack([mean.sum(0), mean.square().sum(0)])
+
+    def read(self) -> Interval:
+        """The figures so far, and start anew."""
+        reconstruction, kl, loss, targets, count = self._scalars.tolist()
+        count = max(count, 1.0)
+        mean, square = self._mean / count
+        active = int(((square - mean.square()) > ACTIVE_VARIANCE).sum())
+        self._scalars.zero_()
+        self._mean.zero_()
+        return Interval(reconstruction / count, kl / count, active, int(targets), loss / count)
+
+
+class Journal:
+    """metrics.jsonl: one object a line, never a line twice, also after a resume."""
+
+    def __init__(self, path: Path | None, step: int) -> None:
+        """Open for appending; lines of steps beyond `step` belong to a run that was cut off."""
+        self._path = path
+        if path is not None and path.exists():
+            kept = [
+                line for line in path.read_bytes().splitlines(keepends=True) if _step(line) <= step
+            ]
+            path.write_bytes(b"".join(kept))
+
+    def write(self, **facts: object) -> None:
+        """Append one line."""
+        if self._path is not None:
+            with self._path.open("ab") as file:
+                file.write(msgspec.json.encode(facts) + b"\n")
+
+
+def _step(line: bytes) -> float:
+    """The step of a line; a line cut short by a crash counts as beyond any step."""
+    try:
+        return int(msgspec.json.decode(line)["step"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return float("inf")
+
+
+class Progress:
+    """The progress line: a bar on a terminal, else a plain line an interval."""
+
+    def __init__(self, total: int, step: int, latent_dim: int, report: Report) -> None:
+        self._total, self._latent_dim, self._report = total, latent_dim, report
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+        self._since = time.perf_counter()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def interval(self, step: int, interval: Interval, kl_weight: float) -> float:
+        """Show an interval; returns its tokens per second."""
+        now = time.perf_counter()
+        speed = interval.num_targets / max(now - self._since, 1e-9)
+        self._since = now
+        line = (
+            f"nll {interval.reconstruction + interval.kl:.2f}  kl {interval.kl:.2f}  "
+            f"kl_weight {kl_weight:.2f}  active {interval.active_units}/{self._latent_dim}  "
+            f"tokens/s {speed:,.0f}"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(line)
+        else:
+            self._report(f"step {step}/{self._total}  {line}")
+        return speed
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            self._report(line)
+
+    def skip(self) -> None:
+        """Do not count the time since the last interval, spent on something else."""
+        self._since = time.perf_counter()
+
+    def close(self) -> None:
+        """Finish the bar."""
+        if self._bar is not None:
+            self._bar.close()

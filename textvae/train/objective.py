@@ -1,0 +1,92 @@
+"""What training minimises: reconstruction, and the KL under a weight and a floor."""
+
+from typing import Annotated, NamedTuple
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from textvae.config import Config
+from textvae.model.interfaces import UNKNOWN
+from textvae.model.vae import ElboTerms
+from textvae.randomness import key, uniforms
+from textvae.train.schedules import ConstantSchedule, LinearSchedule, ScheduleConfig
+
+
+class NoFreeBits(Config, tag_field="kind", tag="none"):
+    """The KL as it is."""
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.sum(1).mean()
+
+
+class FreeBitsPerDimension(Config, tag_field="kind", tag="per_dimension"):
+    """Each dimension may use `nats` for nothing: sum over d of max(nats, mean KL of d).
+
+    Kingma et al. 2016; for text, Li et al. 2019. The mean is over the batch.
+    """
+
+    nats: Annotated[float, Meta(gt=0.0)] = 0.25
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.mean(0).clamp(min=self.nats).sum()
+
+
+class FreeBitsTotal(Config, tag_field="kind", tag="total"):
+    """The whole latent may use `nats` for nothing: max(nats, mean KL)."""
+
+    nats: Annotated[float, Meta(gt=0.0)] = 8.0
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.sum(1).mean().clamp(min=self.nats)
+
+
+FreeBitsConfig = NoFreeBits | FreeBitsPerDimension | FreeBitsTotal
+
+
+class ObjectiveConfig(Config):
+    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL)."""
+
+    kl_weight: ScheduleConfig = LinearSchedule()
+    """The annealing of the KL term."""
+    beta: Annotated[float, Meta(ge=0.0)] = 1.0
+    """A constant factor on the KL term (Higgins et al. 2017)."""
+    free_bits: FreeBitsConfig = NoFreeBits()
+    """A floor under the KL below which nothing pushes."""
+    word_dropout: ScheduleConfig = ConstantSchedule(value=0.0)
+    """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016)."""
+
+
+class Loss(NamedTuple):
+    """The loss of a batch and what it was made from."""
+
+    value: Tensor
+    """Scalar, nats a sentence: what the optimizer minimises."""
+    kl_weight: float
+    """beta times the schedule."""
+
+
+def objective(config: ObjectiveConfig, terms: ElboTerms, step: int, total: int) -> Loss:
+    """The loss of a batch at a step of a run of `total` steps."""
+    weight = config.beta * config.kl_weight(step, total)
+    reconstruction = terms.reconstruction.total / terms.kl.shape[0]
+    return Loss(reconstruction + weight * config.free_bits(terms.kl), weight)
+
+
+def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:
+    """Replace words of decoder inputs `[B, T]` by `<unk>` with probability `rate`.
+
+    `<s>`, in the first column, is spared; `</s>` is never an input, and what padding turns into
+    does not matter. Drawn by (seed, step, sentence, position); `indices` is int64 `[B]`.
+    """
+    if rate <= 0.0:
+        return inputs
+    draws = uniforms(
+        key(seed, "word dropout", step), indices[:, None], torch.arange(inputs.shape[1]).to(indices)
+    )
+    dropped = draws < rate
+    dropped[:, 0] = False
+    return inputs.masked_fill(dropped, UNKNOWN)

@@ -1,0 +1,113 @@
+"""Values that change over a run: pure functions of the step, so that resuming needs no state.
+
+Durations are shares of the whole run, so that a schedule keeps its shape when a run is made
+longer. A new schedule is a config with a `kind` here, and a name in `ScheduleConfig`.
+"""
+
+import math
+from typing import Annotated
+
+from msgspec import Meta
+
+from textvae.config import Config
+
+Share = Annotated[float, Meta(gt=0.0, le=1.0)]
+Value = Annotated[float, Meta(ge=0.0)]
+
+
+def progress(step: int, total: int, share: float) -> float:
+    """How much of the first `share` of `total` steps has passed at `step`, from 0 to 1."""
+    return min(1.0, step / max(1.0, share * total))
+
+
+class ConstantSchedule(Config, tag_field="kind", tag="constant"):
+    """Always the same value."""
+
+    value: Value = 1.0
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at a step of a run of `total` steps."""
+        return self.value
+
+    def settled(self) -> float:
+        """The share of the run after which the value no longer changes."""
+        return 0.0
+
+
+class LinearSchedule(Config, tag_field="kind", tag="linear"):
+    """A straight line from `start` to `end` (Bowman et al. 2016)."""
+
+    start: Value = 0.0
+    end: Value = 1.0
+    share: Share = 0.25
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at a step of a run of `total` steps."""
+        return self.start + (self.end - self.start) * progress(step, total, self.share)
+
+    def settled(self) -> float:
+        """The share of the run after which the value no longer changes."""
+        return self.share
+
+
+class LogisticSchedule(Config, tag_field="kind", tag="logistic"):
+    """A sigmoid from `start` to `end`, half-way at half the share, met exactly at both ends."""
+
+    start: Value = 0.0
+    end: Value = 1.0
+    share: Share = 0.25
+    steepness: Annotated[float, Meta(gt=0.0)] = 10.0
+    """The sigmoid runs over +-steepness/2; larger is more like a step."""
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at a step of a run of `total` steps."""
+        half = self.steepness / 2
+        sigmoid = 1 / (1 + math.exp(-self.steepness * (progress(step, total, self.share) - 0.5)))
+        low, high = 1 / (1 + math.exp(half)), 1 / (1 + math.exp(-half))
+        return self.start + (self.end - self.start) * (sigmoid - low) / (high - low)
+
+    def settled(self) -> float:
+        """The share of the run after which the value no longer changes."""
+        return self.share
+
+
+class CosineSchedule(Config, tag_field="kind", tag="cosine"):
+    """Half a cosine from `start` to `end`."""
+
+    start: Value = 0.0
+    end: Value = 1.0
+    share: Share = 0.25
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at a step of a run of `total` steps."""
+        eased = (1 - math.cos(math.pi * progress(step, total, self.share))) / 2
+        return self.start + (self.end - self.start) * eased
+
+    def settled(self) -> float:
+        """The share of the run after which the value no longer changes."""
+        return self.share
+
+
+class CyclicalSchedule(Config, tag_field="kind", tag="cyclical"):
+    """Linear rises to `end`, begun again at `start` `num_cycles` times (Fu et al. 2019)."""
+
+    start: Value = 0.0
+    end: Value = 1.0
+    num_cycles: Annotated[int, Meta(ge=1)] = 4
+    rise: Share = 0.5
+    """Share of each cycle spent rising; the rest stays at `end`."""
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at a step of a run of `total` steps."""
+        position = min(step / max(1, total), 1.0) * self.num_cycles
+        within = position - min(math.floor(position), self.num_cycles - 1)
+        return self.start + (self.end - self.start) * min(1.0, within / self.rise)
+
+    def settled(self) -> float:
+        """The share of the run after which the value no longer changes."""
+        return (self.num_cycles - 1 + self.rise) / self.num_cycles
+
+
+ScheduleConfig = (
+    ConstantSchedule | LinearSchedule | LogisticSchedule | CosineSchedule | CyclicalSchedule
+)
