@@ -1,0 +1,58 @@
+"""An evaluation with its provenance, and on the embedded corpus with the exact truth."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from msgspec import structs
+
+from textvae.data.batching import TokenArray
+from textvae.data.grammar import embedded_grammar
+from textvae.data.tokenizer import Tokenizer
+from textvae.evaluate.likelihood import ROWS
+from textvae.evaluate.report import Evaluation, evaluate
+from textvae.model.vae import VAE
+from textvae.run_data import SplitFacts
+
+
+def measure(
+    model: VAE,
+    tokenizer: Tokenizer,
+    array: TokenArray,
+    facts: SplitFacts,
+    *,
+    embedded_texts: Sequence[str] | None,
+    num_samples: int,
+    seed: int,
+    rows: int = ROWS,
+    dtype: torch.dtype = torch.float32,
+) -> Evaluation:
+    """`evaluate`, with what was evaluated.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: that made the array.
+        array: N sentences.
+        facts: of the same sentences.
+        embedded_texts: the sentences themselves, if they are of the embedded corpus.
+        num_samples: K.
+        seed: of the samples.
+        rows: latents decoded at once.
+        dtype: of the matrix products.
+    """
+    found = evaluate(
+        model, array, facts.counts(), num_samples=num_samples, seed=seed, rows=rows, dtype=dtype
+    )
+    source_nll, entropy = None, None
+    if embedded_texts is not None:
+        grammar = embedded_grammar()
+        source_nll = -math.fsum(map(grammar.log_probability, embedded_texts)) / len(embedded_texts)
+        entropy = grammar.entropy()
+    return structs.replace(
+        found,
+        tokenizer=tokenizer.kind,
+        source=facts.read.source,
+        sha256=facts.read.sha256,
+        source_nll=source_nll,
+        source_entropy=entropy,
+    )

@@ -1,0 +1,229 @@
+"""A model directory made from a model, and a model from a model directory; and its card."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from textvae.checkpoint import (
+    CARD,
+    CONFIG,
+    EXPERIMENT,
+    TOKENIZER,
+    WEIGHTS,
+    load_model_directory,
+    load_state,
+    save_model_directory,
+    tensors_to_bytes,
+)
+from textvae.config import Config, decode, encode_json, parse_json, read_config_file
+from textvae.data.tokenizer import Tokenizer
+from textvae.errors import CheckpointError, ConfigError, DataError
+from textvae.evaluate.report import Evaluation
+from textvae.experiment import ExperimentConfig
+from textvae.manifest import MANIFEST
+from textvae.model.vae import VAE, ModelConfig
+from textvae.run_data import DataFacts
+
+RESULTS = "results.json"
+
+
+class TrainingFacts(Config):
+    """How the weights came about."""
+
+    steps: int
+    best_step: int
+    """The step whose weights these are; -1 where no validation has selected any."""
+    validation_elbo: float | None
+    validation_kl: float
+    seconds: float
+    precision: str
+    device: str
+    num_threads: int
+    torch_version: str = str(torch.__version__)
+    finished: bool = True
+    """False where a signal stopped the run before its end."""
+
+
+class Results(Config):
+    """results.json: what a model was made from, how, and its numbers."""
+
+    data: DataFacts
+    training: TrainingFacts
+    evaluation: Evaluation | None = None
+
+
+class LoadedModel(NamedTuple):
+    """What a model directory holds."""
+
+    model: VAE
+    """On the CPU, in evaluation mode."""
+    tokenizer: Tokenizer
+    config: ModelConfig
+    results: Results | None
+
+
+def publish(
+    path: Path, model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None
+) -> None:
+    """Write a model directory: config, weights, tokenizer, card, results, and their checksums.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    files = {
+        CONFIG: encode_json(config),
+        WEIGHTS: tensors_to_bytes(model.state_dict()),
+        TOKENIZER: tokenizer.to_json().encode(),
+        CARD: card(model, config, tokenizer, results).encode(),
+    }
+    if results is not None:
+        files[RESULTS] = msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
+    save_model_directory(path, files)
+
+
+def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
+    """The model of a model or run directory; of a run that is not finished, its last saved state.
+
+    Args:
+        path: the directory.
+        verify: compare every file with its checksum first.
+
+    Raises:
+        CheckpointError: no model there, a damaged one, or parts that do not belong together.
+    """
+    if not (path / MANIFEST).exists() and (path / EXPERIMENT).is_file():
+        return _load_unfinished(path)
+    files = load_model_directory(path, verify=verify)
+    source = str(path / CONFIG)
+    config = decode(parse_json(files.config.decode()), ModelConfig, source=source)
+    return LoadedModel(
+        _model(path, config, files.tokenizer, files.tensors),
+        _tokenizer(path, files.tokenizer),
+        config,
+        read_results(path),
+    )
+
+
+def _load_unfinished(path: Path) -> LoadedModel:
+    state, tokenizer = load_state(path), path / TOKENIZER
+    if state is None or not tokenizer.is_file():
+        raise CheckpointError(
+            f"{path}: this run has saved no model yet; continue it with the same train command"
+        )
+    experiment = decode(
+        read_config_file(path / EXPERIMENT), ExperimentConfig, source=str(path / EXPERIMENT)
+    )
+    part = "best." if any(name.startswith("best.") for name in state.tensors) else "model."
+    tensors = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
+    data = tokenizer.read_bytes()
+    model = _model(path, experiment.model, data, tensors)
+    return LoadedModel(model, _tokenizer(path, data), experiment.model, None)
+
+
+def read_results(path: Path) -> Results | None:
+    """results.json of a whole model directory, or None.
+
+    Raises:
+        CheckpointError: it is there and cannot be understood.
+    """
+    file = path / RESULTS
+    if not (path / MANIFEST).exists() or not file.is_file():
+        return None
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Results)
+    except (msgspec.DecodeError, OSError) as error:
+        reason = str(error).replace("\n", " ")
+        raise CheckpointError(
+            f"{file}: cannot be read: {reason}; check it with info --verify"
+        ) from None
+
+
+def _tokenizer(path: Path, data: bytes) -> Tokenizer:
+    try:
+        return Tokenizer.from_json(data)
+    except DataError as error:
+        raise CheckpointError(f"{path / TOKENIZER}: {error}") from None
+
+
+def _model(
+    path: Path, config: ModelConfig, tokenizer: bytes, tensors: dict[str, torch.Tensor]
+) -> VAE:
+    """The model of a config, with weights that must fit it and the tokenizer."""
+    size = _tokenizer(path, tokenizer).vocabulary_size
+    try:
+        model = config.build(size, seed=None)
+    except RuntimeError as error:
+        raise ConfigError(f"{path / CONFIG}: no such model can be built: {error}") from None
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    bias = found.get("decoder.output_bias")
+    if bias is not None and bias != (size,):
+        raise CheckpointError(
+            f"{path}: the tokenizer does not belong to the weights: it has {size:,} words, "
+            f"they have {bias[0]:,}; take both from the same model"
+        )
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path / WEIGHTS}: {name} has shape {found.get(name, 'none')}, config.json asks "
+                f"for {wanted.get(name, 'none')}; take both from the same model"
+            )
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None) -> str:
+    """README.md of a model directory: what it is, how to use it, and its numbers."""
+    count = sum(p.numel() for p in model.parameters())
+    lines = [
+        "---",
+        "library_name: textvae",
+        "pipeline_tag: text-generation",
+        "tags: [textvae, variational-autoencoder]",
+        "---",
+        "",
+        "# A sentence VAE",
+        "",
+        f"A GRU variational autoencoder with a latent of {config.latent_dim} dimensions, "
+        f"{count:,} parameters and a {tokenizer.kind} vocabulary of "
+        f"{tokenizer.vocabulary_size:,}; made with textvae {_version()}.",
+        "",
+        "```python",
+        "import textvae",
+        "",
+        'vae = textvae.TextVAE.from_pretrained("this/directory")',
+        "vae.sample(5, seed=1)",
+        "```",
+    ]
+    if results is not None:
+        training = results.training
+        lines += ["", "## Data", "", f"Trained on {results.data.source}.", ""]
+        lines += ["| split | sentences | tokens with `</s>` | sha256 |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {s.num_sentences:,} | {s.num_targets:,} | {s.read.sha256} |"
+            for name, s in results.data.splits().items()
+        ]
+        lines += [
+            "",
+            "## Training",
+            "",
+            f"{training.steps:,} steps in {training.seconds:,.0f} s on {training.device} "
+            f"({training.num_threads} threads, {training.precision}, torch "
+            f"{training.torch_version}); these are the weights of step {training.best_step:,}.",
+        ]
+        if not training.finished:
+            lines += ["", "The run was stopped before its end."]
+        if results.evaluation is not None:
+            lines += ["", "## Numbers", "", f"On {results.evaluation.source}:", ""]
+            lines += ["```", results.evaluation.table(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _version() -> str:
+    try:
+        return version("textvae")
+    except PackageNotFoundError:
+        return "of an uninstalled source tree"

@@ -1,0 +1,203 @@
+"""The corpus of a run: read, tokenized, filtered, and kept beside the run as flat arrays."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from textvae.config import Config, decode, encode_json, read_config_file
+from textvae.data.batching import TokenArray
+from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sentences_of
+from textvae.data.grammar import embedded_splits
+from textvae.data.tokenizer import Tokenizer
+from textvae.errors import DataError
+from textvae.evaluate.report import TextCounts
+from textvae.experiment import ExperimentConfig
+from textvae.files import write_file
+
+EMBEDDED = "the embedded corpus"
+SPLITS = ("train", "valid", "test")
+DATA = "data"
+FACTS = "data.json"
+
+
+class DataOptions(NamedTuple):
+    """What is trained on: the options of `textvae train` that are about data."""
+
+    data: str | None = None
+    """A file, `-`, a directory or `hf:...`; None is the embedded corpus."""
+    valid: str | None = None
+    test: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    labels: str | None = None
+
+
+class SplitFacts(Config):
+    """What became of one split."""
+
+    read: ReadReport
+    too_long_tokens: int
+    """Sentences over the model's `max_length`, dropped."""
+    num_sentences: int
+    num_targets: int
+    """Tokens, and a `</s>` for each sentence."""
+    num_words: int
+    num_characters: int
+
+    def counts(self) -> TextCounts:
+        """The denominators that do not depend on the tokenizer."""
+        return TextCounts(self.num_words, self.num_characters)
+
+
+class DataFacts(Config):
+    """Where a run's data came from: data.json in its `data` directory."""
+
+    source: str
+    vocabulary_size: int
+    train: SplitFacts
+    valid: SplitFacts
+    test: SplitFacts
+
+    def splits(self) -> dict[str, SplitFacts]:
+        """The three by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+class RunData(NamedTuple):
+    """Everything a run needs of its corpus."""
+
+    tokenizer: Tokenizer
+    arrays: dict[str, TokenArray]
+    facts: DataFacts
+    test_texts: list[str]
+    """The sentences of the test array."""
+    notes: list[str]
+    """What was decided for the user, in words."""
+
+
+def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
+    """The sentences of the three splits.
+
+    Raises:
+        DataError: nothing to read, or text that cannot be read as it is.
+    """
+    if options.data is not None:
+        return load_splits(
+            options.data,
+            valid=options.valid,
+            test=options.test,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            labels_file=options.labels,
+            config=config.data,
+            seed=config.seed,
+        )
+    given = [name for name in options._fields if getattr(options, name) is not None]
+    if given:
+        raise DataError(
+            f"--{given[0].replace('_', '-')} needs DATA: the embedded corpus has its own"
+        )
+    embedded = embedded_splits()
+    parts = []
+    for name in SPLITS:
+        part = getattr(embedded, name)
+        source = f"{EMBEDDED}, {name}"
+        parts.append(sentences_of(part.texts, part.labels, source=source))
+    train, valid, test = parts
+    return Splits(train, valid, test, notes=[])
+
+
+def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int) -> RunData:
+    """Sentences to flat arrays; those over `max_length` tokens are dropped and counted.
+
+    Raises:
+        DataError: a split of which nothing is left.
+    """
+    arrays: dict[str, TokenArray] = {}
+    facts: dict[str, SplitFacts] = {}
+    texts: list[str] = []
+    for name in SPLITS:
+        part: Sentences = getattr(splits, name)
+        arrays[name], facts[name], texts = tokenize_sentences(part, tokenizer, max_length)
+    found = DataFacts(source=source, vocabulary_size=tokenizer.vocabulary_size, **facts)
+    return RunData(tokenizer, arrays, found, texts, list(splits.notes))
+
+
+def tokenize_sentences(
+    part: Sentences, tokenizer: Tokenizer, max_length: int
+) -> tuple[TokenArray, SplitFacts, list[str]]:
+    """One split of `tokenize`: its array, what became of it, and the sentences kept."""
+    encoded = tokenizer.encode_batch(part.texts)
+    kept = [i for i, ids in enumerate(encoded) if len(ids) <= max_length]
+    if not kept:
+        raise DataError(
+            f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length"
+        )
+    texts = [part.texts[i] for i in kept]
+    array = TokenArray.from_lists([encoded[i] for i in kept], tokenizer.start)
+    facts = SplitFacts(
+        read=part.report,
+        too_long_tokens=len(encoded) - len(kept),
+        num_sentences=array.num_sentences,
+        num_targets=array.num_targets,
+        num_words=sum(len(text.split()) + 1 for text in texts),
+        num_characters=sum(len(text) + 1 for text in texts),
+    )
+    return array, facts, texts
+
+
+def save_run_data(folder: Path, data: RunData) -> None:
+    """Write the arrays, and data.json last: with it the folder is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in data.arrays.items():
+        array.save(folder / name)
+    write_file(folder / FACTS, encode_json(data.facts))
+
+
+def load_facts(folder: Path) -> DataFacts | None:
+    """What `save_run_data` wrote last, or None where it did not come so far."""
+    file = folder / FACTS
+    return decode(read_config_file(file), DataFacts, source=str(file)) if file.is_file() else None
+
+
+def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
+    """One split of a run, memory-mapped.
+
+    Raises:
+        DataError: the run's data are not there.
+    """
+    facts = load_facts(folder)
+    if facts is None:
+        raise DataError(
+            f"{folder}: the data of this run are missing; name the sentences to evaluate"
+        )
+    return TokenArray.open(folder / name, facts.vocabulary_size), facts.splits()[name]
+
+
+def data_differences(before: DataFacts, now: DataFacts) -> list[str]:
+    """The splits whose sentences are not those a run was begun with, in words."""
+    old, new = before.splits(), now.splits()
+    return [
+        f"{name}: {old[name].num_sentences} sentences of {old[name].read.source} -> "
+        f"{new[name].num_sentences} of {new[name].read.source}, whose text differs"
+        for name in SPLITS
+        if old[name].read.sha256 != new[name].read.sha256
+        or old[name].num_sentences != new[name].num_sentences
+    ]
+
+
+def describe(facts: DataFacts) -> list[str]:
+    """Rows kept and dropped, a line a split."""
+    lines = []
+    for name, split in facts.splits().items():
+        dropped: Mapping[str, int] = {
+            "blank": split.read.blank,
+            "with too many characters": split.read.too_long_characters,
+            "with too many tokens": split.too_long_tokens,
+        }
+        reasons = [f"{count:,} {why}" for why, count in dropped.items() if count]
+        lines.append(
+            f"{name}: {split.num_sentences:,} sentences, {split.num_targets:,} tokens with </s>"
+            + (f"; dropped {', '.join(reasons)}" if reasons else "")
+        )
+    return lines

@@ -1,0 +1,307 @@
+"""TextVAE: text in, text out. What users of the package call."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from textvae.data.batching import TokenArray
+from textvae.data.corpus import Sentences, read_sentences, sentences_of
+from textvae.data.grammar import embedded_splits
+from textvae.data.tokenizer import Tokenizer
+from textvae.errors import CheckpointError, DataError, TrainingError
+from textvae.evaluate.likelihood import ROWS, encode_corpus
+from textvae.evaluate.report import Evaluation
+from textvae.experiment import ExperimentConfig, check_device
+from textvae.generate.decoding import decode
+from textvae.generate.latents import PathKind, interpolation, prior_latents
+from textvae.generate.strategies import Greedy, Strategy, Temperature
+from textvae.measure import measure
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.vae import VAE, ModelConfig
+from textvae.model_directory import Results, load_model, publish
+from textvae.run_data import DATA, EMBEDDED, DataOptions, SplitFacts, open_split, tokenize_sentences
+from textvae.training_run import execute, plan_run
+
+
+class TextVAE:
+    """A trained sentence VAE: a model, its tokenizer, and the verbs of everyday use.
+
+    Sentences are plain strings. Results depend on the seed and on a sentence's place among its
+    like, never on how many are handled at once.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        tokenizer: Tokenizer,
+        config: ModelConfig,
+        *,
+        results: Results | None = None,
+        path: Path | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
+        self.results, self.path = results, path
+
+    @classmethod
+    def train(
+        cls,
+        data: str | Path | None = None,
+        *,
+        config: ExperimentConfig | None = None,
+        output: str | Path | None = None,
+        valid: str | Path | None = None,
+        test: str | Path | None = None,
+        text_column: str | None = None,
+        label_column: str | None = None,
+        labels: str | Path | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> "TextVAE":
+        """Train on a corpus, or go on with a run that stopped.
+
+        Args:
+            data: a file, a directory of splits or `hf:name`; None is the embedded corpus.
+            config: what to train; None is the defaults (for the embedded corpus, its recipe is
+                `load_config(recipe="embedded")`).
+            output: the run directory; None is `runs/` and the name of the data.
+            valid: sentences that select the parameters; carved out of `data` if it has none.
+            test: sentences for the report; likewise.
+            text_column: of a table.
+            label_column: of a table.
+            labels: a file of labels in step with `data`.
+            report: takes lines of progress.
+
+        Raises:
+            TextVAEError: data, config or directory that cannot be used; a diverged run.
+        """
+        options = DataOptions(
+            None if data is None else str(data),
+            valid=None if valid is None else str(valid),
+            test=None if test is None else str(test),
+            text_column=text_column,
+            label_column=label_column,
+            labels=None if labels is None else str(labels),
+        )
+        plan = plan_run(
+            options, config or ExperimentConfig(), None if output is None else Path(output)
+        )
+        outcome = execute(plan, report=report)
+        if outcome.result is not None and outcome.result.signal is not None:
+            raise TrainingError(
+                f"{outcome.path}: stopped by signal {outcome.result.signal} at step "
+                f"{outcome.result.steps}; the same call goes on from there"
+            )
+        return cls.from_pretrained(outcome.path)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: str = "auto", verify: bool = True
+    ) -> "TextVAE":
+        """Load a model directory, or the model of a run.
+
+        Args:
+            path: the directory.
+            device: `auto` is CUDA where there is one.
+            verify: compare every file with its checksum first.
+
+        Raises:
+            CheckpointError: no model there, or a damaged one.
+            ConfigError: no such device.
+        """
+        where, found = check_device(device), load_model(Path(path), verify=verify)
+        return cls(
+            found.model.to(where),
+            found.tokenizer,
+            found.config,
+            results=found.results,
+            path=Path(path),
+        )
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a model directory that `from_pretrained` reads.
+
+        Raises:
+            CheckpointError: the directory is in use, or cannot be written.
+        """
+        where = Path(path)
+        if where.exists() and (not where.is_dir() or any(where.iterdir())):
+            raise CheckpointError(f"{where}: is in use; save to a directory that is new or empty")
+        publish(where, self.model, self.config, self.tokenizer, self.results)
+
+    def sample(
+        self,
+        num_samples: int = 1,
+        *,
+        seed: int = 0,
+        strategy: Strategy = Temperature(),  # noqa: B008 -- a frozen struct
+        max_length: int | None = None,
+    ) -> list[str]:
+        """Sentences from the prior; sentence i is a function of (seed, i).
+
+        Args:
+            num_samples: how many.
+            seed: of the latents and of the words.
+            strategy: how words are chosen.
+            max_length: the most tokens; None is the model's limit.
+        """
+        latents = prior_latents(self.model.prior, num_samples, self.config.latent_dim, seed=seed)
+        return self.decode(latents, strategy=strategy, seed=seed, max_length=max_length)
+
+    def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
+        """The posteriors of sentences, mean and log-variance `[N, Z]`.
+
+        Raises:
+            DataError: no sentence, a blank one, or one longer than the model's limit.
+        """
+        array, _ = self._tokenize(sentences_of(sentences, source="the sentences given"), sentences)
+        return encode_corpus(self.model, array.to(self.model.device))
+
+    def decode(
+        self,
+        latents: Tensor,
+        *,
+        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        seed: int = 0,
+        max_length: int | None = None,
+    ) -> list[str]:
+        """A sentence for each latent `[N, Z]`.
+
+        Args:
+            latents: float32.
+            strategy: how words are chosen.
+            seed: of the words, where the strategy draws.
+            max_length: the most tokens; None is the model's limit.
+
+        Raises:
+            DataError: latents of another dimension.
+        """
+        if latents.dim() != 2 or latents.shape[1] != self.config.latent_dim:
+            raise DataError(
+                f"latents of shape {tuple(latents.shape)}: this model wants "
+                f"(any number, {self.config.latent_dim})"
+            )
+        longest = self.config.max_length if max_length is None else max_length
+        found = decode(self.model, latents, strategy, seed=seed, max_length=longest)
+        return [self.tokenizer.decode(ids) for ids in found.sentences]
+
+    def reconstruct(
+        self,
+        sentences: Sequence[str],
+        *,
+        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        seed: int = 0,
+        max_length: int | None = None,
+    ) -> list[str]:
+        """What the decoder writes at the posterior mean of each sentence.
+
+        Raises:
+            DataError: as `encode`.
+        """
+        mean = self.encode(sentences).mean
+        return self.decode(mean, strategy=strategy, seed=seed, max_length=max_length)
+
+    def interpolate(
+        self,
+        first: str,
+        second: str,
+        *,
+        steps: int = 7,
+        path: PathKind = "straight",
+        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        seed: int = 0,
+        max_length: int | None = None,
+    ) -> list[str]:
+        """Sentences along the path between the posterior means of two sentences.
+
+        Args:
+            first: where the path begins; the first result is its reconstruction.
+            second: where it ends.
+            steps: how many sentences, both ends included.
+            path: `straight` or `spherical`.
+            strategy: how words are chosen.
+            seed: of the words, where the strategy draws.
+            max_length: the most tokens; None is the model's limit.
+
+        Raises:
+            DataError: as `encode`.
+            ConfigError: fewer than two steps.
+        """
+        mean = self.encode([first, second]).mean
+        points = interpolation(mean[0], mean[1], steps=steps, path=path)
+        return self.decode(points, strategy=strategy, seed=seed, max_length=max_length)
+
+    def evaluate(
+        self,
+        data: str | Path | Sequence[str] | None = None,
+        *,
+        num_samples: int = 500,
+        seed: int = 0,
+        rows: int = ROWS,
+        dtype: torch.dtype = torch.float32,
+        text_column: str | None = None,
+    ) -> Evaluation:
+        """The likelihood of sentences and how the latent is used, every figure with its settings.
+
+        Args:
+            data: a file, a directory (its test split), `hf:name`, or a list of sentences; None is
+                the test split that the run was made with.
+            num_samples: K of the importance-weighted bound.
+            seed: of the samples.
+            rows: latents decoded at once, which bounds the memory; no effect on the result.
+            dtype: of the matrix products.
+            text_column: of a table.
+
+        Raises:
+            DataError: sentences that cannot be read, or one longer than the model's limit.
+        """
+        array, facts, texts = self._corpus(data, text_column)
+        return measure(
+            self.model,
+            self.tokenizer,
+            array,
+            facts,
+            embedded_texts=texts,
+            num_samples=num_samples,
+            seed=seed,
+            rows=rows,
+            dtype=dtype,
+        )
+
+    def _corpus(
+        self, data: str | Path | Sequence[str] | None, text_column: str | None
+    ) -> tuple[TokenArray, SplitFacts, list[str] | None]:
+        """What is to be evaluated; the sentences too if they are of the embedded corpus."""
+        if data is None:
+            source = self.results.data.source if self.results is not None else None
+            if source == EMBEDDED:
+                texts = embedded_splits().test.texts
+                part = sentences_of(texts, source=f"{EMBEDDED}, test")
+                return *self._tokenize(part, texts), texts
+            if self.path is None:
+                raise DataError("a model without a run has no test split; give the sentences")
+            array, facts = open_split(self.path / DATA, "test")
+            return array, facts, None
+        if isinstance(data, str | Path):
+            part = read_sentences(str(data), text_column=text_column)
+        else:
+            part = sentences_of(data, source="the sentences given")
+        return *self._tokenize(part, part.texts), None
+
+    def _tokenize(self, part: Sentences, given: Sequence[str]) -> tuple[TokenArray, SplitFacts]:
+        """Tokenize, and refuse what the reader or the model's limit would leave out."""
+        limit, source = self.config.max_length, part.report.source
+        if len(part.texts) != len(given):
+            blank = next(i for i, text in enumerate(given) if not text.strip())
+            raise DataError(f"{source}: number {blank + 1} is blank; leave it out")
+        array, facts, kept = tokenize_sentences(part, self.tokenizer, limit)
+        if facts.too_long_tokens:
+            left_out = next(
+                i for i, text in enumerate(part.texts) if i >= len(kept) or text != kept[i]
+            )
+            length = len(self.tokenizer.encode(part.texts[left_out]))
+            raise DataError(
+                f"{source}: sentence {left_out + 1} has {length} tokens, the model takes at most "
+                f"{limit}; shorten it or leave it out"
+            )
+        return array, facts

@@ -1,0 +1,255 @@
+"""A run from data to model directory: planned, begun or continued, trained, measured, published."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+from msgspec import structs
+
+from textvae.checkpoint import EXPERIMENT, load_state
+from textvae.config import decode, differences, encode_json, read_config_file
+from textvae.data.corpus import sentences_of
+from textvae.errors import CheckpointError
+from textvae.evaluate.report import Evaluation
+from textvae.experiment import ExperimentConfig, check_device, choose_data, choose_training
+from textvae.files import saying_why, write_file
+from textvae.measure import measure
+from textvae.model.vae import VAE
+from textvae.model_directory import Results, TrainingFacts, load_model, publish, read_results
+from textvae.randomness import key, permutation
+from textvae.run_data import (
+    DATA,
+    EMBEDDED,
+    DataOptions,
+    RunData,
+    data_differences,
+    describe,
+    load_facts,
+    read_splits,
+    save_run_data,
+    tokenize,
+    tokenize_sentences,
+)
+from textvae.train.loop import TrainResult, train
+
+TIMED_STEPS = 5
+Report = Callable[[str], None]
+
+
+class Plan(NamedTuple):
+    """Everything decided, nothing written."""
+
+    config: ExperimentConfig
+    """Resolved: nothing in it is left to choose."""
+    choices: list[str]
+    """Overrides that say what was chosen for the user, such as `train.max_steps=4000`."""
+    data: RunData
+    run: Path
+
+
+class RunOutcome(NamedTuple):
+    """What `execute` leaves behind."""
+
+    path: Path
+    model: VAE
+    result: TrainResult | None
+    """None where the run had been finished before."""
+    evaluation: Evaluation | None
+    """None where a signal stopped the run."""
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What `train --dry-run` says: what would be trained, how large, how long."""
+
+    source: str
+    rows: list[str]
+    """Rows kept and dropped, and why, a line a split."""
+    vocabulary_size: int
+    num_parameters: int
+    memory_bytes: int
+    """Weights, gradients, optimizer moments and the largest activations, estimated."""
+    max_steps: int
+    seconds_per_step: float
+    seconds: float
+    """Steps times seconds a step, validations included."""
+    choices: list[str]
+
+    def lines(self) -> list[str]:
+        """For a reader."""
+        return [
+            f"data: {self.source}",
+            *(f"  {row}" for row in self.rows),
+            f"vocabulary: {self.vocabulary_size:,}",
+            f"parameters: {self.num_parameters:,}",
+            f"memory: about {self.memory_bytes / 2**20:,.0f} MiB",
+            f"steps: {self.max_steps:,} at {1000 * self.seconds_per_step:,.0f} ms: "
+            f"about {self.seconds / 60:,.1f} minutes",
+        ]
+
+
+def plan_run(options: DataOptions, config: ExperimentConfig, output: Path | None) -> Plan:
+    """Read and tokenize the data and settle every choice; writes nothing.
+
+    Raises:
+        DataError: text that cannot be read as it is.
+        ConfigError: settings that do not go with the data or the machine.
+    """
+    config, choices = choose_data(config, embedded=options.data is None)
+    splits = read_splits(options, config)
+    assert config.data.tokenizer is not None
+    tokenizer = config.data.tokenizer.train(splits.train.texts)
+    source = EMBEDDED if options.data is None else options.data
+    data = tokenize(splits, tokenizer, source, config.model.max_length)
+    config, more = choose_training(config, num_sentences=data.facts.train.num_sentences)
+    run = output if output is not None else Path("runs") / default_name(options.data)
+    return Plan(config, choices + more, data, run)
+
+
+def default_name(data: str | None) -> str:
+    """The run's name where no output is given: a function of DATA, so that it is found again."""
+    if data is None:
+        return "embedded"
+    if data == "-":
+        return "stdin"
+    name = data.removeprefix("hf:").rstrip("/").rsplit("/", 1)[-1]
+    stem = name.split(".", 1)[0].split("@", 1)[0].replace(":", "-")
+    return stem or "run"
+
+
+def dry_run(plan: Plan) -> DryRun:
+    """Time a few steps of the plan on its machine; writes nothing."""
+    config, facts = plan.config, plan.data.facts
+    model = _build(plan)
+    steps = config.train.max_steps or 1
+    short = structs.replace(
+        config.train,
+        max_steps=TIMED_STEPS,
+        validate_every=TIMED_STEPS,
+        save_every=None,
+        log_every=TIMED_STEPS,
+    )
+    few = plan.data.arrays["valid"].head(1)
+    silent: Report = lambda line: None  # noqa: E731 -- a name for what swallows talk
+    train(model, plan.data.arrays["train"], few, short, seed=config.seed, run=None, report=silent)
+    begun = time.perf_counter()
+    train(model, plan.data.arrays["train"], few, short, seed=config.seed, run=None, report=silent)
+    seconds = (time.perf_counter() - begun) / TIMED_STEPS
+    parameters = sum(p.numel() for p in model.parameters())
+    longest = int(plan.data.arrays["train"].lengths.max())
+    width = 24 * config.model.decoder.hidden_dim + 4 * config.model.encoder.hidden_dim
+    activations = (
+        4 * config.train.batch_size * longest * width + 4 * 3 * 512 * facts.vocabulary_size
+    )
+    per_validation = facts.valid.num_targets / max(1, facts.train.num_targets)
+    epochs = config.train.batch_size * steps / facts.train.num_sentences
+    validations = steps / (config.train.validate_every or steps)
+    return DryRun(
+        source=facts.source,
+        rows=describe(facts),
+        vocabulary_size=facts.vocabulary_size,
+        num_parameters=parameters,
+        memory_bytes=4 * 4 * parameters + activations,
+        max_steps=steps,
+        seconds_per_step=seconds,
+        # a validation is a forward pass, about a third of a step over the same tokens
+        seconds=seconds * steps * (1 + validations * per_validation / max(epochs, 1e-9) / 3),
+        choices=plan.choices,
+    )
+
+
+def execute(plan: Plan, *, report: Report) -> RunOutcome:
+    """Train, or continue, or find finished; then measure and publish the model directory.
+
+    Raises:
+        CheckpointError: the directory holds something else, or a run of another config.
+        DataError: the directory holds a run on other data.
+    """
+    _begin(plan)
+    model = _build(plan)
+    results = read_results(plan.run)
+    if results is not None and results.training.finished and results.evaluation is not None:
+        report(f"{plan.run}: this run is finished; nothing is left to train")
+        return RunOutcome(plan.run, load_model(plan.run).model, None, results.evaluation)
+    arrays, config = plan.data.arrays, plan.config
+    state = load_state(plan.run)
+    if state is not None:
+        report(f"{plan.run}: goes on from step {state.step}")
+    result = train(
+        model,
+        arrays["train"],
+        arrays["valid"],
+        config.train,
+        seed=config.seed,
+        run=plan.run,
+        report=report,
+    )
+    training = TrainingFacts(
+        steps=result.steps,
+        best_step=result.best_step,
+        validation_elbo=result.best.elbo if result.best_step >= 0 else None,
+        validation_kl=result.best.kl,
+        seconds=result.seconds,
+        precision=str(config.train.precision),
+        device=str(config.train.device),
+        num_threads=torch.get_num_threads(),
+        finished=result.signal is None,
+    )
+    evaluation = _measure(plan, model) if result.signal is None else None
+    results = Results(data=plan.data.facts, training=training, evaluation=evaluation)
+    publish(plan.run, model, config.model, plan.data.tokenizer, results)
+    return RunOutcome(plan.run, model, result, evaluation)
+
+
+def _build(plan: Plan) -> VAE:
+    config = plan.config
+    model = config.model.build(plan.data.facts.vocabulary_size, seed=config.seed)
+    return model.to(check_device(str(config.train.device)))
+
+
+def _begin(plan: Plan) -> None:
+    """Make the run directory, or find that it is this very run's."""
+    run, wanted = plan.run, plan.run / EXPERIMENT
+    if wanted.is_file():
+        before = decode(read_config_file(wanted), ExperimentConfig, source=str(wanted))
+        _refuse(run, differences(before, plan.config))
+        facts = load_facts(run / DATA)
+        if facts is not None:
+            _refuse(run, data_differences(facts, plan.data.facts))
+            return
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise CheckpointError(
+            f"{run}: is in use and holds no run of textvae; choose another directory with --output"
+        )
+    with saying_why(run):
+        run.mkdir(parents=True, exist_ok=True)
+        write_file(wanted, encode_json(plan.config))
+        save_run_data(run / DATA, plan.data)
+
+
+def _refuse(run: Path, found: list[str]) -> None:
+    if found:
+        raise CheckpointError(
+            f"{run}: holds another run ({'; '.join(found)}); give --output another directory"
+        )
+
+
+def _measure(plan: Plan, model: VAE) -> Evaluation:
+    """The report at the end of training, on a random subset of the test split."""
+    config, texts = plan.config, plan.data.test_texts
+    order = permutation(key(config.seed, "report"), len(texts))[: config.evaluate.max_sentences]
+    subset = [texts[i] for i in order.sort().values.tolist()]
+    read = plan.data.facts.test.read
+    part = sentences_of(subset, None, source=f"{len(subset):,} of {read.source}")
+    array, facts, _ = tokenize_sentences(part, plan.data.tokenizer, config.model.max_length)
+    return measure(
+        model,
+        plan.data.tokenizer,
+        array,
+        facts,
+        embedded_texts=subset if plan.data.facts.source == EMBEDDED else None,
+        num_samples=config.evaluate.num_samples,
+        seed=config.seed,
+    )
