@@ -138,6 +138,7 @@ def _stream(
     return sums
 
 
+@torch.no_grad()
 def log_likelihood(
     model: VAE, batch: Batch, latents: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -55,6 +55,7 @@ def linear_cross_entropy(
     return CrossEntropy(total, rows)
 
 
+@torch.no_grad()
 def token_log_likelihood(
     features: Tensor,
     weight: Tensor,

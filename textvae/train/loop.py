@@ -179,6 +179,7 @@ def train(
                     **interval._asdict(),
                 )
             if _due(step + 1, config.validate_every, total):
+                paused = time.perf_counter()
                 found = validate(model, valid, seed=seed, dtype=dtype)
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
@@ -192,7 +193,7 @@ def train(
                     if collapse is not None:
                         progress.say(collapse)
                 journal.write(step=step + 1, validation=found._asdict(), selected=better)
-                progress.skip()
+                progress.leave_out(time.perf_counter() - paused)
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
                 _save(run, model, best, optimizer, position)
     progress.close()

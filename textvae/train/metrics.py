@@ -127,9 +127,9 @@ class Progress:
         else:
             self._report(line)
 
-    def skip(self) -> None:
-        """Do not count the time since the last interval, spent on something else."""
-        self._since = time.perf_counter()
+    def leave_out(self, seconds: float) -> None:
+        """Do not count time that was spent on something else than training."""
+        self._since += seconds
 
     def close(self) -> None:
         """Finish the bar."""

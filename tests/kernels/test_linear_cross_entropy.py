@@ -1,0 +1,71 @@
+"""The chunked cross-entropy equals torch's, and its gradients too."""
+
+import pytest
+import torch
+
+from textvae.kernels import linear_cross_entropy as module
+from textvae.kernels.linear_cross_entropy import (
+    linear_cross_entropy,
+    linear_cross_entropy_reference,
+    token_log_likelihood,
+)
+from textvae.randomness import hashes, key, uniforms
+
+N, D, V = 31, 5, 23
+
+
+def case(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+    parts = []
+    for name, shape in (("x", (N, D)), ("w", (V, D)), ("b", (V,))):
+        size = torch.Size(shape).numel()
+        parts.append((uniforms(key(2, name), torch.arange(size)).to(dtype) * 4 - 2).view(shape))
+    return [*parts, hashes(key(2, "y"), torch.arange(N)) % V]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks and a last one that is not full."""
+    monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+
+
+def test_the_total_the_rows_and_the_gradients_equal_those_of_torch() -> None:
+    found = []
+    for path in (linear_cross_entropy, linear_cross_entropy_reference):
+        *leaves, targets = case()
+        for leaf in leaves:
+            leaf.requires_grad_()
+        result = path(*leaves, targets)
+        gradients = torch.autograd.grad(result.total * 1.7, leaves)
+        assert not result.rows.requires_grad
+        found.append([result.total.detach(), result.rows, *gradients])
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_log_likelihoods_are_minus_the_rows() -> None:
+    *parts, targets = case()
+    rows = linear_cross_entropy(*parts, targets).rows
+    found = token_log_likelihood(*parts, targets, dtype=torch.float64)
+    torch.testing.assert_close(found, -rows, rtol=1e-12, atol=1e-12)
+
+
+def test_huge_logits_stay_finite() -> None:
+    features, weight, bias, targets = case(torch.float32)
+    rows = linear_cross_entropy(features * 1e4, weight, bias, targets).rows
+    exact = linear_cross_entropy_reference(
+        features.double() * 1e4, weight.double(), bias.double(), targets
+    )
+    torch.testing.assert_close(rows.double(), exact.rows, rtol=1e-5, atol=1e-2)
+
+
+def test_bfloat16_products_change_the_gradient_by_less_than_a_hundredth() -> None:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        features, weight, bias, targets = case(torch.float32)
+        weight.requires_grad_()
+        linear_cross_entropy(features, weight, bias, targets, dtype=dtype).total.backward()
+        found.append(weight.grad)
+    exact, low = found
+    assert exact is not None
+    assert low is not None
+    assert 0.0 < float((low - exact).norm() / exact.norm()) < 1e-2
