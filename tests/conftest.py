@@ -1,9 +1,10 @@
-"""Processes that die at a chosen moment, for the tests of what a kill leaves behind."""
+"""Processes that die at a chosen moment, and a tiny run that many tests read."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,65 @@ def _killed_at(moment: int, action: Callable[[], object]) -> bool:
 def killed_at() -> Callable[[int, Callable[[], object]], bool]:
     """The function above: test modules cannot import each other under importlib mode."""
     return _killed_at
+
+
+TINY = (
+    "model.latent_dim=5",
+    "model.max_length=7",
+    "model.encoder.embedding_dim=11",
+    "model.encoder.hidden_dim=29",
+    "model.decoder.embedding_dim=13",
+    "model.decoder.hidden_dim=19",
+    "data.tokenizer.kind=word",
+    "train.batch_size=31",
+    "train.max_steps=127",
+    "train.validate_every=127",
+    "train.device=cpu",
+    "train.precision=float32",
+    "train.optimizer.learning_rate=0.02",
+    "train.objective.beta=0.01",
+    "train.objective.word_dropout.kind=constant",
+    "train.objective.word_dropout.value=0.9",
+    "evaluate.num_samples=3",
+)
+"""A model that trains in two seconds to an auto-encoder whose sentences differ."""
+
+
+def _tiny_corpus(folder: Path) -> None:
+    """Sentences of three or four words: 89 to train on, 7 to select by, 11 to test with."""
+    words = ("red big old shy odd", "cat dog fox hen cow bee ant", "eats sees likes")
+    first, second, third = (part.split() for part in words)
+    lines = [f"{a} {n} {v}" for a in first for n in second for v in third]
+    lines = [line + " today" * (number % 3 == 0) for number, line in enumerate(lines)]
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"train": lines[:89], "valid": lines[89:96], "test": lines[-11:]}
+    for name, part in parts.items():
+        (folder / f"{name}.txt").write_text("\n".join(part) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with train, valid and test files; not to be written to."""
+    folder = tmp_path_factory.mktemp("tiny") / "corpus"
+    _tiny_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides() -> tuple[str, ...]:
+    """The settings of `tiny_run`, as `load_config` and `--set` take them."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: Path) -> Path:
+    """The directory of a finished run on `tiny_data`; not to be written to."""
+    # Not at the top: torch takes a second, which most test modules of the repository do not need.
+    from textvae.experiment import load_config  # noqa: PLC0415
+    from textvae.run_data import DataOptions  # noqa: PLC0415
+    from textvae.training_run import execute, plan_run  # noqa: PLC0415
+
+    run = tiny_data.parent / "run"
+    plan = plan_run(DataOptions(str(tiny_data)), load_config(None, TINY), run)
+    execute(plan, report=lambda line: None)
+    return run

@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -19,6 +18,7 @@ from textvae.config import Config, decode, parse_json
 from textvae.config_faults import shorten
 from textvae.errors import CheckpointError, ConfigError
 from textvae.files import read_bytes
+from textvae.version import installed_version
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -58,7 +58,7 @@ def make_manifest(files: Mapping[str, bytes]) -> bytes:
         name: FileFacts(size=len(data), sha256=hashlib.sha256(data).hexdigest())
         for name, data in sorted(files.items())
     }
-    return _encode(Manifest(format=FORMAT, textvae=_version(), files=facts, seal=""))
+    return _encode(Manifest(format=FORMAT, textvae=installed_version(), files=facts, seal=""))
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -120,10 +120,3 @@ def _encode(manifest: Manifest) -> bytes:
     del value["seal"]
     seal = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**value, "seal": seal}, indent=2) + "\n").encode()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("textvae")
-    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

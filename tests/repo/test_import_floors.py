@@ -34,6 +34,7 @@ FLOORS = {
     "distributed": 0,
     "errors": 0,
     "randomness": 0,
+    "version": 0,
 }
 
 STRANGERS = [("data", "model"), ("model", "data")]  # the model takes tensors, never a batch

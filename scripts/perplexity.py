@@ -1,0 +1,5 @@
+"""The same as `textvae evaluate`."""
+
+from textvae.cli.main import main
+
+main("evaluate")

@@ -1,0 +1,5 @@
+"""The same as `textvae sample`."""
+
+from textvae.cli.main import main
+
+main("sample")

@@ -1,0 +1,142 @@
+"""Bad input: one line on stderr saying where, what and what to do; exit code 2; nothing written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+LONG = "the " * 20
+
+Invoke = Callable[..., Result]
+
+
+def fingerprint(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "tiny.tx"], "tiny.tx: there is no such file; did you mean tiny.txt?"),
+        (["train", "empty.txt"], "empty.txt: is empty; give it one sentence a line"),
+        (["train", "blank.txt"], "blank.txt: all its 3 rows are blank"),
+        (["train", "bytes.txt"], "bytes.txt:2: byte 0xff is not UTF-8"),
+        (["train", "nul.txt"], "nul.txt:1: holds a NUL"),
+        (["train", "two.txt"], "two.txt: 2 different sentences are too few"),
+        (["train", "empty"], "empty: a directory without a train file"),
+        (["train", "tiny.txt", "--text-column", "text"], "tiny.txt: plain text has no columns"),
+        (["train", "tiny.txt", "--valid", "missing.txt"], "missing.txt: there is no such file"),
+        (["train", "tiny.txt", "--labels", "two.txt"], "two.txt: 2 labels for the 100 rows"),
+        (["train", "--labels", "two.txt"], "--labels needs DATA"),
+        (["train", "tiny.txt", "--config", "missing.toml"], "missing.toml: there is no such conf"),
+        (["train", "tiny.txt", "--config", "bad.toml"], "latent_dim"),
+        (["train", "tiny.txt", "--config", "two.txt"], "two.txt: a configuration file ends in"),
+        (["train", "tiny.txt", "--recipe", "pbt"], "--recipe pbt: did you mean 'ptb'? the recipes are"),
+        (["train", "tiny.txt", "--recipe", "ptb", "--config", "bad.toml"], "give one of them"),
+        (["train", "tiny.txt", "--set", "model.latnt_dim=3"], "latent_dim"),
+        (["train", "tiny.txt", "--set", "model.latent_dim=none"], "model.latent_dim"),
+        (["train", "tiny.txt", "--set", "seed"], "expected key.path=value"),
+        (["train", "tiny.txt", "--device", "abacus"], "--device abacus: this machine has cpu"),
+        (["train", "tiny.txt", "--output", "used"], "used: is in use and holds no run"),
+        (["train", "tiny.txt", "--output", "two.txt"], "two.txt: is in use"),
+        (["train", "tiny.txt", "--seed", "1", "--output", "runs/tiny"], "seed: 0 -> 1"),
+        (["sample", "missing"], "missing: there is no such directory"),
+        (["sample", "tiny"], "tiny: there is no such directory; did you mean runs/tiny?"),
+        (["sample", "two.txt"], "two.txt: is a file, expected a run or model directory"),
+        (["sample", "empty"], "empty: has no manifest.json, so it is no run or model"),
+        (["sample", "--top-k", "3", "--top-p", "0.5"], "--top-k and --top-p are two strategies"),
+        (["sample", "--temperature", "0"], "--temperature 0.0: must be greater than 0"),
+        (["sample", "--temperature", "nan"], "--temperature nan: must be"),
+        (["sample", "--strategy", "greedy", "--top-k", "3"], "--top-k belongs to"),
+        (["sample", "--device", "abacus"], "--device abacus: this machine has cpu"),
+        (["reconstruct", LONG], "at most 19"),
+        (["reconstruct", "runs/missing", "a"], "runs/missing: there is no such directory"),
+        (["reconstruct", "two.txt"], "two.txt: is a file"),
+        (["interpolate", "the cat", LONG], "sentence 2 has 20 tokens"),
+        (["interpolate", "the cat"], "an interpolation lies between 2 sentences, found 1"),
+        (["evaluate", "empty"], "empty: has no manifest.json"),
+        (["evaluate", "runs/tiny", "missing.txt"], "missing.txt: there is no such file"),
+        (["evaluate", "missing.txt"], "missing.txt: there is no such model directory and no"),
+        (["evaluate", "blank.txt"], "blank.txt: all its 3 rows are blank"),
+        (["evaluate", "long.txt"], "long.txt: sentence 2 has 20 tokens"),
+        (["info", "empty"], "empty: has no manifest.json"),
+        (["info", "--verify", "empty"], "empty: has no manifest.json"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_changes_nothing(
+    copy: Path, invoke: Invoke, arguments: list[str], said: str
+) -> None:
+    for name in ("empty", "used"):
+        (copy / name).mkdir()
+    for name, data in {
+        "empty.txt": b"",
+        "blank.txt": b"\n \n\t\n",
+        "bytes.txt": b"a b\nc \xff\n",
+        "nul.txt": b"a\0b\n",
+        "two.txt": b"a b\nc d\n",
+        "long.txt": f"the cat .\n{LONG}\n".encode(),
+        "bad.toml": b"[model]\nlatent_dmi = 3\n",
+        "used/diary.txt": b"dear diary\n",
+    }.items():
+        (copy / name).write_bytes(data)
+    before = fingerprint(copy)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert fingerprint(copy) == before
+
+
+def test_other_data_in_a_used_directory(
+    copy: Path, tiny_options: list[str], invoke: Invoke
+) -> None:
+    text = (copy / "tiny.txt").read_text(encoding="utf-8")
+    (copy / "tiny.txt").write_text(text + "the end .\n", encoding="utf-8")
+    result = invoke("train", "tiny.txt", *tiny_options)
+    assert result.exit_code == 2
+    assert "runs/tiny: holds another run (" in result.stderr
+    assert "whose text differs" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_tokenizer_that_does_not_belong_to_the_weights(copy: Path, invoke: Invoke) -> None:
+    run = copy / "runs/tiny"
+    document = json.loads((run / "tokenizer.json").read_text(encoding="utf-8"))
+    words = document["model"]["vocab"]
+    words["word"] = len(words)
+    (run / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    changed = invoke("sample")
+    assert changed.exit_code == 2
+    assert "tokenizer.json" in changed.stderr
+
+    # With the checksums made anew, as a person who swapped the tokenizer on purpose would.
+    from textvae.checkpoint import save_model_directory  # noqa: PLC0415 -- for this test alone
+
+    names = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
+    save_model_directory(copy / "swapped", {name: (run / name).read_bytes() for name in names})
+    swapped = invoke("sample", "swapped")
+    assert swapped.exit_code == 2
+    assert "the tokenizer does not belong to the weights" in swapped.stderr
+    assert swapped.stderr.count("\n") == 1
+
+
+def test_a_missing_file_of_a_model(copy: Path, invoke: Invoke) -> None:
+    (copy / "runs/tiny/model.safetensors").unlink()
+    result = invoke("sample")
+    assert result.exit_code == 2
+    assert "model.safetensors: the file is missing" in result.stderr
+    shutil.rmtree(copy / "runs")
+    nothing = invoke("sample")
+    assert nothing.exit_code == 2
+    assert (
+        "there is no run; name a run directory, or make one with: textvae train" in nothing.stderr
+    )

@@ -1,0 +1,168 @@
+"""The group: the table of verbs, help, usage errors and exit codes."""
+
+import errno
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from click.testing import Result
+
+from textvae.cli import options
+from textvae.cli.main import VERBS, exit_code, program
+from textvae.cli.terminal import OutputError
+from textvae.errors import CheckpointError, ConfigError, DataError, TextVAEError, TrainingError
+
+Invoke = Callable[..., Result]
+
+
+def one_line(stderr: str) -> str:
+    """The error, which is the only line there is."""
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    return stderr.removeprefix("error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_says_its_line_of_the_table_first(invoke: Invoke, verb: str) -> None:
+    result = invoke(verb, "--help")
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert lines[0].startswith(f"Usage: textvae {verb} ")
+    assert lines[2] == VERBS[verb]
+    assert VERBS[verb] in invoke("--help").stdout
+    assert importlib.import_module(f"textvae.cli.{verb}").command.name == verb
+
+
+def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke: Invoke) -> None:
+    helps = {verb: invoke(verb, "--help").stdout for verb in VERBS}
+    assert all("--json" in text for text in helps.values())
+    assert {verb for verb, text in helps.items() if "--seed" in text} == {
+        "train",
+        "sample",
+        "interpolate",
+        "reconstruct",
+        "evaluate",
+    }
+    decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
+    for verb in ("sample", "interpolate", "reconstruct"):
+        assert all(option in helps[verb] for option in decoding)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trian"], "No such verb 'trian'; did you mean 'train'? See: textvae --help"),
+        (["zzz"], "No such verb 'zzz'; the verbs are train, sample"),
+        (["train", "--ouput", "x"], "'--output'?"),
+        (["sample", "--sead", "1"], "'--seed'?"),
+        (["sample", "-n", "many"], "'many' is not a valid integer"),
+        (["sample", "-n", "0"], "0 is not in the range x>=1"),
+        (["sample", "--seed", "-1"], "-1 is not in the range x>=0"),
+        (["sample", "--strategy", "gredy"], "is not one of 'greedy'"),
+        (["interpolate", "--steps", "1"], "1 is not in the range x>=2"),
+        (["train", "a", "b"], "Got unexpected extra argument (b) See: textvae train --help"),
+        (["evaluate", "a", "b", "c"], "MODEL and DATA are 2 arguments at most, found 3"),
+        (["--verison"], "'--version'?"),
+    ],
+)
+def test_usage_errors_are_one_line(invoke: Invoke, arguments: list[str], said: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert said in one_line(result.stderr)
+
+
+def test_no_verb_shows_the_help_on_stderr(invoke: Invoke) -> None:
+    result = invoke()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == invoke("--help").stdout
+
+
+def caused(error: TextVAEError, number: int) -> TextVAEError:
+    error.__cause__ = OSError(number, os.strerror(number))
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigError("a: b"), 2, "a: b"),
+        (TrainingError("two\n  lines"), 2, "two lines"),
+        (caused(CheckpointError("x: cannot be written"), errno.ENOSPC), 74, "x: cannot be written"),
+        (caused(CheckpointError("x: cannot be written"), errno.ENOTDIR), 2, "x: cannot be written"),
+        (caused(DataError("x: cannot be read"), errno.EACCES), 2, "x: cannot be read"),
+        (OSError(errno.ENOSPC, "No space", "m.jsonl"), 74, "m.jsonl: cannot be written: No space"),
+        (OutputError("stdout is full"), 74, "stdout is full"),
+    ],
+    ids=repr,
+)
+def test_errors_have_exit_codes(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
+) -> None:
+    def run() -> None:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        # What could not be written is discarded with stdout, which here belongs to pytest.
+        patch.setattr("sys.stdout", None)
+        assert exit_code(run) == code
+    assert one_line(capsys.readouterr().err) == said
+
+
+def test_an_interrupt_is_130_and_a_fault_of_ours_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    assert exit_code(interrupted) == 130
+    assert capsys.readouterr().err == "stopped\n"
+    with pytest.raises(ZeroDivisionError):
+        exit_code(broken)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_idle_threads_wait_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    assert exit_code(lambda: None) == 0
+    assert os.environ["OMP_WAIT_POLICY"] == after
+
+
+def test_shell_completion_knows_the_verbs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
+    monkeypatch.setenv("_TEXTVAE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "textvae re")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert invoke().stdout.split() == ["plain,reconstruct", "plain,recipes"]
+
+
+def test_choices_are_those_of_the_code_they_stand_for() -> None:
+    from textvae.errors import ConfigError as Refused  # noqa: PLC0415 -- beside what needs torch
+    from textvae.generate.latents import PathKind  # noqa: PLC0415 -- torch, for this test alone
+    from textvae.generate.strategies import strategy_from_options  # noqa: PLC0415 -- as above
+    from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
+
+    assert get_args(PathKind) == options.PATHS
+    assert tuple(DTYPES) == options.PRECISIONS
+    for name in options.STRATEGIES:
+        strategy_from_options(name)
+    with pytest.raises(Refused) as caught:
+        strategy_from_options("none of them")
+    assert str(caught.value).endswith(", ".join(options.STRATEGIES))
+
+
+def test_the_table_and_the_modules_agree() -> None:
+    with program.make_context("textvae", ["--help"], resilient_parsing=True) as context:
+        assert program.list_commands(context) == list(VERBS)
+        assert program.get_command(context, "main") is None
+    for verb in VERBS:
+        assert (Path(importlib.import_module("textvae.cli").__path__[0]) / f"{verb}.py").is_file()

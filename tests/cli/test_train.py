@@ -1,0 +1,149 @@
+"""`textvae train`: what it says, what it prints, what it continues and what it refuses."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import Result
+
+import textvae
+
+Invoke = Callable[..., Result]
+
+
+def test_results_on_stdout_and_talk_on_stderr(trained: tuple[Path, Result]) -> None:
+    said, talk = trained[1].stdout, trained[1].stderr
+    assert said.startswith("model: runs/tiny\n\nsamples from the prior\n")
+    samples = said.split("samples from the prior\n")[1].split("\n\n")[0]
+    assert samples.count("\n") == 9
+    for words in ("K = 3", "tokens", "elbo", "kl", "mutual information", "at most", "active units"):
+        assert words in said
+    assert "permuted latents" in said
+    assert "  textvae sample runs/tiny -n 10 --seed 1\n" in said
+    assert "  textvae evaluate runs/tiny\n" in said
+    assert "grammatical" not in said
+    assert "test carved: " in talk
+    assert "tiny.txt: 100 sentences" in talk
+    assert "step 29/29  nll " in talk
+
+
+def test_the_command_said_is_the_same_run(
+    place: Path, trained: tuple[Path, Result], invoke: Invoke
+) -> None:
+    lines = [line for line in trained[1].stderr.splitlines() if line.startswith("textvae train")]
+    (line,) = lines
+    assert "--output runs/tiny" in line
+    # Nothing is left to choose by the explicit command, and the run is found finished.
+    again = invoke(*shlex.split(line)[1:])
+    assert again.exit_code == 0
+    assert "this run is finished" in again.stderr
+    assert [said for said in again.stderr.splitlines() if said.startswith("textvae")] == [line]
+    assert again.stdout == trained[1].stdout
+
+
+def test_the_next_commands_work(place: Path, trained: tuple[Path, Result], invoke: Invoke) -> None:
+    said = trained[1].stdout.splitlines()
+    commands = [line.strip() for line in said if line.startswith("  textvae ")]
+    assert len(commands) == 3
+    for line in commands:
+        more = ["--samples", "2"] if "evaluate" in line else []
+        result = invoke(*shlex.split(line)[1:], *more)
+        assert result.exit_code == 0
+        assert result.stdout
+
+
+def test_json_is_one_object(place: Path, tiny_options: list[str], invoke: Invoke) -> None:
+    result = invoke("train", "tiny.txt", *tiny_options, "--json")
+    (line,) = result.stdout.splitlines()
+    found = json.loads(line)
+    assert found["model"] == "runs/tiny"
+    assert len(found["samples"]) == 10
+    assert len(found["interpolation"]) == 7
+    assert found["first"] != found["second"]
+    assert found["evaluation"]["num_samples"] == 3
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    assert found["samples"] == vae.sample(10, seed=0)
+    assert found["interpolation"] == vae.interpolate(found["first"], found["second"])
+
+
+def test_a_dry_run_writes_nothing(copy: Path, tiny_options: list[str], invoke: Invoke) -> None:
+    before = sorted(copy.rglob("*"))
+    (copy / "tiny.txt").write_text("a b\n\nc d\ne f\ng h\n\n", encoding="utf-8")
+    arguments = ["train", "tiny.txt", "--output", "runs/other", *tiny_options, "--dry-run"]
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    assert "dropped 2 blank" in result.stdout
+    assert "parameters: " in result.stdout
+    assert "steps: 29 at " in result.stdout
+    found = json.loads(invoke(*arguments, "--json").stdout)
+    assert found["max_steps"] == 29
+    assert found["seconds_per_step"] > 0
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_the_same_command_trains_the_same_model(
+    copy: Path, tiny_options: list[str], invoke: Invoke
+) -> None:
+    (copy / "runs/tiny").rename(copy / "runs/first")
+    assert invoke("train", "tiny.txt", *tiny_options).exit_code == 0
+    for name in ("model.safetensors", "tokenizer.json", "config.json", "experiment.json"):
+        before, after = copy / "runs/first" / name, copy / "runs/tiny" / name
+        assert before.read_bytes() == after.read_bytes()
+
+
+def test_a_config_file_the_saved_config_and_a_recipe(
+    copy: Path, tiny_options: list[str], invoke: Invoke
+) -> None:
+    saved = ["--config", "runs/tiny/experiment.json", "--output", "runs/tiny"]
+    again = invoke("train", "tiny.txt", *saved)
+    assert "this run is finished" in again.stderr
+
+    (copy / "mine.toml").write_text("seed = 3\n[train]\nbatch_size = 23\n", encoding="utf-8")
+    dry = ["--dry-run", "--json", "--output", "runs/other"]
+    for given, said in [
+        (["--config", "mine.toml"], "--config mine.toml"),
+        (["--recipe", "ptb", "--set", "model.encoder.hidden_dim=3"], "--recipe ptb"),
+        (["--seed", "5", "--set", "train.log_every=2"], "--set train.log_every=2 --seed 5"),
+    ]:
+        result = invoke("train", "tiny.txt", *given, "--max-steps", "2", *dry)
+        assert result.exit_code == 0, result.stderr
+        assert said in result.stderr
+
+
+def test_text_and_label_columns(copy: Path, tiny_options: list[str], invoke: Invoke) -> None:
+    rows = "".join(f"{i},a {i} b,{i % 3}\n" for i in range(31))
+    (copy / "rows.csv").write_text("number,said,kind\n" + rows, encoding="utf-8")
+    columns = ["--text-column", "said", "--label-column", "kind"]
+    result = invoke("train", "rows.csv", *columns, *tiny_options, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "text from column 'said'" in result.stderr
+    assert "--text-column said --label-column kind" in result.stderr
+
+
+def test_the_embedded_corpus_says_how_far_it_is_from_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: list[str], invoke: Invoke
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--set", "evaluate.max_sentences=7", "--max-steps", "2", "--save-every", "2"]
+    validation = ["--set", "train.validate_every=2", "--set", "model.max_length=23"]
+    result = invoke("train", *tiny_options, *few, *validation, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "--recipe embedded" in result.stderr
+    found = json.loads(result.stdout)
+    assert found["model"] == "runs/embedded"
+    assert found["num_judged"] == 1000
+    assert 0.0 <= found["grammatical"] <= 1.0
+    # An untrained model is far above the truth, which is within the corpus's 16 to 24 nats.
+    assert 12 < found["evaluation"]["source_nll"] < found["evaluation"]["nll"]
+    assert 16 < found["evaluation"]["source_entropy"] < 24
+    from textvae.cli.showing import Showing  # noqa: PLC0415 -- imports torch
+
+    text = msgspec.convert(found, Showing).text()
+    assert "exact nll" in text
+    share = f"{100 * found['grammatical']:.1f} %"
+    assert [line.split(maxsplit=1)[1] for line in text.splitlines() if "grammatical" in line] == [
+        f"{share:<22}of 1,000 samples"
+    ]

@@ -1,0 +1,79 @@
+"""A text variational autoencoder: train, sample, interpolate, measure perplexity.
+
+The public names are imported when they are first used, so that `import textvae` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from textvae.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        TextVAEError,
+        TrainingError,
+    )
+    from textvae.evaluate.report import Evaluation
+    from textvae.experiment import ExperimentConfig, load_config
+    from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK
+    from textvae.model.gaussian import DiagonalGaussian
+    from textvae.text_vae import TextVAE
+
+    __version__: str
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DiagonalGaussian",
+    "Evaluation",
+    "ExperimentConfig",
+    "Greedy",
+    "Nucleus",
+    "Temperature",
+    "TextVAE",
+    "TextVAEError",
+    "TopK",
+    "TrainingError",
+    "__version__",
+    "load_config",
+]
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "DiagonalGaussian": "model.gaussian",
+    "Evaluation": "evaluate.report",
+    "ExperimentConfig": "experiment",
+    "Greedy": "generate.strategies",
+    "Nucleus": "generate.strategies",
+    "Temperature": "generate.strategies",
+    "TextVAE": "text_vae",
+    "TextVAEError": "errors",
+    "TopK": "generate.strategies",
+    "TrainingError": "errors",
+    "load_config": "experiment",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = _version()
+    elif name in _HOMES:
+        value = getattr(import_module(f"textvae.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'textvae' has no attribute {name!r}")
+    globals()[name] = value  # the next use finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from textvae.version import installed_version  # noqa: PLC0415 -- 20 ms
+
+    return installed_version()

@@ -1,0 +1,143 @@
+"""Which argument is the MODEL, and where the sentences come from.
+
+MODEL may be left out before sentences, so the first argument has to be told apart: a directory is
+the MODEL, and so is whatever cannot be meant as a sentence (an existing file, a path with a slash
+and no blank, the name of a run under runs/), which is then refused as no model. All else is a
+sentence for the newest run. After a MODEL everything is a sentence, whatever it looks like.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from textvae.cli.terminal import talk
+from textvae.errors import CheckpointError, DataError
+
+RUNS = Path("runs")
+_SETS = {"train", "training", "valid", "dev", "validation", "val", "test"}
+
+
+def find_model(given: str | None) -> Path:
+    """The directory that was named, or the newest run.
+
+    Raises:
+        CheckpointError: nothing there, or no run under runs/.
+    """
+    from textvae.checkpoint import newest_run  # noqa: PLC0415 -- imports msgspec, 20 ms
+
+    if given is None:
+        return newest_run(RUNS)
+    path = Path(given)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{given}: is a file, expected a run or model directory")
+    near = RUNS / given
+    hint = f"did you mean {near}?" if near.is_dir() else "name a run or model directory"
+    raise CheckpointError(f"{given}: there is no such directory; {hint}")
+
+
+def split_model(arguments: Sequence[str]) -> tuple[Path, list[str]]:
+    """The model, and the sentences that were given as arguments.
+
+    Raises:
+        CheckpointError: the first argument can only be meant as a model, and is none.
+    """
+    if not arguments or not _means_a_path(arguments[0]):
+        return find_model(None), list(arguments)
+    return find_model(arguments[0]), list(arguments[1:])
+
+
+def _means_a_path(text: str) -> bool:
+    if text == "-" or not text.strip():
+        return False
+    try:
+        there = Path(text).exists() or (RUNS / text).is_dir()
+    except (OSError, ValueError):  # a sentence too long for a name, or a NUL
+        return False
+    separators = {"/", os.sep}
+    slashed = any(part in text for part in separators) and not any(map(str.isspace, text))
+    return there or slashed
+
+
+def split_model_and_data(arguments: Sequence[str]) -> tuple[Path, str | None]:
+    """The model and the DATA of `evaluate`, either of which may be left out.
+
+    One argument alone is the MODEL if it is a directory that does not hold data.
+
+    Raises:
+        CheckpointError: a model that is not there.
+        DataError: neither a model nor data.
+    """
+    if len(arguments) == 2:
+        return find_model(arguments[0]), arguments[1]
+    if not arguments:
+        return find_model(None), None
+    alone = arguments[0]
+    path = Path(alone)
+    if path.is_dir() and not _holds_data(path):
+        return path, None
+    if alone != "-" and not alone.startswith("hf:") and not path.exists():
+        near = RUNS / alone
+        hint = f"; did you mean {near}?" if near.is_dir() else ""
+        raise DataError(f"{alone}: there is no such model directory and no such file{hint}")
+    return find_model(None), alone
+
+
+def _holds_data(path: Path) -> bool:
+    names = {child.name for child in path.iterdir() if child.is_file()}
+    if names & {"manifest.json", "experiment.json"}:
+        return False
+    return bool({name.partition(".")[0] for name in names} & _SETS)
+
+
+def take_sentences(given: Sequence[str]) -> list[str]:
+    """The sentences given, or those of standard input, one a line; blank lines are counted.
+
+    Raises:
+        DataError: no sentence, a blank one, or bytes that are not UTF-8 text.
+    """
+    from textvae.data.columns import clean  # noqa: PLC0415 -- as below
+
+    if given and list(given) != ["-"]:
+        if "-" in given:
+            raise DataError("- stands for standard input: give it alone, or give sentences")
+        return [clean(_checked(text, number)) for number, text in enumerate(given, start=1)]
+    return _read_stdin()
+
+
+def _checked(text: str, number: int) -> str:
+    """A sentence that is UTF-8, not blank and holds no NUL, as the corpus reader wants it."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"sentence {number}: is not UTF-8; convert it") from None
+    if "\0" in text:
+        raise DataError(f"sentence {number}: holds a NUL character; remove it")
+    if not text.strip():
+        raise DataError(f"sentence {number}: is blank; leave it out")
+    return text
+
+
+def _read_stdin() -> list[str]:
+    from textvae.data.columns import clean  # noqa: PLC0415 -- as below
+    from textvae.data.reading import (  # noqa: PLC0415 -- imports msgspec, csv and gzip, 30 ms
+        decode_text,
+        read_bytes,
+        split_lines,
+    )
+
+    if sys.stdin is None:  # what Python makes of a closed descriptor
+        raise DataError("standard input: is closed; give one sentence a line, or as arguments")
+    if sys.stdin.isatty():
+        talk("reading sentences from standard input, one a line; end with Ctrl-D")
+    lines = [clean(line) for line in split_lines(decode_text(read_bytes("-"), "standard input"))]
+    sentences = [line for line in lines if line]
+    blank = len(lines) - len(sentences)
+    if not sentences:
+        found = f"only {blank:,} blank lines" if blank else "nothing"
+        raise DataError(f"standard input: holds {found}; give one sentence a line")
+    if blank:
+        talk(f"standard input: {blank:,} blank lines left out")
+    return sentences

@@ -1,0 +1,177 @@
+"""The command line: verbs imported when they are called, exit codes, errors in one line.
+
+Exit codes: 0 done (also where the reader of a pipe went away), 1 a fault of textvae (with its
+traceback), 2 something the user has to put right, 74 a result that could not be written,
+130 and 143 stopped by SIGINT and SIGTERM.
+"""
+
+import difflib
+import errno
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from textvae.cli.terminal import OutputError, discard_stdout, flush, talk
+from textvae.errors import CheckpointError, TextVAEError
+
+VERBS = {
+    "train": "Train a model on a corpus, or continue a run that stopped.",
+    "sample": "Write new sentences, drawn from the prior.",
+    "interpolate": "Write the sentences between two sentences.",
+    "reconstruct": "Encode sentences and write what the decoder makes of them.",
+    "evaluate": "Measure likelihood, perplexity and the use of the latent.",
+    "info": "Say what a model is: sizes, data, numbers, checksums.",
+    "recipes": "List the recipes for train --recipe.",
+}
+
+USAGE, OUTPUT, INTERRUPTED = 2, 74, 130
+
+# What an OSError says when the disk, and not the program, is at fault. Reading a user's file has
+# its own errors, so what arrives here comes from writing.
+_DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+}
+
+
+class Program(click.Group):
+    """A click group whose commands are the modules of this package, named in VERBS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs in the order in which a user meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one verb and take its `command`."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"textvae.cli.{cmd_name}").command
+        command.help = f"{VERBS[cmd_name]}\n\n{inspect.cleandoc(command.help or '')}"
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; a misspelt one is refused with the nearest."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}."
+            raise click.UsageError(f"No such verb {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs from the table, without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run and leave the process with an exit code; never returns."""
+        if "_TEXTVAE_COMPLETE" in os.environ:  # a shell asks for completion; click answers it
+            super().main(prog_name="textvae")
+        given = kwargs.get("args", args[0] if args else None)
+        arguments = sys.argv[1:] if given is None else list(given)
+
+        def run() -> None:
+            with self.make_context("textvae", arguments) as context:
+                self.invoke(context)
+
+        sys.exit(exit_code(run))
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """Run, say what went wrong in one line on stderr, and return the exit code.
+
+    A fault that is ours comes through as it is, for its traceback.
+    """
+    # libgomp's idle threads spin by default: on a machine that is busy otherwise this made a
+    # training step 4 to 7 times slower. It is read once, when torch loads the library.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return _flushed(run)
+    except click.UsageError as error:
+        hint = f" See: {error.ctx.command_path} --help" if error.ctx else ""
+        return _refuse(f"{error.format_message()}{hint}", USAGE)
+    except click.ClickException as error:
+        return _refuse(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        talk("stopped")
+        return INTERRUPTED
+    except OutputError as error:
+        discard_stdout()
+        return _refuse(str(error), OUTPUT)
+    except TextVAEError as error:
+        disk = isinstance(error, CheckpointError) and _is_disk(error.__cause__)
+        return _refuse(str(error), OUTPUT if disk else USAGE)
+    except BrokenPipeError:
+        discard_stdout()
+        return 0
+    except OSError as error:
+        if not _is_disk(error):
+            raise
+        return _refuse(f"{error.filename or 'output'}: cannot be written: {error.strerror}", OUTPUT)
+
+
+def _flushed(run: Callable[[], None]) -> int:
+    try:
+        run()
+    except click.exceptions.Exit as stop:
+        flush()
+        return stop.exit_code
+    flush()
+    return 0
+
+
+def _is_disk(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _DISK
+
+
+def _refuse(message: str, code: int) -> int:
+    talk("error: " + " ".join(message.split()))
+    return code
+
+
+def _print_version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from textvae.version import installed_version  # noqa: PLC0415 -- 20 ms
+
+    click.echo(f"textvae {installed_version()}")
+    context.exit()
+
+
+@click.group(
+    cls=Program,
+    invoke_without_command=True,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Results go to stdout and talk to stderr. `textvae VERB --help` says more.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def program(context: click.Context) -> None:
+    """A variational autoencoder for sentences."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)
+
+
+def main(*verb: str) -> None:
+    """The entry point; a script gives the verb that comes before its own arguments."""
+    program.main([*verb, *sys.argv[1:]])
