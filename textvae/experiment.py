@@ -1,5 +1,6 @@
 """The configuration of a whole experiment, composed of its owners' configs, and the recipes."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from textvae.train.loop import TrainConfig
 
 EPOCHS = 20
 """Passes over a corpus where nobody says how many, within the bounds of STEPS."""
-STEPS = (2_000, 6_000)
+STEPS = (1_000, 3_000)
 VALIDATIONS = 20
 
 
@@ -67,7 +68,9 @@ def load_config(
         if path is not None:
             raise ConfigError("--config and --recipe are two starting points: give one of them")
         if recipe not in known:
-            raise ConfigError(f"--recipe {recipe}: must be one of {', '.join(known)}")
+            near = difflib.get_close_matches(recipe, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"--recipe {recipe}: {hint}the recipes are {', '.join(known)}")
         path = known[recipe]
     values: Mapping[str, object] = {} if path is None else read_config_file(path)
     source = "--set" if path is None else str(path)
@@ -126,7 +129,7 @@ def check_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise RuntimeError
-        if device.type not in {"cpu", "cuda", "mps"}:
+        if device.type not in {"cpu", "cuda"}:
             raise RuntimeError
     except RuntimeError:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]

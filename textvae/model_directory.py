@@ -1,6 +1,5 @@
 """A model directory made from a model, and a model from a model directory; and its card."""
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +25,7 @@ from textvae.experiment import ExperimentConfig
 from textvae.manifest import MANIFEST
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run_data import DataFacts
+from textvae.version import installed_version
 
 RESULTS = "results.json"
 
@@ -97,8 +97,7 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     if not (path / MANIFEST).exists() and (path / EXPERIMENT).is_file():
         return _load_unfinished(path)
     files = load_model_directory(path, verify=verify)
-    source = str(path / CONFIG)
-    config = decode(parse_json(files.config.decode()), ModelConfig, source=source)
+    config = _config(path, files.config)
     return LoadedModel(
         _model(path, config, files.tokenizer, files.tensors),
         _tokenizer(path, files.tokenizer),
@@ -139,6 +138,14 @@ def read_results(path: Path) -> Results | None:
         raise CheckpointError(
             f"{file}: cannot be read: {reason}; check it with info --verify"
         ) from None
+
+
+def _config(path: Path, data: bytes) -> ModelConfig:
+    try:
+        value = parse_json(data.decode())
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{path / CONFIG}: not JSON, so the file is damaged") from None
+    return decode(value, ModelConfig, source=str(path / CONFIG))
 
 
 def _tokenizer(path: Path, data: bytes) -> Tokenizer:
@@ -189,7 +196,7 @@ def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results
         "",
         f"A GRU variational autoencoder with a latent of {config.latent_dim} dimensions, "
         f"{count:,} parameters and a {tokenizer.kind} vocabulary of "
-        f"{tokenizer.vocabulary_size:,}; made with textvae {_version()}.",
+        f"{tokenizer.vocabulary_size:,}; made with textvae {installed_version()}.",
         "",
         "```python",
         "import textvae",
@@ -220,10 +227,3 @@ def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results
             lines += ["", "## Numbers", "", f"On {results.evaluation.source}:", ""]
             lines += ["```", results.evaluation.table(), "```"]
     return "\n".join(lines) + "\n"
-
-
-def _version() -> str:
-    try:
-        return version("textvae")
-    except PackageNotFoundError:
-        return "of an uninstalled source tree"

@@ -132,7 +132,7 @@ class Noise(NamedTuple):
         """
         if rate == 0.0:
             return values
-        threshold = round(rate * 65536)
+        threshold = min(round(rate * 65536), 65535)  # at least one value in 65536 is kept
         lanes = (values.shape[-1] + 3) // 4
         positions = torch.arange(values[0, ..., 0].numel(), device=values.device)
         bits = hashes(

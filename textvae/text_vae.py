@@ -6,17 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from textvae.config_faults import shorten
 from textvae.data.batching import TokenArray
+from textvae.data.columns import clean
 from textvae.data.corpus import Sentences, read_sentences, sentences_of
 from textvae.data.grammar import embedded_splits
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import CheckpointError, DataError, TrainingError
+from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
 from textvae.generate.decoding import decode
 from textvae.generate.latents import PathKind, interpolation, prior_latents
-from textvae.generate.strategies import Greedy, Strategy, Temperature
+from textvae.generate.strategies import Greedy, Strategy, Temperature, check_strategy
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
@@ -144,8 +146,12 @@ class TextVAE:
             seed: of the latents and of the words.
             strategy: how words are chosen.
             max_length: the most tokens; None is the model's limit.
+
+        Raises:
+            ConfigError: a number out of bounds.
         """
-        latents = prior_latents(self.model.prior, num_samples, self.config.latent_dim, seed=seed)
+        _at_least(0, num_samples=num_samples)
+        latents = prior_latents(self.model.prior, num_samples, seed=seed)
         return self.decode(latents, strategy=strategy, seed=seed, max_length=max_length)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
@@ -154,7 +160,7 @@ class TextVAE:
         Raises:
             DataError: no sentence, a blank one, or one longer than the model's limit.
         """
-        array, _ = self._tokenize(sentences_of(sentences, source="the sentences given"), sentences)
+        array, _ = self._tokenize(_given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.model.device))
 
     def decode(
@@ -175,6 +181,7 @@ class TextVAE:
 
         Raises:
             DataError: latents of another dimension.
+            ConfigError: a number out of bounds.
         """
         if latents.dim() != 2 or latents.shape[1] != self.config.latent_dim:
             raise DataError(
@@ -182,7 +189,8 @@ class TextVAE:
                 f"(any number, {self.config.latent_dim})"
             )
         longest = self.config.max_length if max_length is None else max_length
-        found = decode(self.model, latents, strategy, seed=seed, max_length=longest)
+        _at_least(1, max_length=longest)
+        found = decode(self.model, latents, check_strategy(strategy), seed=seed, max_length=longest)
         return [self.tokenizer.decode(ids) for ids in found.sentences]
 
     def reconstruct(
@@ -254,7 +262,9 @@ class TextVAE:
 
         Raises:
             DataError: sentences that cannot be read, or one longer than the model's limit.
+            ConfigError: no samples.
         """
+        _at_least(1, num_samples=num_samples)
         array, facts, texts = self._corpus(data, text_column)
         return measure(
             self.model,
@@ -275,9 +285,9 @@ class TextVAE:
         if data is None:
             source = self.results.data.source if self.results is not None else None
             if source == EMBEDDED:
-                texts = embedded_splits().test.texts
-                part = sentences_of(texts, source=f"{EMBEDDED}, test")
-                return *self._tokenize(part, texts), texts
+                # As in training, those over the limit are left out; users' sentences are refused.
+                part = sentences_of(embedded_splits().test.texts, source=f"{EMBEDDED}, test")
+                return tokenize_sentences(part, self.tokenizer, self.config.max_length)
             if self.path is None:
                 raise DataError("a model without a run has no test split; give the sentences")
             array, facts = open_split(self.path / DATA, "test")
@@ -285,7 +295,7 @@ class TextVAE:
         if isinstance(data, str | Path):
             part = read_sentences(str(data), text_column=text_column)
         else:
-            part = sentences_of(data, source="the sentences given")
+            part = _given(data)
         return *self._tokenize(part, part.texts), None
 
     def _tokenize(self, part: Sentences, given: Sequence[str]) -> tuple[TokenArray, SplitFacts]:
@@ -294,14 +304,24 @@ class TextVAE:
         if len(part.texts) != len(given):
             blank = next(i for i, text in enumerate(given) if not text.strip())
             raise DataError(f"{source}: number {blank + 1} is blank; leave it out")
-        array, facts, kept = tokenize_sentences(part, self.tokenizer, limit)
-        if facts.too_long_tokens:
-            left_out = next(
-                i for i, text in enumerate(part.texts) if i >= len(kept) or text != kept[i]
-            )
-            length = len(self.tokenizer.encode(part.texts[left_out]))
-            raise DataError(
-                f"{source}: sentence {left_out + 1} has {length} tokens, the model takes at most "
-                f"{limit}; shorten it or leave it out"
-            )
+        for number, ids in enumerate(self.tokenizer.encode_batch(part.texts), start=1):
+            if len(ids) > limit:
+                raise DataError(
+                    f"{source}: sentence {number} has {len(ids)} tokens, the model takes at most "
+                    f"{limit}; shorten it or leave it out"
+                )
+        array, facts, _ = tokenize_sentences(part, self.tokenizer, limit)
         return array, facts
+
+
+def _given(sentences: Sequence[str]) -> Sentences:
+    """Sentences of a caller, without blanks at their ends, as the reader of files leaves them."""
+    if isinstance(sentences, str):
+        raise DataError(f"{shorten(sentences)}: is one string; give a list of sentences")
+    return sentences_of([clean(text) for text in sentences], source="the sentences given")
+
+
+def _at_least(least: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < least:
+            raise ConfigError(f"{name} {value}: must be at least {least}")

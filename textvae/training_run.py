@@ -9,13 +9,14 @@ import msgspec
 import torch
 from msgspec import structs
 
-from textvae.checkpoint import EXPERIMENT, load_state
+from textvae.checkpoint import EXPERIMENT, TOKENIZER, load_state
 from textvae.config import decode, differences, encode_json, read_config_file
 from textvae.data.corpus import sentences_of
 from textvae.errors import CheckpointError
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device, choose_data, choose_training
 from textvae.files import saying_why, write_file
+from textvae.kernels.linear_cross_entropy import CHUNK_ROWS
 from textvae.measure import measure
 from textvae.model.vae import VAE
 from textvae.model_directory import Results, TrainingFacts, load_model, publish, read_results
@@ -141,7 +142,7 @@ def dry_run(plan: Plan) -> DryRun:
     longest = int(plan.data.arrays["train"].lengths.max())
     width = 24 * config.model.decoder.hidden_dim + 4 * config.model.encoder.hidden_dim
     activations = (
-        4 * config.train.batch_size * longest * width + 4 * 3 * 512 * facts.vocabulary_size
+        4 * config.train.batch_size * longest * width + 4 * 3 * CHUNK_ROWS * facts.vocabulary_size
     )
     per_validation = facts.valid.num_targets / max(1, facts.train.num_targets)
     epochs = config.train.batch_size * steps / facts.train.num_sentences
@@ -164,8 +165,8 @@ def execute(plan: Plan, *, report: Report) -> RunOutcome:
     """Train, or continue, or find finished; then measure and publish the model directory.
 
     Raises:
-        CheckpointError: the directory holds something else, or a run of another config.
-        DataError: the directory holds a run on other data.
+        CheckpointError: the directory holds something else, or a run of another config or on
+            other data.
     """
     _begin(plan)
     model = _build(plan)
@@ -175,8 +176,8 @@ def execute(plan: Plan, *, report: Report) -> RunOutcome:
         return RunOutcome(plan.run, load_model(plan.run).model, None, results.evaluation)
     arrays, config = plan.data.arrays, plan.config
     state = load_state(plan.run)
-    if state is not None:
-        report(f"{plan.run}: goes on from step {state.step}")
+    where = "begins" if state is None else f"goes on from step {state.step:,}"
+    report(f"{plan.run}: {where}")
     result = train(
         model,
         arrays["train"],
@@ -214,19 +215,27 @@ def _begin(plan: Plan) -> None:
     run, wanted = plan.run, plan.run / EXPERIMENT
     if wanted.is_file():
         before = decode(read_config_file(wanted), ExperimentConfig, source=str(wanted))
-        _refuse(run, differences(before, plan.config))
         facts = load_facts(run / DATA)
+        # Data first: of another size, they also change the settings that follow from the size.
+        found = [] if facts is None else data_differences(facts, plan.data.facts)
+        _refuse(run, [*found, *differences(before, plan.config)])
         if facts is not None:
-            _refuse(run, data_differences(facts, plan.data.facts))
             return
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+    elif run.exists() and not _is_free(run):
         raise CheckpointError(
             f"{run}: is in use and holds no run of textvae; choose another directory with --output"
         )
     with saying_why(run):
         run.mkdir(parents=True, exist_ok=True)
         write_file(wanted, encode_json(plan.config))
+        # Before there are weights, so that a saved state can be loaded as a model.
+        write_file(run / TOKENIZER, plan.data.tokenizer.to_json().encode())
         save_run_data(run / DATA, plan.data)
+
+
+def _is_free(run: Path) -> bool:
+    """Whether a directory is empty, but for the first file of a run killed while writing it."""
+    return run.is_dir() and all(path.name.startswith(f".{EXPERIMENT}.") for path in run.iterdir())
 
 
 def _refuse(run: Path, found: list[str]) -> None:

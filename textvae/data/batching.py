@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from textvae.data.tokenizer import END
 from textvae.errors import DataError
 from textvae.randomness import key, permutation
 
-END = 0
 POOL_BATCHES = 50
 """Batches sorted by length together: 96 % useful cells on the Penn Treebank at 32 a batch,
 against 45 % for random batches."""
@@ -73,7 +73,8 @@ class TokenArray(NamedTuple):
 
     def head(self, size: int) -> "TokenArray":
         """The first sentences, without a copy."""
-        return TokenArray(self.tokens, self.offsets[: size + 1], self.start)
+        offsets = self.offsets[: size + 1]
+        return TokenArray(self.tokens[: int(offsets[-1])], offsets, self.start)
 
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
@@ -110,7 +111,7 @@ class TokenArray(NamedTuple):
 
     @classmethod
     def open(cls, path: Path, start: int) -> "TokenArray":
-        """Map what `save` wrote into memory, without reading it.
+        """Map what `save` wrote into memory, without reading the tokens.
 
         Raises:
             DataError: a file is missing, or the two do not belong together.
@@ -124,7 +125,8 @@ class TokenArray(NamedTuple):
             mapped = torch.from_file(str(file), size=size, dtype=dtype) if size else None
             arrays.append(torch.empty(0, dtype=dtype) if mapped is None else mapped)
         tokens, offsets = arrays
-        if offsets.numel() == 0 or int(offsets[-1]) != tokens.numel():
+        fits = offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == tokens.numel()
+        if not fits or bool((offsets.diff() < 0).any()):
             raise DataError(f"{path}: its tokens and offsets do not belong together; train again")
         return cls(tokens, offsets, start)
 

@@ -100,12 +100,15 @@ def importance_weighted(
             sums = _stream(model, batch, local, num_samples, seed, max(1, rows // group), dtype)
             log_k = math.log(num_samples)
             excess = (sums.squared_weight - 2 * sums.weight + log_k).exp() - 1
-            result.nll[batch.indices] = (log_k - sums.weight).cpu()
-            result.elbo[batch.indices] = (sums.log_weight / num_samples).cpu()
-            result.reconstruction[batch.indices] = (-sums.log_likelihood / num_samples).cpu()
-            result.kl[batch.indices] = kl[batch.indices].cpu()
-            variance = excess.clamp(min=0.0) / max(1, num_samples - 1)
-            result.monte_carlo_variance[batch.indices] = variance.cpu()
+            found = SentenceLikelihoods(
+                nll=log_k - sums.weight,
+                elbo=sums.log_weight / num_samples,
+                reconstruction=-sums.log_likelihood / num_samples,
+                kl=kl[batch.indices],
+                monte_carlo_variance=excess.clamp(min=0.0) / max(1, num_samples - 1),
+            )
+            for column, values in zip(result, found, strict=True):
+                column[batch.indices.cpu()] = values.cpu()
     return result
 
 

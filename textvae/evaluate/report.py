@@ -192,5 +192,5 @@ def _stderr(values: torch.Tensor) -> float:
 
 
 def _exp(value: float) -> float:
-    """An untrained model's perplexity may exceed a float: then infinity."""
-    return math.exp(value) if value < 700.0 else math.inf
+    """At most exp(700) = 1e304, which a diverged model may exceed: JSON has no infinity."""
+    return math.exp(min(value, 700.0))

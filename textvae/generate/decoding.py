@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from textvae.generate.strategies import Strategy
-from textvae.kernels.gru import low_linear
+from textvae.kernels.linear_cross_entropy import vocabulary_logits
 from textvae.model.interfaces import END
 from textvae.model.vae import VAE
 from textvae.randomness import key, uniforms
@@ -78,16 +77,12 @@ def _decode_rows(
     """Fill `written`, `lengths` and `finished` for some rows of the latents."""
     decoder, device = model.decoder, model.device
     state = decoder.start(latents[rows].to(device))
-    weight, bias = decoder.output_weight, decoder.output_bias
+    weight, bias = decoder.output_weight.to(dtype), decoder.output_bias
     tokens = torch.full((rows.shape[0],), weight.shape[0], dtype=torch.int64, device=device)
     draws_key = key(seed, "word")
     for position in range(written.shape[1] + 1):
         features, state = decoder.step(tokens, state, dtype=dtype)
-        logits = (
-            F.linear(features, weight, bias)
-            if dtype == weight.dtype
-            else (low_linear(features, weight, dtype=dtype) + bias)
-        )
+        logits = vocabulary_logits(features.to(dtype), weight, bias)
         indices = (rows + first_index).to(device)
         tokens = strategy(logits, uniforms(draws_key, indices, indices.new_tensor(position)))
         done = (tokens == END).cpu()

@@ -12,10 +12,10 @@ from textvae.randomness import key, normals
 PathKind = Literal["straight", "spherical"]
 
 
-def prior_latents(prior: Prior, num_samples: int, latent_dim: int, *, seed: int) -> Tensor:
+def prior_latents(prior: Prior, num_samples: int, *, seed: int) -> Tensor:
     """Draws from the prior `[N, Z]`; draw i is a function of (seed, i)."""
     return prior.from_normals(
-        normals(key(seed, "prior"), torch.arange(num_samples), lanes=latent_dim)
+        normals(key(seed, "prior"), torch.arange(num_samples), lanes=prior.latent_dim)
     )
 
 
@@ -34,7 +34,8 @@ def spherical_path(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
     if float(norms.min()) < 1e-6:
         return straight_path(start, end, shares)
     first, second = start / norms[0], end / norms[1]
-    angle = (first @ second).clamp(-1.0, 1.0).arccos()
+    # Not the arccos of the product, which near 0 and pi keeps half the digits and bulges the arc.
+    angle = 2 * torch.atan2((first - second).norm(), (first + second).norm())
     if float(angle.sin()) < 1e-4:
         return straight_path(start, end, shares)
     near, far = ((1 - shares) * angle).sin(), (shares * angle).sin()

@@ -10,7 +10,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from textvae.config import Config
+from textvae.config import Config, decode
 from textvae.errors import ConfigError
 
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -29,6 +29,14 @@ def invert_cumulative(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     return torch.minimum(drawn, last)
 
 
+def distribution(logits: Tensor, temperature: float) -> Tensor:
+    """Softmax(logits / temperature) over the words, `[B, V]` -> `[B, V]`.
+
+    Far above 1e-30 it has become one word; below, the quotient would leave float32.
+    """
+    return (logits / max(temperature, 1e-30)).softmax(1)
+
+
 class Greedy(Config, tag_field="kind", tag="greedy"):
     """The most probable word."""
 
@@ -44,7 +52,7 @@ class Temperature(Config, tag_field="kind", tag="temperature"):
 
     def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
-        return invert_cumulative((logits / self.temperature).softmax(1), uniforms)
+        return invert_cumulative(distribution(logits, self.temperature), uniforms)
 
 
 class TopK(Config, tag_field="kind", tag="top_k"):
@@ -57,13 +65,14 @@ class TopK(Config, tag_field="kind", tag="top_k"):
         """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
         edge = logits.topk(min(self.k, logits.shape[1]), dim=1).values[:, -1:]
         kept = logits.masked_fill(logits < edge, -torch.inf)
-        return invert_cumulative((kept / self.temperature).softmax(1), uniforms)
+        return invert_cumulative(distribution(kept, self.temperature), uniforms)
 
 
 class Nucleus(Config, tag_field="kind", tag="nucleus"):
     """Sampling from the smallest set of words with mass at least p (Holtzman et al. 2020).
 
-    A word stays if the mass of strictly likelier words is below p; the temperature comes first.
+    A word stays if the mass of the words before it, likeliest first, is below p; of equally likely
+    words the first in the vocabulary comes first. The temperature comes before all that.
     """
 
     p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
@@ -71,14 +80,25 @@ class Nucleus(Config, tag_field="kind", tag="nucleus"):
 
     def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
-        probabilities = (logits / self.temperature).softmax(1)
-        ordered, order = probabilities.sort(dim=1, descending=True)
-        before = ordered.cumsum(1) - ordered
-        kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * (before < self.p))
+        probabilities = distribution(logits, self.temperature)
+        ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
+        # In float32 ten thousand words add up to more than 1, and the last would fall out at p = 1.
+        cumulative = ordered.double().cumsum(1)
+        inside = cumulative - ordered < self.p * cumulative[:, -1:]
+        kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
         return invert_cumulative(kept, uniforms)
 
 
 Strategy = Greedy | Temperature | TopK | Nucleus
+
+
+def check_strategy(strategy: Strategy) -> Strategy:
+    """The strategy itself, which may have been made in Python, where bounds are not checked.
+
+    Raises:
+        ConfigError: a number out of bounds.
+    """
+    return decode(strategy, type(strategy), source=type(strategy).__name__)
 
 
 def strategy_from_options(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -71,16 +72,10 @@ def gru_sequence(
 ) -> Tensor:
     """The states `[B, T, H]` of a layer, with products in `dtype`; arguments of `gru_reference`.
 
-    On a CPU the recurrence is `_Recurrence`: in bfloat16 twice as fast as float32, because the
-    state, the gates and their gradients stay in float32 and only the products change. Elsewhere
-    it is torch's (cuDNN's) GRU in that dtype, which no bias of one sentence can enter.
+    The same code runs on every device. The state, the gates and their gradients stay in the dtype
+    of the inputs; only the products change.
     """
-    if inputs.device.type != "cpu":
-        low = GRUWeights(*(None if w is None else w.to(dtype) for w in weights))  # type: ignore[arg-type]
-        c = None if condition is None else condition.to(dtype)
-        return gru_reference(inputs.to(dtype), initial.to(dtype), low, c).to(initial.dtype)
-    if initial.dtype == torch.float64:
-        dtype = torch.float64
+    dtype = product_dtype(initial, dtype)
     projected = project_inputs(inputs, weights, condition, dtype=dtype)
     states: Tensor = _Recurrence.apply(  # type: ignore[no-untyped-call]
         projected, weights.recurrent, weights.recurrent_bias, initial, dtype
@@ -102,8 +97,14 @@ def project_inputs(
     return projected + weights.bias
 
 
+def product_dtype(values: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of products: as asked, but float64 values are never multiplied in less."""
+    return torch.float64 if values.dtype == torch.float64 else dtype
+
+
 def low_linear(inputs: Tensor, weight: Tensor, *, dtype: torch.dtype) -> Tensor:
     """`inputs @ weight.T` with the product in `dtype` and the result in the dtype of the inputs."""
+    dtype = product_dtype(inputs, dtype)
     return F.linear(inputs.to(dtype), weight.to(dtype)).to(inputs.dtype)
 
 
@@ -120,6 +121,7 @@ def gru_step(gates: Tensor, state: Tensor, weights: GRUWeights, *, dtype: torch.
     return torch.lerp(new, state, reset_update[:, size:])
 
 
+@torch.no_grad()
 def gru_expanded(
     projected: Tensor,
     bias: Tensor,
@@ -192,6 +194,7 @@ class _Recurrence(torch.autograd.Function):
         return states[1:]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         weight, states, low, reset_update, new, hidden = ctx.saved_tensors

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textvae.config import Config
-from textvae.kernels.gru import gru_expanded, gru_sequence, gru_step, low_linear, project_inputs
+from textvae.kernels.gru import gru_expanded, gru_sequence, gru_step, low_linear
 from textvae.model.interfaces import DecoderState
 from textvae.model.recurrent import GRULayer
 from textvae.randomness import Noise
@@ -23,12 +23,12 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
     """Units of each layer."""
     num_layers: Annotated[int, Meta(ge=1, le=8)] = 1
     """Layers on top of each other."""
-    tie_embeddings: bool = False
+    tie_embeddings: bool = True
     """Say words with the vectors they are read with (Press and Wolf 2017); a projection comes
     between where the sizes differ."""
     dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the word vectors."""
-    output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
     """Dropout on the states that go to the next layer and to the output."""
 
     def build(self, vocabulary_size: int, condition_dim: int) -> "GRUDecoder":
@@ -45,6 +45,7 @@ class GRUDecoder(nn.Module):
     def __init__(self, config: GRUDecoderConfig, vocabulary_size: int, condition_dim: int) -> None:
         super().__init__()
         self.config, self.vocabulary_size = config, vocabulary_size
+        self.condition_dim = condition_dim
         hidden, embedding = config.hidden_dim, config.embedding_dim
         self.input_embedding = nn.Parameter(torch.empty(vocabulary_size + 1, embedding))
         sizes = [embedding] + [hidden] * (config.num_layers - 1)
@@ -107,9 +108,7 @@ class GRUDecoder(nn.Module):
             gates = state.gates[number].view(samples, batch, -1)
             initial = state.hidden[number].view(samples, batch, -1)
             if number:
-                steps = states.flatten(1, 2)
-                inner = project_inputs(steps.transpose(0, 1), layer.weights(), dtype=dtype)
-                projected = (inner - layer.bias).view(-1, samples * batch, gates.shape[2])
+                projected = low_linear(states.flatten(1, 2), layer.input_weight, dtype=dtype)
                 gates, initial = gates.view(1, samples * batch, -1), initial.flatten(0, 1)[None]
             states = gru_expanded(projected, gates, initial, layer.weights(), dtype=dtype)
             states = states.view(-1, samples, batch, states.shape[-1])
@@ -143,6 +142,8 @@ class GRUDecoder(nn.Module):
 
     def _initial(self, batch: int, condition: Tensor | None) -> list[Tensor]:
         """A state `[B, H]` for each layer: tanh of a linear map of the condition, else zeros."""
+        given = 0 if condition is None else condition.shape[1]
+        assert given == self.condition_dim, f"condition of {given}, not {self.condition_dim}"
         if self.initial_weight is None or condition is None:
             zeros = self.output_bias.new_zeros(batch, self.config.hidden_dim)
             return [zeros] * self.config.num_layers

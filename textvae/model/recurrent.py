@@ -40,7 +40,7 @@ def initialize(module: nn.Module, seed: int) -> None:
     """Fill every parameter as a function of the seed and its name alone.
 
     Biases are zero, embeddings uniform in +-EMBEDDING_RANGE, and other matrices `[out, in]`
-    uniform in +-1/sqrt(in), as torch's own GRU and linear layers begin.
+    uniform in +-1/sqrt(in).
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -19,7 +19,7 @@ Report = Callable[[str], None]
 
 
 class Interval(NamedTuple):
-    """What training did since the line before; nats a sentence."""
+    """What training did since the line before, dropout and all; nats a sentence."""
 
     reconstruction: float
     kl: float
@@ -83,6 +83,8 @@ class Journal:
 
 def _step(line: bytes) -> float:
     """The step of a line; a line cut short by a crash counts as beyond any step."""
+    if not line.endswith(b"\n"):
+        return float("inf")  # whole but for its end, it would swallow the next line
     try:
         return int(msgspec.json.decode(line)["step"])
     except (msgspec.DecodeError, KeyError, TypeError):
@@ -110,7 +112,7 @@ class Progress:
         speed = interval.num_targets / max(now - self._since, 1e-9)
         self._since = now
         line = (
-            f"nll {interval.reconstruction + interval.kl:.2f}  kl {interval.kl:.2f}  "
+            f"nll <= {interval.reconstruction + interval.kl:.2f}  kl {interval.kl:.2f}  "
             f"kl_weight {kl_weight:.2f}  active {interval.active_units}/{self._latent_dim}  "
             f"tokens/s {speed:,.0f}"
         )

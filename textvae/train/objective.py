@@ -10,7 +10,7 @@ from textvae.config import Config
 from textvae.model.interfaces import UNKNOWN
 from textvae.model.vae import ElboTerms
 from textvae.randomness import key, uniforms
-from textvae.train.schedules import ConstantSchedule, LinearSchedule, ScheduleConfig
+from textvae.train.schedules import LinearSchedule, ScheduleConfig
 
 
 class NoFreeBits(Config, tag_field="kind", tag="none"):
@@ -54,10 +54,17 @@ class ObjectiveConfig(Config):
     """The annealing of the KL term."""
     beta: Annotated[float, Meta(ge=0.0)] = 1.0
     """A constant factor on the KL term (Higgins et al. 2017)."""
-    free_bits: FreeBitsConfig = NoFreeBits()
+    free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.15)
     """A floor under the KL below which nothing pushes."""
-    word_dropout: ScheduleConfig = ConstantSchedule(value=0.0)
-    """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016)."""
+    word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=1.0)
+    """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
+    0, so that the decoder ends on the inputs it is used with."""
+
+    def __post_init__(self) -> None:
+        """Refuse a word dropout above 1, which the type of a schedule's value cannot say."""
+        values = [getattr(self.word_dropout, name, 0.0) for name in ("value", "start", "end")]
+        if max(values) > 1.0:
+            raise ValueError(f"word_dropout {max(values)}: a rate is at most 1")
 
 
 class Loss(NamedTuple):
