@@ -1,0 +1,264 @@
+"""Each rule draws from its own distribution, and never a word it does not allow."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from textvae.errors import ConfigError
+from textvae.generate.strategies import (
+    Greedy,
+    Nucleus,
+    Strategy,
+    Temperature,
+    TopK,
+    invert_cumulative,
+    strategy_from_options,
+)
+from textvae.randomness import key, uniforms
+
+B, V, DRAWS = 7, 13, 5003
+BELOW_ONE = 1.0 - 2.0**-24
+
+
+def logits(rows: int = B, words: int = V) -> torch.Tensor:
+    flat = uniforms(key(1, "logits"), torch.arange(rows * words))
+    return (6.0 * flat - 3.0).view(rows, words)
+
+
+def draws(strategy: Strategy, row: torch.Tensor, name: str = "draws") -> torch.Tensor:
+    """How often each word comes out of DRAWS draws from one row `[V]`."""
+    numbers = uniforms(key(2, name), torch.arange(DRAWS))
+    found = strategy(row.expand(DRAWS, -1), numbers)
+    assert found.shape == (DRAWS,)
+    assert found.dtype == torch.int64
+    return found.bincount(minlength=row.shape[0])
+
+
+def assert_drawn_from(expected: torch.Tensor, counts: torch.Tensor) -> None:
+    """Pearson's chi-square, within five standard deviations; nothing where nothing may be."""
+    assert int(counts[expected == 0].sum()) == 0
+    kept = expected > 0
+    mean = expected[kept].double() * counts.sum()
+    chi_square = float(((counts[kept] - mean).square() / mean).sum())
+    freedom = int(kept.sum()) - 1
+    assert chi_square <= freedom + 5.0 * math.sqrt(2.0 * freedom)
+
+
+def only(probabilities: torch.Tensor, kept: list[int]) -> torch.Tensor:
+    """The probabilities of some words, normalised, and zero for all others."""
+    result = torch.zeros_like(probabilities)
+    result[kept] = probabilities[kept]
+    return result / result.sum()
+
+
+# -- distributions -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
+def test_temperature_draws_from_the_softmax_of_the_divided_logits(temperature: float) -> None:
+    row = logits()[0]
+    expected = (row.double() / temperature).softmax(0)
+    assert_drawn_from(expected, draws(Temperature(temperature=temperature), row))
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(2, 1.0), (5, 0.7), (V, 1.0), (V + 4, 1.3)])
+def test_top_k_draws_from_the_k_likeliest_words(k: int, temperature: float) -> None:
+    row = logits()[1]
+    likeliest = row.argsort(descending=True)[:k].tolist()
+    expected = only((row.double() / temperature).softmax(0), likeliest)
+    assert_drawn_from(expected, draws(TopK(k=k, temperature=temperature), row))
+
+
+@pytest.mark.parametrize(("p", "temperature"), [(0.3, 1.0), (0.8, 1.0), (0.8, 2.0), (0.97, 0.6)])
+def test_the_nucleus_draws_from_the_smallest_set_with_its_mass(
+    p: float, temperature: float
+) -> None:
+    row = logits()[2]
+    probabilities = (row.double() / temperature).softmax(0)
+    order = probabilities.argsort(descending=True).tolist()
+    size = next(n for n in range(1, V + 1) if float(probabilities[order[:n]].sum()) >= p)
+    assert 0 < size < V
+    expected = only(probabilities, order[:size])
+    assert_drawn_from(expected, draws(Nucleus(p=p, temperature=temperature), row))
+
+
+def test_a_nucleus_smaller_than_the_likeliest_word_holds_that_word() -> None:
+    rows = logits()
+    found = Nucleus(p=1e-9)(rows, torch.full((B,), BELOW_ONE))
+    assert found.tolist() == rows.argmax(1).tolist()
+
+
+def test_of_equally_likely_words_the_nucleus_takes_the_first() -> None:
+    row = torch.zeros(V)
+    expected = only(row.softmax(0), [0, 1, 2, 3])
+    assert_drawn_from(expected, draws(Nucleus(p=3.5 / V), row))
+
+
+def test_ties_at_the_edge_of_top_k_all_stay() -> None:
+    row = torch.tensor([1.0, 0.0, 1.0, -1.0, 0.0])
+    assert_drawn_from(only(row.softmax(0), [0, 1, 2, 4]), draws(TopK(k=3), row))
+
+
+# -- what a draw may never be --------------------------------------------------------------------
+
+EVERY = [
+    Greedy(),
+    Temperature(),
+    Temperature(temperature=0.1),
+    TopK(k=3),
+    Nucleus(p=0.8),
+    Nucleus(p=1.0),
+]
+
+
+@pytest.mark.parametrize("strategy", EVERY, ids=str)
+@pytest.mark.parametrize("number", [0.0, 2.0**-24, 0.5, BELOW_ONE])
+def test_a_word_without_probability_is_never_drawn(strategy: Strategy, number: float) -> None:
+    rows = logits()
+    rows[:, [0, 1, 5, V - 2, V - 1]] = -torch.inf
+    found = strategy(rows, torch.full((B,), number))
+    assert bool(((found >= 0) & (found < V)).all())
+    assert bool(rows.gather(1, found[:, None]).isfinite().all())
+
+
+@pytest.mark.parametrize("strategy", EVERY, ids=str)
+@pytest.mark.parametrize("place", [0, 5, V - 1])
+def test_the_only_word_left_is_drawn_at_every_number(strategy: Strategy, place: int) -> None:
+    rows = torch.full((3, V), -torch.inf)
+    rows[:, place] = -11.0
+    assert strategy(rows, torch.tensor([0.0, 0.5, BELOW_ONE])).tolist() == [place] * 3
+
+
+def test_the_extreme_numbers_reach_the_first_and_the_last_possible_word() -> None:
+    probabilities = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]]).expand(2, -1)
+    assert invert_cumulative(probabilities, torch.tensor([0.0, BELOW_ONE])).tolist() == [1, 3]
+
+
+def test_a_number_at_an_edge_belongs_to_the_word_above_it() -> None:
+    probabilities = torch.tensor([[1.0, 2.0, 1.0]]).expand(4, -1)
+    numbers = torch.tensor([0.25 - 2.0**-24, 0.25, 0.75 - 2.0**-24, 0.75])
+    assert invert_cumulative(probabilities, numbers).tolist() == [0, 1, 1, 2]
+
+
+def test_probabilities_need_not_add_to_one() -> None:
+    probabilities = logits(DRAWS).softmax(1)
+    numbers = uniforms(key(3, "scale"), torch.arange(DRAWS))
+    for scale in (2.0**-40, 4.0):
+        found = invert_cumulative(probabilities * scale, numbers)
+        assert torch.equal(found, invert_cumulative(probabilities, numbers))
+
+
+# -- relations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-12, 1e-38, 1e-300])
+def test_temperature_to_zero_is_greedy(temperature: float) -> None:
+    rows = logits(101)
+    numbers = uniforms(key(4, "cold"), torch.arange(101))
+    expected = Greedy()(rows, numbers)
+    strategies: tuple[Strategy, ...] = (
+        Temperature(temperature=temperature),
+        TopK(k=5, temperature=temperature),
+        Nucleus(p=0.9, temperature=temperature),
+    )
+    for strategy in strategies:
+        assert torch.equal(strategy(rows, numbers), expected)
+
+
+def test_top_1_is_greedy() -> None:
+    rows, numbers = logits(101), uniforms(key(5, "one"), torch.arange(101))
+    assert torch.equal(TopK(k=1, temperature=3.0)(rows, numbers), Greedy()(rows, numbers))
+
+
+def test_top_k_of_every_word_and_the_whole_nucleus_are_temperature() -> None:
+    rows, numbers = logits(DRAWS), uniforms(key(6, "all"), torch.arange(DRAWS))
+    expected = Temperature(temperature=1.3)(rows, numbers)
+    assert torch.equal(TopK(k=V, temperature=1.3)(rows, numbers), expected)
+    assert torch.equal(Nucleus(p=1.0, temperature=1.3)(rows, numbers), expected)
+
+
+def test_the_whole_nucleus_of_many_words_loses_none_to_rounding() -> None:
+    words = 10_007
+    row = 8.0 * uniforms(key(7, "many"), torch.arange(words))
+    row[0] = -9.0
+    at_zero = torch.zeros(1)
+    assert Temperature()(row[None], at_zero).tolist() == [0]
+    assert Nucleus(p=1.0)(row[None], at_zero).tolist() == [0]
+
+
+def test_a_row_is_drawn_alone_as_among_others() -> None:
+    rows, numbers = logits(31), uniforms(key(8, "alone"), torch.arange(31))
+    for strategy in EVERY:
+        together = strategy(rows, numbers).tolist()
+        one_by_one = [
+            int(strategy(rows[i : i + 1], numbers[i : i + 1])) for i in range(rows.shape[0])
+        ]
+        assert together == one_by_one
+
+
+# -- options of the command line -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "top_k", "top_p", "expected"),
+    [
+        (None, None, None, None, Temperature()),
+        (None, 0.5, None, None, Temperature(temperature=0.5)),
+        (None, None, 7, None, TopK(k=7)),
+        (None, 0.5, 7, None, TopK(k=7, temperature=0.5)),
+        (None, None, None, 0.5, Nucleus(p=0.5)),
+        (None, 2.0, None, 1.0, Nucleus(p=1.0, temperature=2.0)),
+        ("greedy", None, None, None, Greedy()),
+        ("temperature", None, None, None, Temperature()),
+        ("temperature", 3.0, None, None, Temperature(temperature=3.0)),
+        ("top-k", None, None, None, TopK()),
+        ("top-k", 0.5, None, None, TopK(temperature=0.5)),
+        ("top-k", None, 1, None, TopK(k=1)),
+        ("nucleus", None, None, None, Nucleus()),
+        ("nucleus", 0.5, None, 0.7, Nucleus(p=0.7, temperature=0.5)),
+    ],
+)
+def test_options_describe_a_strategy(
+    name: str | None,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    expected: Strategy,
+) -> None:
+    found = strategy_from_options(name, temperature=temperature, top_k=top_k, top_p=top_p)
+    assert found == expected
+
+
+def test_the_default_counts_only_where_no_option_is_given() -> None:
+    assert strategy_from_options(default=Greedy()) == Greedy()
+    assert strategy_from_options(top_k=3, default=Greedy()) == TopK(k=3)
+    assert strategy_from_options("temperature", default=Greedy()) == Temperature()
+
+
+@pytest.mark.parametrize(
+    ("name", "temperature", "top_k", "top_p", "words"),
+    [
+        (None, None, 3, 0.5, "--top-k and --top-p are two strategies"),
+        ("greedy", None, 3, None, "--top-k belongs to --strategy top-k, not to greedy"),
+        ("nucleus", None, 3, None, "--top-k belongs to --strategy top-k, not to nucleus"),
+        ("temperature", None, None, 0.5, "--top-p belongs to --strategy nucleus"),
+        ("top-k", None, None, 0.5, "--top-p belongs to --strategy nucleus, not to top-k"),
+        ("greedy", 0.5, None, None, "--temperature has no effect on --strategy greedy"),
+        (None, 0.0, None, None, "--temperature 0.0: must be greater than 0"),
+        (None, -1.0, 3, None, "--temperature -1.0"),
+        (None, math.nan, None, None, "--temperature nan"),
+        (None, math.inf, None, None, "--temperature inf"),
+        (None, None, 0, None, "--top-k 0: must be at least 1"),
+        (None, None, None, 0.0, "--top-p 0.0: must be greater than 0 and at most 1"),
+        (None, None, None, 1.1, "--top-p 1.1"),
+        (None, None, None, math.nan, "--top-p nan"),
+        ("beam", None, None, None, "must be one of greedy, temperature, top-k, nucleus"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_words(
+    name: str | None, temperature: float | None, top_k: int | None, top_p: float | None, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        strategy_from_options(name, temperature=temperature, top_k=top_k, top_p=top_p)
