@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from textvae.evaluate.latent_usage import ACTIVE_VARIANCE
+from textvae.files import write_file
 from textvae.model.vae import ElboTerms
 
 Report = Callable[[str], None]
@@ -72,7 +73,7 @@ class Journal:
             kept = [
                 line for line in path.read_bytes().splitlines(keepends=True) if _step(line) <= step
             ]
-            path.write_bytes(b"".join(kept))
+            write_file(path, b"".join(kept))
 
     def write(self, **facts: object) -> None:
         """Append one line."""

@@ -1,0 +1,180 @@
+"""Batches hold every sentence once, whole, and depend on the seed and the epoch alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from textvae.data.batching import END, POOL_BATCHES, Batch, TokenArray, epoch_order, num_batches
+from textvae.errors import DataError
+from textvae.randomness import hashes, key, uniforms
+
+V = 23
+FEW = [[5, 2, 7, 7, 3, 9], [], [4, 22, 1], [6]]
+
+
+def skewed(size: int) -> list[list[int]]:
+    """Sentences with many short and few long ones, the longest 60 words."""
+    lengths = (uniforms(key(1, "length"), torch.arange(size)) ** 3 * 61).long().tolist()
+    words = hashes(key(1, "words"), torch.arange(61), lanes=size).t() % (V - 1) + 1
+    return [row[:n] for row, n in zip(words.tolist(), lengths, strict=True)]
+
+
+def sentences_of(batch: Batch) -> dict[int, list[int]]:
+    """What a batch says, having checked that inputs, targets and padding fit together."""
+    said = {}
+    for row, length in enumerate(batch.lengths.tolist()):
+        targets, inputs = batch.targets[row].tolist(), batch.inputs[row].tolist()
+        words = targets[: length - 1]
+        assert targets[length - 1 :] == [END] * (len(targets) - length + 1)
+        assert inputs[:length] == [V, *words]
+        said[int(batch.indices[row])] = words
+    return said
+
+
+def test_a_batch_is_padded_to_its_longest_sentence() -> None:
+    batch = TokenArray.from_lists(FEW, V).batch(torch.tensor([2, 1, 0]))
+    assert batch.targets.dtype == batch.inputs.dtype == batch.lengths.dtype == torch.int64
+    assert batch.targets.tolist() == [
+        [4, 22, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0],
+        [5, 2, 7, 7, 3, 9, 0],
+    ]
+    assert batch.inputs[:, :4].tolist() == [[V, 4, 22, 1], [V, 0, 0, 0], [V, 5, 2, 7]]
+    assert batch.lengths.tolist() == [4, 1, 7]
+    assert batch.indices.tolist() == [2, 1, 0]
+
+
+def test_batches_of_one_hold_exactly_the_sentence() -> None:
+    array = TokenArray.from_lists(FEW, V)
+    for number, words in enumerate(FEW):
+        batch = array.batch(torch.tensor([number]))
+        assert batch.targets.tolist() == [[*words, END]]
+        assert batch.inputs.tolist() == [[V, *words]]
+
+
+def test_a_corpus_of_empty_sentences_is_only_ends() -> None:
+    array = TokenArray.from_lists([[], [], []], V)
+    batch = array.batch(torch.tensor([2, 0]))
+    assert batch.inputs.tolist() == [[V], [V]]
+    assert batch.targets.tolist() == [[END], [END]]
+    assert array.num_targets == 3
+
+
+def test_counts_include_the_end_of_each_sentence() -> None:
+    array = TokenArray.from_lists(FEW, V)
+    assert array.num_sentences == 4
+    assert array.lengths.tolist() == [7, 1, 4, 2]
+    assert array.num_targets == 14
+    assert TokenArray.from_lists([], V).num_sentences == 0
+
+
+def test_the_head_is_the_first_sentences() -> None:
+    head = TokenArray.from_lists(FEW, V).head(3)
+    assert head.num_sentences == 3
+    assert head.num_targets == 12
+    assert sentences_of(head.batch(torch.arange(3))) == dict(enumerate(FEW[:3]))
+
+
+def test_batches_by_length_say_every_sentence_once_from_short_to_long() -> None:
+    corpus = skewed(211)
+    said: dict[int, list[int]] = {}
+    longest = 0
+    sizes = []
+    for batch in TokenArray.from_lists(corpus, V).batches_by_length(13):
+        assert int(batch.lengths.min()) >= longest
+        longest = int(batch.lengths.max())
+        found = sentences_of(batch)
+        assert not found.keys() & said.keys()
+        said |= found
+        sizes.append(len(found))
+    assert said == dict(enumerate(corpus))
+    assert sizes == [13] * 16 + [3]
+
+
+@pytest.mark.parametrize("size", [1, 2, 12, 13, 14, 211, 13 * POOL_BATCHES, 13 * POOL_BATCHES + 1])
+def test_an_epoch_holds_every_sentence_once_and_leaves_no_batch_out(size: int) -> None:
+    lengths = hashes(key(1, "lengths"), torch.arange(size)) % 17 + 1
+    batches = epoch_order(lengths, 13, 0, 0)
+    assert len(batches) == num_batches(size, 13)
+    assert sorted(torch.cat(batches).tolist()) == list(range(size))
+    assert sorted(len(b) for b in batches)[1:] == [13] * (len(batches) - 1)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    lengths = TokenArray.from_lists(skewed(211), V).lengths
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return [b.tolist() for b in epoch_order(lengths, 13, seed, epoch)]
+
+    first = order(0, 0)
+    before = torch.get_rng_state()
+    assert order(0, 0) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first not in (order(0, 1), order(1, 0))
+    assert {frozenset(b) for b in first} != {frozenset(b) for b in order(0, 1)}
+
+
+def test_batches_are_of_similar_lengths_and_come_in_no_order_of_length() -> None:
+    corpus = TokenArray.from_lists(skewed(20011), V)
+    cells, means = 0, []
+    for indices in epoch_order(corpus.lengths, 31, 0, 0):
+        lengths = corpus.lengths[indices]
+        cells += int(lengths.max()) * len(lengths)
+        means.append(float(lengths.double().mean()))
+    assert corpus.num_targets / cells > 0.9
+    rank = torch.tensor(means)
+    neighbours = torch.corrcoef(torch.stack([rank[1:], rank[:-1]]))[0, 1]
+    assert abs(float(neighbours)) < 4 / len(means) ** 0.5
+
+
+@pytest.mark.parametrize("corpus", [FEW, [], [[], []], [[3]]], ids=["few", "none", "empty", "one"])
+def test_what_is_saved_can_be_opened(corpus: list[list[int]], tmp_path: Path) -> None:
+    saved = TokenArray.from_lists(corpus, V)
+    saved.save(tmp_path / "train")
+    found = TokenArray.open(tmp_path / "train", V)
+    assert found.tokens.dtype == torch.int32
+    assert torch.equal(found.tokens, saved.tokens)
+    assert torch.equal(found.offsets, saved.offsets)
+    assert found.start == V
+    if corpus:
+        rows = torch.arange(len(corpus))
+        assert sentences_of(found.batch(rows)) == dict(enumerate(corpus))
+
+
+def test_saving_again_replaces_a_longer_corpus(tmp_path: Path) -> None:
+    TokenArray.from_lists(FEW, V).save(tmp_path / "train")
+    TokenArray.from_lists([[3]], V).save(tmp_path / "train")
+    assert TokenArray.open(tmp_path / "train", V).tokens.tolist() == [3]
+
+
+def test_a_head_can_be_saved_too(tmp_path: Path) -> None:
+    TokenArray.from_lists(FEW, V).head(3).save(tmp_path / "head")
+    found = TokenArray.open(tmp_path / "head", V)
+    assert sentences_of(found.batch(torch.arange(3))) == dict(enumerate(FEW[:3]))
+
+
+@pytest.mark.parametrize("suffix", [".tokens", ".offsets"])
+def test_a_missing_file_is_named(suffix: str, tmp_path: Path) -> None:
+    TokenArray.from_lists(FEW, V).save(tmp_path / "train")
+    (tmp_path / f"train{suffix}").unlink()
+    with pytest.raises(DataError, match=rf"train\{suffix}: .* missing"):
+        TokenArray.open(tmp_path / "train", V)
+
+
+@pytest.mark.parametrize("suffix", [".tokens", ".offsets"])
+@pytest.mark.parametrize("kept", [0, 3, 8])
+def test_files_that_were_cut_short_are_refused(suffix: str, kept: int, tmp_path: Path) -> None:
+    TokenArray.from_lists(FEW, V).save(tmp_path / "train")
+    file = tmp_path / f"train{suffix}"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(DataError, match="do not belong together"):
+        TokenArray.open(tmp_path / "train", V)
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 9], [0, 7, 3, 10], [2, 4, 10], [-1, 4, 10]])
+def test_offsets_that_do_not_fit_the_tokens_are_refused(offsets: list[int], tmp_path: Path) -> None:
+    tokens = torch.arange(10, dtype=torch.int32)
+    TokenArray(tokens, torch.tensor(offsets), V).save(tmp_path / "train")
+    with pytest.raises(DataError, match="do not belong together"):
+        TokenArray.open(tmp_path / "train", V)

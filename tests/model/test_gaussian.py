@@ -1,0 +1,116 @@
+"""The diagonal Gaussian against torch's distributions and against numerical integrals."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, kl_divergence
+
+from textvae.model.gaussian import DiagonalGaussian, standard_normal_log_prob
+from textvae.randomness import key, normals
+
+B, Z, K = 3, 2, 13
+
+
+def draws(name: str, *shape: int) -> torch.Tensor:
+    *rows, lanes = shape
+    flat = normals(key(11, name), torch.arange(math.prod(rows)), lanes=lanes)
+    return flat.double().view(shape)
+
+
+def gaussian() -> DiagonalGaussian:
+    return DiagonalGaussian(draws("mean", B, Z), draws("log variance", B, Z))
+
+
+def as_torch(q: DiagonalGaussian) -> Normal:
+    return Normal(q.mean, (0.5 * q.log_variance).exp())
+
+
+def test_the_kl_equals_that_of_torch() -> None:
+    q = gaussian()
+    standard = Normal(torch.zeros_like(q.mean), torch.ones_like(q.mean))
+    torch.testing.assert_close(q.kl_to_standard_normal(), kl_divergence(as_torch(q), standard))
+
+
+def test_the_kl_equals_its_integral() -> None:
+    q = gaussian()
+    grid = torch.linspace(-30.0, 30.0, 20011, dtype=torch.float64)
+    for b in range(B):
+        for d in range(Z):
+            one = DiagonalGaussian(q.mean[b, d : d + 1], q.log_variance[b, d : d + 1])
+            z = grid[:, None]
+            log_q = one.log_prob(z)
+            integrand = log_q.exp() * (log_q - standard_normal_log_prob(z))
+            expected = torch.trapezoid(integrand, grid)
+            torch.testing.assert_close(q.kl_to_standard_normal()[b, d], expected)
+
+
+def test_the_kl_of_the_standard_normal_is_exactly_zero() -> None:
+    q = DiagonalGaussian(torch.zeros(B, Z), torch.zeros(B, Z))
+    assert torch.equal(q.kl_to_standard_normal(), torch.zeros(B, Z))
+
+
+@pytest.mark.parametrize("log_variance", [-60.0, 60.0])
+def test_the_kl_and_its_gradient_stay_finite_at_extreme_variances(log_variance: float) -> None:
+    leaf = torch.full((B, Z), log_variance, requires_grad=True)
+    kl = DiagonalGaussian(torch.zeros(B, Z), leaf).kl_to_standard_normal()
+    kl.sum().backward()
+    assert bool(kl.isfinite().all())
+    assert leaf.grad is not None
+    assert bool(leaf.grad.isfinite().all())
+
+
+def test_log_densities_equal_those_of_torch_and_broadcast_over_samples() -> None:
+    q, z = gaussian(), draws("z", K, B, Z)
+    expected = Independent(as_torch(q), 1).log_prob(z)
+    assert expected.shape == (K, B)
+    torch.testing.assert_close(q.log_prob(z), expected)
+    standard = Independent(Normal(torch.zeros(Z).double(), torch.ones(Z).double()), 1)
+    torch.testing.assert_close(standard_normal_log_prob(z), standard.log_prob(z))
+
+
+def test_densities_integrate_to_one() -> None:
+    q = gaussian()
+    grid = torch.linspace(-30.0, 30.0, 20011, dtype=torch.float64)[:, None]
+    for b in range(B):
+        one = DiagonalGaussian(q.mean[b, :1], q.log_variance[b, :1])
+        total = torch.trapezoid(one.log_prob(grid).exp(), grid[:, 0])
+        assert float(total) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_draw_is_the_mean_plus_the_deviation_times_the_normals_and_differentiable() -> None:
+    mean, log_variance = gaussian()
+    mean.requires_grad_()
+    log_variance.requires_grad_()
+    noise = draws("noise", K, B, Z)
+    sample = DiagonalGaussian(mean, log_variance).sample(noise)
+    assert sample.shape == (K, B, Z)
+    deviation = (0.5 * log_variance).exp()
+    torch.testing.assert_close(sample, mean + deviation * noise)
+    d_mean, d_log_variance = torch.autograd.grad(sample.sum(), [mean, log_variance])
+    torch.testing.assert_close(d_mean, torch.full_like(mean, float(K)))
+    torch.testing.assert_close(d_log_variance, 0.5 * deviation * noise.sum(0))
+
+
+def test_draws_have_the_mean_and_the_variance_they_should() -> None:
+    q, size = gaussian(), 20011
+    z = q.sample(draws("many", size, B, Z))
+    variance = q.log_variance.exp()
+    assert float(((z.mean(0) - q.mean) / (variance / size).sqrt()).abs().max()) < 4
+    spread = (z.var(0) / variance - 1) / math.sqrt(2 / size)
+    assert float(spread.abs().max()) < 4
+
+
+def test_the_kl_is_the_mean_of_the_log_ratio_of_draws() -> None:
+    q, size = gaussian(), 20011
+    z = q.sample(draws("many", size, B, Z))
+    ratio = q.log_prob(z) - standard_normal_log_prob(z)
+    error = (ratio.mean(0) - q.kl_to_standard_normal().sum(1)) / (ratio.std(0) / math.sqrt(size))
+    assert float(error.abs().max()) < 4
+
+
+def test_selecting_rows_keeps_mean_and_variance_together() -> None:
+    q, rows = gaussian(), torch.tensor([2, 0, 2, 1])
+    found = q.select(rows)
+    assert torch.equal(found.mean, q.mean[rows])
+    assert torch.equal(found.log_variance, q.log_variance[rows])
