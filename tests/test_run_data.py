@@ -206,7 +206,7 @@ def test_options_of_data_need_data(name: str) -> None:
 
 
 def test_the_embedded_corpus_has_labels_and_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert grammar.SPLIT_SIZES == {"train": 40_000, "valid": 2_000, "test": 2_000}
+    assert grammar.SPLIT_SIZES == {"train": 80_000, "valid": 2_000, "test": 2_000}
     monkeypatch.setattr(grammar, "SPLIT_SIZES", {"train": 31, "valid": 11, "test": 13})
     splits = read_splits(DataOptions(), ExperimentConfig())
     assert [len(part.texts) for part in splits[:3]] == [31, 11, 13]

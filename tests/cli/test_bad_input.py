@@ -37,7 +37,7 @@ def fingerprint(folder: Path) -> dict[str, bytes]:
         (["train", "tiny.txt", "--config", "missing.toml"], "missing.toml: there is no such conf"),
         (["train", "tiny.txt", "--config", "bad.toml"], "latent_dim"),
         (["train", "tiny.txt", "--config", "two.txt"], "two.txt: a configuration file ends in"),
-        (["train", "tiny.txt", "--recipe", "pbt"], "--recipe pbt: did you mean 'ptb'? the recipes are"),
+        (["train", "tiny.txt", "--recipe", "pbt"], "pbt: did you mean 'ptb'? the recipes are"),
         (["train", "tiny.txt", "--recipe", "ptb", "--config", "bad.toml"], "give one of them"),
         (["train", "tiny.txt", "--set", "model.latnt_dim=3"], "latent_dim"),
         (["train", "tiny.txt", "--set", "model.latent_dim=none"], "model.latent_dim"),

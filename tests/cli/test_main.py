@@ -127,15 +127,20 @@ def test_an_interrupt_is_130_and_a_fault_of_ours_keeps_its_traceback(
         exit_code(broken)
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_idle_threads_wait_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+@pytest.mark.parametrize(
+    ("policy", "spins", "after"), [(None, None, "20000"), (None, "7", "7"), ("ACTIVE", None, None)]
+)
+def test_idle_threads_spin_for_a_moment_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, policy: str | None, spins: str | None, after: str | None
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if before is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+    for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+        if value is not None:
+            monkeypatch.setenv(name, value)
     assert exit_code(lambda: None) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == after
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    assert os.environ.get("GOMP_SPINCOUNT") == after
 
 
 def test_shell_completion_knows_the_verbs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

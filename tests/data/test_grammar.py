@@ -236,11 +236,11 @@ def test_golden_draws(grammar: Grammar) -> None:
 def test_splits_have_the_documented_sizes_and_come_from_distinct_draws(
     grammar: Grammar, splits: EmbeddedSplits
 ) -> None:
-    assert SPLIT_SIZES == {"train": 40_000, "valid": 2_000, "test": 2_000}
+    assert SPLIT_SIZES == {"train": 80_000, "valid": 2_000, "test": 2_000}
     for name, size in SPLIT_SIZES.items():
         split = getattr(splits, name)
         assert len(split.texts) == len(split.labels) == size
-    for split, index in ((splits.valid, 40_000), (splits.test, 42_000)):
+    for split, index in ((splits.valid, 80_000), (splits.test, 82_000)):
         text, attributes = grammar.draw(0, index)
         assert (split.texts[0], split.labels[0]) == (text, label(attributes))
     assert len(set(splits.train.texts)) > 0.99 * len(splits.train.texts)

@@ -93,9 +93,12 @@ def exit_code(run: Callable[[], None]) -> int:
 
     A fault that is ours comes through as it is, for its traceback.
     """
-    # libgomp's idle threads spin by default: on a machine that is busy otherwise this made a
-    # training step 4 to 7 times slower. It is read once, when torch loads the library.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # libgomp's idle threads spin for long by default, which on a machine that is busy otherwise
+    # made a training step 4 to 7 times slower; not to spin at all (OMP_WAIT_POLICY=PASSIVE) halves
+    # the speed of small models on a quiet one, 9,600 against 19,700 tokens/s. A short spin gives
+    # both (docs/log.md). It is read once, when torch loads the library.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         return _flushed(run)
     except click.UsageError as error:

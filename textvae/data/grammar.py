@@ -26,7 +26,7 @@ from textvae.errors import ConfigError
 from textvae.randomness import hash64, key
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {name: tuple(values) for name, values in PRIOR.items()}
-SPLIT_SIZES = {"train": 40_000, "valid": 2_000, "test": 2_000}
+SPLIT_SIZES = {"train": 80_000, "valid": 2_000, "test": 2_000}
 
 _Values = tuple[tuple[str, str], ...]  # names of attributes and their values
 _UNIT = 2.0**-53  # the upper 53 bits of a hash are a float64 in [0, 1)
