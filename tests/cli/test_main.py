@@ -128,7 +128,7 @@ def test_an_interrupt_is_130_and_a_fault_of_ours_keeps_its_traceback(
 
 
 @pytest.mark.parametrize(
-    ("policy", "spins", "after"), [(None, None, "20000"), (None, "7", "7"), ("ACTIVE", None, None)]
+    ("policy", "spins", "after"), [(None, None, "200000"), (None, "7", "7"), ("ACTIVE", None, None)]
 )
 def test_idle_threads_spin_for_a_moment_unless_the_user_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, policy: str | None, spins: str | None, after: str | None

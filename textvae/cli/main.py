@@ -95,10 +95,10 @@ def exit_code(run: Callable[[], None]) -> int:
     """
     # libgomp's idle threads spin for long by default, which on a machine that is busy otherwise
     # made a training step 4 to 7 times slower; not to spin at all (OMP_WAIT_POLICY=PASSIVE) halves
-    # the speed of small models on a quiet one, 9,600 against 19,700 tokens/s. A short spin gives
-    # both (docs/log.md). It is read once, when torch loads the library.
+    # the speed of small models on a quiet one, 9,600 against 19,700 tokens/s. A spin of a fraction
+    # of a millisecond gives both (docs/log.md). It is read once, when torch loads the library.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "200000")
     try:
         return _flushed(run)
     except click.UsageError as error:
