@@ -4,6 +4,7 @@ import os
 import resource
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,19 @@ from textvae.errors import CheckpointError
 from textvae.files import read_bytes, write_file
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """Let no file grow beyond 1,009 bytes, the next best thing to a full disk."""
+    """Let no file grow beyond 1,009 bytes, the next best thing to a full disk.
+
+    Not a fixture: pytest reports a test before it takes fixtures down, and a report that goes to
+    a file would then meet the limit and end the whole run.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1009, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_write_file_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -45,11 +52,11 @@ def test_write_file_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.99999999.tmp", "a[1]"]
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_keeps_the_old_file_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_file(path, b"old")
-    with pytest.raises(CheckpointError, match=r"a: cannot be written: File too large$") as caught:
+    refused = pytest.raises(CheckpointError, match=r"a: cannot be written: File too large$")
+    with refused as caught, small_disk():
         write_file(path, bytes(10_007))
     assert isinstance(caught.value.__cause__, OSError)
     assert path.read_bytes() == b"old"
