@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+# Some tests fork, and a forked child waits for ever on the idle threads of its parent's libgomp,
+# which it does not have. One thread is also the faster for models of this size. Read by torch
+# when it is imported, so it has to stand here, before any test module.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 def _killed_at(moment: int, action: Callable[[], object]) -> bool:
     """Run in a forked process that dies at its n-th file operation; whether it died.
