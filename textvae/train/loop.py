@@ -14,7 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
-from torch import Tensor, nn
+from torch import Tensor
 
 from textvae.checkpoint import load_state, save_state
 from textvae.config import Config
@@ -23,15 +23,16 @@ from textvae.errors import TrainingError
 from textvae.evaluate.latent_usage import active_units, diagnosis
 from textvae.evaluate.likelihood import ENCODER_BATCH
 from textvae.model.vae import VAE
-from textvae.randomness import Noise, key, normals
+from textvae.randomness import key, normals
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
-from textvae.train.objective import ObjectiveConfig, drop_words, objective
+from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import (
     AdamWConfig,
     LearningRateConfig,
     OptimizerConfig,
     set_learning_rate,
 )
+from textvae.train.step import train_step
 
 Count = Annotated[int, Meta(ge=1)]
 Precision = Literal["float32", "bfloat16"]
@@ -143,27 +144,23 @@ def train(
                 order = epoch_order(lengths, batch_size, seed, epoch)
             batch = corpus.batch(order[step % batches])
 
-            rate = config.objective.word_dropout(step, total)
-            terms = model(
-                batch.inputs,
-                batch.targets,
-                batch.lengths,
-                normals(key(seed, "posterior", step), batch.indices, lanes=model.prior.latent_dim),
-                decoder_inputs=drop_words(batch.inputs, batch.indices, rate, seed=seed, step=step),
-                noise=Noise(seed, step, batch.indices),
-                dtype=dtype,
-            )
-            loss = objective(config.objective, terms, step, total)
-            optimizer.zero_grad(set_to_none=True)
-            loss.value.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            if not bool(norm.isfinite()) or not bool(loss.value.isfinite()):
-                raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
             factor = config.learning_rate.factor(step, total)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            optimizer.step()
+            terms, loss, finite = train_step(
+                model,
+                optimizer,
+                batch,
+                config.objective,
+                step=step,
+                total=total,
+                seed=seed,
+                clip_norm=config.clip_norm,
+                dtype=dtype,
+            )
+            if not finite:
+                raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
 
-            sums.add(terms, loss.value.detach(), batch.lengths)
+            sums.add(terms, loss.value, batch.lengths)
             position = position._replace(step=step + 1, seconds=time.perf_counter() - begun)
             progress.advance()
             if _due(step + 1, config.log_every, total):

@@ -1,0 +1,66 @@
+"""One training step: what the loop repeats, and what `scripts/benchmark.py` times."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from textvae.data.batching import Batch
+from textvae.model.vae import VAE, ElboTerms
+from textvae.randomness import Noise, key, normals
+from textvae.train.objective import Loss, ObjectiveConfig, drop_words, objective
+
+
+class Step(NamedTuple):
+    """What a step did; its graph has been used up."""
+
+    terms: ElboTerms
+    """Of the batch, before the update."""
+    loss: Loss
+    finite: bool
+    """False where the loss or the norm of the gradient is not finite: nothing was updated then."""
+
+
+def train_step(
+    model: VAE,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: ObjectiveConfig,
+    *,
+    step: int,
+    total: int,
+    seed: int,
+    clip_norm: float,
+    dtype: torch.dtype = torch.float32,
+) -> Step:
+    """Forward, backward, clipping and update, at the learning rate the optimizer has now.
+
+    Args:
+        model: in training mode.
+        optimizer: of the model's parameters.
+        batch: sentences; what is drawn for each is a function of (seed, step, its index).
+        config: of the loss.
+        step: of a run of `total` steps.
+        total: decides the schedules.
+        seed: of everything drawn.
+        clip_norm: the gradient is scaled down to this norm.
+        dtype: of the matrix products.
+    """
+    rate = config.word_dropout(step, total)
+    terms = model(
+        batch.inputs,
+        batch.targets,
+        batch.lengths,
+        normals(key(seed, "posterior", step), batch.indices, lanes=model.prior.latent_dim),
+        decoder_inputs=drop_words(batch.inputs, batch.indices, rate, seed=seed, step=step),
+        noise=Noise(seed, step, batch.indices),
+        dtype=dtype,
+    )
+    loss = objective(config, terms, step, total)
+    optimizer.zero_grad(set_to_none=True)
+    loss.value.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    finite = bool(norm.isfinite()) and bool(loss.value.isfinite())
+    if finite:
+        optimizer.step()
+    return Step(terms, loss._replace(value=loss.value.detach()), finite)
