@@ -144,3 +144,23 @@ class Noise(NamedTuple):
         keep = bits.view(torch.int16)[..., : values.shape[-1]] >= threshold - 32768
         scale = 65536.0 / (65536 - threshold)
         return values * keep.view(values.shape).to(values.dtype).mul_(scale)
+
+
+class Draws(NamedTuple):
+    """The uniform numbers of B rows, round by round, for rules that may reject a draw."""
+
+    key: int
+    """From `key`."""
+    indices: Tensor
+    """int64 `[B]`: whose numbers these are."""
+    positions: Tensor
+    """int64 `[B]`: where in the sentence."""
+
+    def uniforms(self, number: int = 0) -> Tensor:
+        """Float32 `[B]` in [0, 1) for one round."""
+        round_key = hash64(self.key, number) if number else self.key
+        return uniforms(round_key, self.indices, self.positions)
+
+    def select(self, rows: Tensor) -> "Draws":
+        """The same for some of the rows, int64."""
+        return Draws(self.key, self.indices[rows], self.positions[rows])

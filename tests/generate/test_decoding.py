@@ -12,7 +12,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.interfaces import END
 from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import key, uniforms
+from textvae.randomness import Draws, key
 
 Z, E, H, V, N, LIMIT = 5, 7, 11, 17, 13, 19
 STRATEGIES = [Greedy(), Temperature(), TopK(k=3), Nucleus(p=0.7, temperature=1.3)]
@@ -66,7 +66,7 @@ def test_each_word_is_the_one_chosen_under_teacher_forcing(
     for number, (ids, finished) in enumerate(zip(*found, strict=True)):
         logits = forced(model, ids, given[number])
         positions = torch.arange(len(ids) + 1)
-        draws = uniforms(key(4, "word"), torch.tensor(23 + number), positions)
+        draws = Draws(key(4, "word"), torch.full_like(positions, 23 + number), positions)
         chosen = strategy(logits, draws).tolist()
         assert chosen[:-1] == ids
         assert (chosen[-1] == END) == finished
@@ -136,6 +136,18 @@ def test_sentences_without_an_end() -> None:
 def test_no_latents_are_no_sentences() -> None:
     model = build()
     assert write(model, latents(model, 0), Greedy()) == Decoded([], [])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_sentences_that_begin_in_the_room_of_others_are_the_same(strategy: Strategy) -> None:
+    model = build()
+    size = 2 * ROWS + 7
+    given = latents(model, size)
+    found = write(model, given, strategy)
+    assert len({len(ids) for ids in found.sentences}) > 4
+    parts = [write(model, given[i : i + 101], strategy, first=i) for i in range(0, size, 101)]
+    assert found.sentences == [ids for part in parts for ids in part.sentences]
+    assert found.finished == [flag for part in parts for flag in part.finished]
 
 
 def test_more_sentences_than_are_decoded_side_by_side() -> None:

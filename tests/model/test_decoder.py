@@ -72,12 +72,15 @@ def forward(decoder: Any, x: torch.Tensor, c: torch.Tensor | None, noise: Any = 
 @torch.no_grad()
 def test_step_by_step_equals_teacher_forcing(config: Any, condition_dim: int) -> None:
     decoder, c = build(config, condition_dim), conditions(condition_dim)[0]
-    expected = forward(decoder, inputs(), c if condition_dim else None)
-    assert expected.shape == (B, T, decoder.output_weight.shape[1])
-    state = decoder.start(c)
-    for t in range(T):
-        features, state = decoder.step(inputs()[:, t], state, dtype=FLOAT64)
-        torch.testing.assert_close(features, expected[:, t])
+    features = forward(decoder, inputs(), c if condition_dim else None)
+    assert features.shape == (B, T, decoder.output_weight.shape[1])
+    expected = features @ decoder.output_weight.t() + decoder.output_bias
+    for tabulate in (False, True):
+        writer = decoder.writer(dtype=FLOAT64, tabulate=tabulate)
+        state = writer.start(c)
+        for t in range(T):
+            logits, state = writer.step(inputs()[:, t], state)
+            torch.testing.assert_close(logits, expected[:, t])
 
 
 @every_decoder
@@ -104,13 +107,28 @@ def test_expanded_takes_one_sample_and_one_sentence(config: Any) -> None:
 
 @every_decoder
 @torch.no_grad()
-def test_a_state_can_be_cut_to_some_rows_and_repeated(config: Any) -> None:
-    decoder, c = build(config), conditions()[0]
+def test_a_state_can_be_cut_to_some_rows_and_joined_by_others(config: Any) -> None:
+    writer, c = build(config).writer(dtype=FLOAT64), conditions()[0]
     rows = torch.tensor([2, 0, 0])
-    _, state = decoder.step(inputs()[:, 0], decoder.start(c), dtype=FLOAT64)
-    whole, _ = decoder.step(inputs()[:, 1], state, dtype=FLOAT64)
-    part, _ = decoder.step(inputs()[rows, 1], state.select(rows), dtype=FLOAT64)
+    _, state = writer.step(inputs()[:, 0], writer.start(c))
+    whole, _ = writer.step(inputs()[:, 1], state)
+    part, _ = writer.step(inputs()[rows, 1], state.select(rows))
     torch.testing.assert_close(part, whole[rows])
+    both, _ = writer.step(
+        torch.cat([inputs()[:, 1], inputs()[rows, 1]]), state.join(state.select(rows))
+    )
+    torch.testing.assert_close(both, torch.cat([whole, part]))
+
+
+@every_decoder
+@torch.no_grad()
+def test_a_writer_multiplies_in_the_dtype_asked_for(config: Any) -> None:
+    decoder, c = build(config).float(), conditions()[0].float()
+    exact = decoder.writer().step(inputs()[:, 0], decoder.start(c))[0]
+    low = decoder.writer(dtype=torch.bfloat16, tabulate=True).step(inputs()[:, 0], decoder.start(c))
+    assert low[0].dtype == torch.float32
+    error = (low[0] - exact).abs().max()
+    assert 0.0 < float(error) < 0.05 * float(exact.abs().max())
 
 
 @every_decoder

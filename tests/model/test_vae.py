@@ -69,12 +69,12 @@ def test_the_reconstruction_is_the_sum_over_words_said_one_after_the_other() -> 
     model, (inputs, targets) = build(), batch()
     found = sum_by_sentence(model.reconstruct(inputs, targets, LENGTHS, noise("z")).rows, LENGTHS)
     for b, length in enumerate(LENGTHS.tolist()):
-        state = model.decoder.start(noise("z")[b : b + 1])
+        writer = model.decoder.writer(dtype=torch.float64)
+        state = writer.start(noise("z")[b : b + 1])
         said, total = V, 0.0
         for target in targets[b, :length].tolist():
-            features, state = model.decoder.step(torch.tensor([said]), state, dtype=torch.float64)
-            logits = features[0] @ model.decoder.output_weight.t() + model.decoder.output_bias
-            total -= float(logits.log_softmax(0)[target])
+            logits, state = writer.step(torch.tensor([said]), state)
+            total -= float(logits[0].log_softmax(0)[target])
             said = target
         assert said == 0, "the last word counted is </s>"
         assert float(found[b]) == pytest.approx(total, rel=1e-12)

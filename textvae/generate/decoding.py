@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 
 from textvae.generate.strategies import Strategy
-from textvae.kernels.linear_cross_entropy import vocabulary_logits
-from textvae.model.interfaces import END
+from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
-from textvae.randomness import key, uniforms
+from textvae.randomness import Draws, key
 
 ROWS = 256
 """Sentences decoded side by side."""
+REFILL = ROWS // 8
+"""Rows that must be free before new sentences begin: joining states costs more than a few idle
+rows, and at the end of a corpus the batch shrinks anyway."""
+WORDS = 10
+"""A sentence has at least about this many words: decides whether a table of the vocabulary pays."""
 
 
 class Decoded(NamedTuple):
@@ -22,6 +26,30 @@ class Decoded(NamedTuple):
     """Ids without `</s>`."""
     finished: list[bool]
     """False where `max_length` words came without a `</s>`."""
+
+
+class _Active(NamedTuple):
+    """The sentences being written, at whatever position each of them is."""
+
+    rows: Tensor
+    """int64 `[A]`: which of the latents."""
+    positions: Tensor
+    """int64 `[A]`: words written so far."""
+    tokens: Tensor
+    """int64 `[A]`: the last of them, or `<s>`."""
+    state: DecoderState
+
+    def select(self, kept: Tensor) -> "_Active":
+        """Some of the sentences, int64 indices."""
+        rows, positions, tokens = (part[kept] for part in self[:3])
+        return _Active(rows, positions, tokens, self.state.select(kept))
+
+    def join(self, other: "_Active") -> "_Active":
+        """These sentences and others."""
+        rows, positions, tokens = (
+            torch.cat(pair) for pair in zip(self[:3], other[:3], strict=True)
+        )
+        return _Active(rows, positions, tokens, self.state.join(other.state))
 
 
 def decode(
@@ -37,7 +65,7 @@ def decode(
     """Write a sentence for each latent `[N, Z]`.
 
     The draw of a word is a function of (seed, the sentence's index, position), so that neither the
-    other sentences nor their number changes it. Finished sentences leave the batch.
+    other sentences nor their number changes it. Finished sentences make room for new ones.
 
     Args:
         model: whose decoder writes.
@@ -48,53 +76,41 @@ def decode(
         first_index: the index of the first sentence; the others follow.
         dtype: of the matrix products.
     """
-    written = torch.zeros(latents.shape[0], max_length, dtype=torch.int64)
-    lengths = torch.full((latents.shape[0],), max_length, dtype=torch.int64)
-    finished = torch.zeros(latents.shape[0], dtype=torch.bool)
+    count, device = latents.shape[0], model.device
+    written = torch.zeros(count, max_length, dtype=torch.int64, device=device)
+    lengths = torch.full((count,), max_length, dtype=torch.int64, device=device)
+    finished = torch.zeros(count, dtype=torch.bool, device=device)
+    draws_key, vocabulary_size = key(seed, "word"), model.decoder.output_bias.shape[0]
+    writer = model.decoder.writer(dtype=dtype, tabulate=count * WORDS > vocabulary_size)
     with torch.inference_mode():
-        for rows in torch.arange(latents.shape[0]).split(ROWS):  # type: ignore[no-untyped-call]
-            _decode_rows(
-                model, latents, rows, strategy, seed, first_index, dtype, written, lengths, finished
-            )
+        active = _begin(writer, latents[:ROWS].to(device), 0, vocabulary_size)
+        begun = active.rows.shape[0]
+        while active.rows.shape[0]:
+            logits, state = writer.step(active.tokens, active.state)
+            rows, positions = active.rows, active.positions
+            tokens = strategy(logits, Draws(draws_key, rows + first_index, positions))
+            ended = tokens == END
+            lengths[rows[ended]] = positions[ended]
+            finished[rows[ended]] = True
+            goes_on = ~ended & (positions < max_length)
+            kept = goes_on.nonzero()[:, 0]
+            written[rows[kept], positions[kept]] = tokens[kept]
+            active = _Active(rows, positions + 1, tokens, state)
+            if kept.shape[0] < rows.shape[0]:
+                active = active.select(kept)
+            free = min(ROWS - kept.shape[0], count - begun)
+            if free >= min(REFILL, count - begun) > 0:
+                some = latents[begun : begun + free].to(device)
+                active = active.join(_begin(writer, some, begun, vocabulary_size))
+                begun += free
     sentences = [
         ids[:length] for ids, length in zip(written.tolist(), lengths.tolist(), strict=True)
     ]
     return Decoded(sentences, finished.tolist())
 
 
-def _decode_rows(
-    model: VAE,
-    latents: Tensor,
-    rows: Tensor,
-    strategy: Strategy,
-    seed: int,
-    first_index: int,
-    dtype: torch.dtype,
-    written: Tensor,
-    lengths: Tensor,
-    finished: Tensor,
-) -> None:
-    """Fill `written`, `lengths` and `finished` for some rows of the latents."""
-    decoder, device = model.decoder, model.device
-    state = decoder.start(latents[rows].to(device))
-    weight, bias = decoder.output_weight.to(dtype), decoder.output_bias
-    tokens = torch.full((rows.shape[0],), weight.shape[0], dtype=torch.int64, device=device)
-    draws_key = key(seed, "word")
-    for position in range(written.shape[1] + 1):
-        features, state = decoder.step(tokens, state, dtype=dtype)
-        logits = vocabulary_logits(features.to(dtype), weight, bias)
-        indices = (rows + first_index).to(device)
-        tokens = strategy(logits, uniforms(draws_key, indices, indices.new_tensor(position)))
-        done = (tokens == END).cpu()
-        lengths[rows[done]] = position
-        finished[rows[done]] = True
-        if position == written.shape[1] or bool(done.all()):
-            return
-        if bool(done.any()):
-            alive = (~done).nonzero()[:, 0]
-            rows, tokens, state = (
-                rows[alive],
-                tokens[alive.to(device)],
-                state.select(alive.to(device)),
-            )
-        written[rows, position] = tokens.cpu()
+def _begin(writer: Writer, latents: Tensor, first: int, start: int) -> _Active:
+    """Sentences before their first word, for latents `[A, Z]`, the first of them number `first`."""
+    rows = torch.arange(first, first + latents.shape[0], device=latents.device)
+    tokens = torch.full_like(rows, start)
+    return _Active(rows, torch.zeros_like(rows), tokens, writer.start(latents))

@@ -1,32 +1,16 @@
-"""Rules that choose the next word: frozen structs, logits and one uniform a row in, ids out.
-
-Each draws by inverting the cumulative distribution at one uniform number, so that a draw is a
-function of that number; torch.multinomial would take one number for each word of the vocabulary.
-"""
+"""Rules that choose the next word: frozen structs; logits and the draws of each row in, ids out."""
 
 from typing import Annotated
 
-import torch
 from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config, decode
 from textvae.errors import ConfigError
+from textvae.kernels.sampling import draw, nucleus, top_k
+from textvae.randomness import Draws
 
 Positive = Annotated[float, Meta(gt=0.0)]
-
-
-def invert_cumulative(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw from unnormalised probabilities `[B, V]` at uniforms `[B]` in [0, 1): int64 `[B]`.
-
-    The index returned always has a positive probability: the target lies strictly below the
-    total, and the first cumulative sum beyond it has just risen.
-    """
-    cumulative = probabilities.double().cumsum(1)
-    target = uniforms.double() * cumulative[:, -1]
-    drawn = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
-    last = (probabilities > 0).long().cumsum(1).argmax(1)
-    return torch.minimum(drawn, last)
 
 
 def distribution(logits: Tensor, temperature: float) -> Tensor:
@@ -40,8 +24,8 @@ def distribution(logits: Tensor, temperature: float) -> Tensor:
 class Greedy(Config, tag_field="kind", tag="greedy"):
     """The most probable word."""
 
-    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """Logits `[B, V]`, uniforms `[B]` (not used) -> int64 `[B]`."""
+    def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Logits `[B, V]`, draws of B rows (not used) -> int64 `[B]`."""
         return logits.argmax(1)
 
 
@@ -50,9 +34,9 @@ class Temperature(Config, tag_field="kind", tag="temperature"):
 
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
-        return invert_cumulative(distribution(logits, self.temperature), uniforms)
+    def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
+        return draw(distribution(logits, self.temperature), draws.uniforms())
 
 
 class TopK(Config, tag_field="kind", tag="top_k"):
@@ -61,11 +45,9 @@ class TopK(Config, tag_field="kind", tag="top_k"):
     k: Annotated[int, Meta(ge=1)] = 50
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
-        edge = logits.topk(min(self.k, logits.shape[1]), dim=1).values[:, -1:]
-        kept = logits.masked_fill(logits < edge, -torch.inf)
-        return invert_cumulative(distribution(kept, self.temperature), uniforms)
+    def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
+        return top_k(distribution(logits, self.temperature), self.k, draws)
 
 
 class Nucleus(Config, tag_field="kind", tag="nucleus"):
@@ -78,15 +60,9 @@ class Nucleus(Config, tag_field="kind", tag="nucleus"):
     p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
     temperature: Positive = 1.0
 
-    def __call__(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """Logits `[B, V]`, uniforms `[B]` -> int64 `[B]`."""
-        probabilities = distribution(logits, self.temperature)
-        ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
-        # In float32 ten thousand words add up to more than 1, and the last would fall out at p = 1.
-        cumulative = ordered.double().cumsum(1)
-        inside = cumulative - ordered < self.p * cumulative[:, -1:]
-        kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
-        return invert_cumulative(kept, uniforms)
+    def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
+        return nucleus(distribution(logits, self.temperature), self.p, draws)
 
 
 Strategy = Greedy | Temperature | TopK | Nucleus

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textvae.config import Config
-from textvae.kernels.gru import gru_expanded, gru_sequence, gru_step, low_linear
+from textvae.kernels.gru import gru_expanded, gru_sequence, low_linear
 from textvae.model.interfaces import DecoderState
 from textvae.model.recurrent import GRULayer
+from textvae.model.writer import GRUWriter
 from textvae.randomness import Noise
 
 
@@ -125,17 +126,17 @@ class GRUDecoder(nn.Module):
             gates.append(bias)
         return DecoderState(tuple(hidden), tuple(gates))
 
-    def step(
-        self, tokens: Tensor, state: DecoderState, *, dtype: torch.dtype = torch.float32
-    ) -> tuple[Tensor, DecoderState]:
-        """Features `[B, D]` after one more token `[B]`, and the new state."""
-        below = F.embedding(tokens, self.input_embedding)
-        hidden = []
-        for number, layer in enumerate(self._layers()):
-            gates = low_linear(below, layer.input_weight, dtype=dtype) + state.gates[number]
-            below = gru_step(gates, state.hidden[number], layer.weights(), dtype=dtype)
-            hidden.append(below)
-        return self._features(below, dtype), DecoderState(tuple(hidden), state.gates)
+    def writer(self, *, dtype: torch.dtype = torch.float32, tabulate: bool = False) -> GRUWriter:
+        """For generation; see the contract."""
+        return GRUWriter(
+            self.input_embedding,
+            [layer.weights() for layer in self._layers()],
+            self.start,
+            self.projection,
+            (self.output_weight, self.output_bias),
+            dtype=dtype,
+            tabulate=tabulate,
+        )
 
     def _layers(self) -> list[GRULayer]:
         return [layer for layer in self.layers if isinstance(layer, GRULayer)]

@@ -71,6 +71,21 @@ class DecoderState(NamedTuple):
         """The state of some rows: int64 `[b]` of indices into the batch."""
         return DecoderState(tuple(h[rows] for h in self.hidden), tuple(g[rows] for g in self.gates))
 
+    def join(self, other: "DecoderState") -> "DecoderState":
+        """The state of these rows followed by others."""
+        pairs = [zip(a, b, strict=True) for a, b in zip(self, other, strict=True)]
+        return DecoderState(*(tuple(torch.cat(pair) for pair in part) for part in pairs))
+
+
+class Writer(Protocol):
+    """A decoder ready to write word by word: its weights cast once, without gradients."""
+
+    def start(self, condition: Tensor) -> DecoderState:
+        """The state before the first word, for conditions `[B, C]` (C may be 0)."""
+
+    def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read one token `[B]`: logits `[B, V]` of the next word, and the new state."""
+
 
 class Decoder(Protocol):
     """Writes a sentence for a condition, word by word."""
@@ -101,10 +116,11 @@ class Decoder(Protocol):
         No gradient; equal to calling the decoder K times.
         """
 
-    def start(self, condition: Tensor) -> DecoderState:
-        """The state before the first word, for conditions `[B, C]` (C may be 0)."""
+    def writer(self, *, dtype: torch.dtype, tabulate: bool) -> Writer:
+        """For generation.
 
-    def step(
-        self, tokens: Tensor, state: DecoderState, *, dtype: torch.dtype
-    ) -> tuple[Tensor, DecoderState]:
-        """Read one token `[B]`: features `[B, D]` of the next word, and the new state."""
+        Args:
+            dtype: of the matrix products.
+            tabulate: work out what every word contributes beforehand, which pays where more words
+                will be written than the vocabulary has.
+        """
