@@ -29,7 +29,7 @@ def settle(
     overrides: list[str], *, embedded: bool, size: int
 ) -> tuple[ExperimentConfig, list[str]]:
     config, chosen = choose_data(load_config(None, overrides), embedded=embedded)
-    config, more = choose_training(config, num_sentences=size)
+    config, more = choose_training(config, lengths=torch.full((size,), 3))
     return config, chosen + more
 
 

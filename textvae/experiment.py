@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 from msgspec import Meta, structs
+from torch import Tensor
 
 from textvae.config import Config, read_config_file, resolve
 from textvae.data.corpus import DataConfig
@@ -91,15 +92,19 @@ def choose_data(config: ExperimentConfig, *, embedded: bool) -> tuple[Experiment
 
 
 def choose_training(
-    config: ExperimentConfig, *, num_sentences: int
+    config: ExperimentConfig, *, lengths: Tensor
 ) -> tuple[ExperimentConfig, list[str]]:
     """Settle length, intervals, precision and device for a corpus and this machine.
+
+    Args:
+        config: in which what is None is chosen.
+        lengths: int64 `[N]`, of the sentences trained on.
 
     Raises:
         ConfigError: a device that is not there.
     """
     train, found = config.train, {}
-    per_epoch = -(-num_sentences // train.batch_size)
+    per_epoch = train.batches.count(lengths, train.batch_size)
     if train.max_steps is None:
         low, high = STEPS
         steps = min(max(EPOCHS * per_epoch, low), high)

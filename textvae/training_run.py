@@ -104,7 +104,7 @@ def plan_run(options: DataOptions, config: ExperimentConfig, output: Path | None
     tokenizer = config.data.tokenizer.train(splits.train.texts)
     source = EMBEDDED if options.data is None else options.data
     data = tokenize(splits, tokenizer, source, config.model.max_length)
-    config, more = choose_training(config, num_sentences=data.facts.train.num_sentences)
+    config, more = choose_training(config, lengths=data.arrays["train"].lengths)
     run = output if output is not None else Path("runs") / default_name(options.data)
     return Plan(config, choices + more, data, run)
 

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from textvae.data.batching import END, POOL_BATCHES, Batch, TokenArray, epoch_order, num_batches
+from textvae.data.batching import (
+    END,
+    Batch,
+    BatchesConfig,
+    EqualLengthBatches,
+    PooledBatches,
+    TokenArray,
+)
 from textvae.errors import DataError
 from textvae.randomness import hashes, key, uniforms
 
@@ -92,20 +99,40 @@ def test_batches_by_length_say_every_sentence_once_from_short_to_long() -> None:
     assert sizes == [13] * 16 + [3]
 
 
-@pytest.mark.parametrize("size", [1, 2, 12, 13, 14, 211, 13 * POOL_BATCHES, 13 * POOL_BATCHES + 1])
-def test_an_epoch_holds_every_sentence_once_and_leaves_no_batch_out(size: int) -> None:
+every_kind = pytest.mark.parametrize(
+    "kind", [PooledBatches(), PooledBatches(pool=2), EqualLengthBatches()], ids=str
+)
+
+
+@every_kind
+@pytest.mark.parametrize("size", [1, 2, 12, 13, 14, 211, 13 * 50, 13 * 50 + 1])
+def test_an_epoch_holds_every_sentence_once_and_leaves_no_batch_out(
+    kind: BatchesConfig, size: int
+) -> None:
     lengths = hashes(key(1, "lengths"), torch.arange(size)) % 17 + 1
-    batches = epoch_order(lengths, 13, 0, 0)
-    assert len(batches) == num_batches(size, 13)
+    batches = kind.order(lengths, 13, seed=0, epoch=0)
+    assert len(batches) == kind.count(lengths, 13)
     assert sorted(torch.cat(batches).tolist()) == list(range(size))
-    assert sorted(len(b) for b in batches)[1:] == [13] * (len(batches) - 1)
+    assert all(0 < len(batch) <= 13 for batch in batches)
+    if isinstance(kind, PooledBatches):
+        assert sorted(len(b) for b in batches)[1:] == [13] * (len(batches) - 1)
 
 
-def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+def test_batches_of_equal_length_have_no_padding_and_are_full_where_they_can_be() -> None:
+    corpus = TokenArray.from_lists(skewed(2003), V)
+    full = 0
+    for indices in EqualLengthBatches().order(corpus.lengths, 13, seed=0, epoch=0):
+        assert corpus.lengths[indices].unique().numel() == 1
+        full += len(indices) == 13
+    assert full == int((corpus.lengths.bincount() // 13).sum())
+
+
+@every_kind
+def test_the_order_is_a_function_of_seed_and_epoch(kind: BatchesConfig) -> None:
     lengths = TokenArray.from_lists(skewed(211), V).lengths
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        return [b.tolist() for b in epoch_order(lengths, 13, seed, epoch)]
+        return [b.tolist() for b in kind.order(lengths, 13, seed=seed, epoch=epoch)]
 
     first = order(0, 0)
     before = torch.get_rng_state()
@@ -118,7 +145,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_batches_are_of_similar_lengths_and_come_in_no_order_of_length() -> None:
     corpus = TokenArray.from_lists(skewed(20011), V)
     cells, means = 0, []
-    for indices in epoch_order(corpus.lengths, 31, 0, 0):
+    for indices in PooledBatches().order(corpus.lengths, 31, seed=0, epoch=0):
         lengths = corpus.lengths[indices]
         cells += int(lengths.max()) * len(lengths)
         means.append(float(lengths.double().mean()))

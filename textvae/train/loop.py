@@ -18,7 +18,7 @@ from torch import Tensor
 
 from textvae.checkpoint import load_state, save_state
 from textvae.config import Config
-from textvae.data.batching import TokenArray, epoch_order, num_batches
+from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
 from textvae.errors import TrainingError
 from textvae.evaluate.latent_usage import active_units, diagnosis
 from textvae.evaluate.likelihood import ENCODER_BATCH
@@ -44,6 +44,8 @@ class TrainConfig(Config):
 
     batch_size: Count = 64
     """Sentences of a step."""
+    batches: BatchesConfig = PooledBatches()
+    """Which sentences go together."""
     max_steps: Count | None = None
     """Length of the run in steps."""
     max_epochs: Annotated[float, Meta(gt=0.0)] | None = None
@@ -129,7 +131,7 @@ def train(
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
-    batches = num_batches(corpus.num_sentences, batch_size)
+    batches = config.batches.count(lengths, batch_size)
     sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
     eligible = config.objective.kl_weight.settled() * total
@@ -141,7 +143,7 @@ def train(
             step = position.step
             if step // batches != epoch:
                 epoch = step // batches
-                order = epoch_order(lengths, batch_size, seed, epoch)
+                order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
             batch = corpus.batch(order[step % batches])
 
             factor = config.learning_rate.factor(step, total)
