@@ -9,9 +9,10 @@ from textvae.kernels.gru import (
     gru_reference,
     gru_sequence,
     gru_step,
+    gru_words,
     project_inputs,
 )
-from textvae.randomness import key, uniforms
+from textvae.randomness import hashes, key, uniforms
 
 B, T, E, H, C, K = 3, 7, 5, 11, 2, 13
 
@@ -44,6 +45,28 @@ def test_states_and_every_gradient_equal_those_of_torch(condition: bool) -> None
             leaf.requires_grad_()
         c = leaves[-1] if condition else None
         states = path(leaves[0], leaves[1], weights, c)
+        gradients = torch.autograd.grad((states * numbers("g", B, T, H)).sum(), leaves)
+        found.append([states.detach(), *gradients])
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_projecting_each_word_once_changes_no_state_and_no_gradient(condition: bool) -> None:
+    tokens = hashes(key(3, "tokens"), torch.arange(B * T)).remainder(5).view(B, T)
+    found = []
+    for once in (True, False):
+        weights, embedding = layer(condition=condition), numbers("embedding", 17, E)
+        leaves = [embedding, numbers("h", B, H), *(w for w in weights if w is not None)]
+        if condition:
+            leaves.append(numbers("c", B, C))
+        for leaf in leaves:
+            leaf.requires_grad_()
+        c = leaves[-1] if condition else None
+        if once:
+            states = gru_words(tokens, embedding, leaves[1], weights, c)
+        else:
+            states = gru_sequence(embedding[tokens], leaves[1], weights, c)
         gradients = torch.autograd.grad((states * numbers("g", B, T, H)).sum(), leaves)
         found.append([states.detach(), *gradients])
     for fast, plain in zip(*found, strict=True):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from textvae.config import Config
 from textvae.kernels.gru import gru_expanded, gru_sequence, low_linear
 from textvae.model.interfaces import DecoderState
-from textvae.model.recurrent import GRULayer
+from textvae.model.recurrent import GRULayer, read_words
 from textvae.model.writer import GRUWriter
 from textvae.randomness import Noise
 
@@ -81,12 +81,23 @@ class GRUDecoder(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Features `[B, T, D]` under teacher forcing; see the contract."""
-        states = F.embedding(inputs.t(), self.input_embedding).transpose(0, 1)
         initial = self._initial(inputs.shape[0], condition)
-        for number, layer in enumerate(self._layers()):
+        first, *others = self._layers()
+        states = read_words(
+            inputs,
+            self.input_embedding,
+            initial[0],
+            first.weights(),
+            condition,
+            noise=noise,
+            rate=self.config.dropout_rate,
+            purpose="decoder.0",
+            dtype=dtype,
+        )
+        for number, layer in enumerate(others, start=1):
             if noise is not None:
-                rate = self.config.output_dropout_rate if number else self.config.dropout_rate
-                states = noise.dropout(states, rate, f"decoder.{number}")
+                purpose = f"decoder.{number}"
+                states = noise.dropout(states, self.config.output_dropout_rate, purpose)
             weights = layer.weights()
             states = gru_sequence(states, initial[number], weights, condition, dtype=dtype)
         if noise is not None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.recurrent import GRULayer, last_states, reverse_sentences
+from textvae.model.recurrent import GRULayer, last_states, read_words, reverse_sentences
 from textvae.randomness import Noise
 
 
@@ -83,12 +83,21 @@ class GRUEncoder(nn.Module):
         direction: str,
     ) -> Tensor:
         """The last state `[B, H]` of a stack of layers."""
-        states = F.embedding(tokens.t(), self.embedding).transpose(0, 1)
-        for number, layer in enumerate(layers):
-            assert isinstance(layer, GRULayer)
+        first, *others = [layer for layer in layers if isinstance(layer, GRULayer)]
+        rate = self.config.dropout_rate
+        initial = self.posterior_bias.new_zeros(tokens.shape[0], self.config.hidden_dim)
+        states = read_words(
+            tokens,
+            self.embedding,
+            initial,
+            first.weights(),
+            noise=noise,
+            rate=rate,
+            purpose=f"encoder.{direction}.0",
+            dtype=dtype,
+        )
+        for number, layer in enumerate(others, start=1):
             if noise is not None:
-                purpose = f"encoder.{direction}.{number}"
-                states = noise.dropout(states, self.config.dropout_rate, purpose)
-            initial = states.new_zeros(tokens.shape[0], self.config.hidden_dim)
+                states = noise.dropout(states, rate, f"encoder.{direction}.{number}")
             states = gru_sequence(states, initial, layer.weights(), dtype=dtype)
         return last_states(states, lengths)

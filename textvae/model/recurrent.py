@@ -4,9 +4,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from textvae.kernels.gru import GRUWeights
-from textvae.randomness import key, uniforms
+from textvae.kernels.gru import GRUWeights, gru_sequence, gru_words
+from textvae.randomness import Noise, key, uniforms
 
 EMBEDDING_RANGE = 0.1
 """Embeddings begin uniform in +-0.1, as in He et al. 2019 and Li et al. 2019."""
@@ -52,6 +53,31 @@ def initialize(module: nn.Module, seed: int) -> None:
             rows = torch.arange(parameter.shape[0])
             draws = uniforms(key(seed, "initialize", name), rows, lanes=parameter.shape[1])
             parameter.copy_(draws.mul_(2.0 * bound).sub_(bound))
+
+
+def read_words(
+    tokens: Tensor,
+    embedding: Tensor,
+    initial: Tensor,
+    weights: GRUWeights,
+    condition: Tensor | None = None,
+    *,
+    noise: Noise | None,
+    rate: float,
+    purpose: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The states `[B, T, H]` of a first layer that reads tokens `[B, T]`, dropout on their vectors.
+
+    On a CPU each word of the batch is projected once, unless dropout makes every token another
+    vector. Elsewhere counting the words would make the host wait for the device.
+    """
+    if tokens.device.type == "cpu" and (noise is None or rate == 0.0):
+        return gru_words(tokens, embedding, initial, weights, condition, dtype=dtype)
+    words = F.embedding(tokens.t(), embedding).transpose(0, 1)
+    if noise is not None:
+        words = noise.dropout(words, rate, purpose)
+    return gru_sequence(words, initial, weights, condition, dtype=dtype)
 
 
 def last_states(states: Tensor, lengths: Tensor) -> Tensor:
