@@ -7,6 +7,7 @@ import pytest
 import torch
 from msgspec import structs
 
+from textvae import run_data
 from textvae.data import grammar
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import sentences_of
@@ -224,3 +225,17 @@ def test_the_unknown_word_of_a_corpus_is_the_unknown_token(tmp_path: Path) -> No
         [tokenizer.encode("one")[0], 1, 1],
         [1, 1, tokenizer.encode("two")[0]],
     ]
+
+
+def test_a_corpus_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [" ".join(["a", "bb", "c"][: 1 + i % 3]) + " x" * (i == 11) for i in range(23)]
+    part = sentences_of(texts, None, source="here")
+    tokenizer = WordTokenizerConfig().train(texts)
+    whole = tokenize_sentences(part, tokenizer, 3)
+    monkeypatch.setattr(run_data, "ENCODED_TOGETHER", 7)
+    pieces = tokenize_sentences(part, tokenizer, 3)
+    assert pieces[1:] == whole[1:]
+    assert pieces[0].tokens.tolist() == whole[0].tokens.tolist()
+    assert pieces[0].offsets.tolist() == whole[0].offsets.tolist()
+    assert whole[1].num_sentences == 22
+    assert whole[1].too_long_tokens == 1

@@ -1,5 +1,6 @@
 """The corpus of a run: read, tokenized, filtered, and kept beside the run as flat arrays."""
 
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,8 @@ EMBEDDED = "the embedded corpus"
 SPLITS = ("train", "valid", "test")
 DATA = "data"
 FACTS = "data.json"
+ENCODED_TOGETHER = 10_000
+"""Sentences tokenized at once: the library's encodings take a kilobyte each."""
 
 
 class DataOptions(NamedTuple):
@@ -127,30 +130,38 @@ def tokenize_sentences(
     part: Sentences, tokenizer: Tokenizer, max_length: int
 ) -> tuple[TokenArray, SplitFacts, list[str]]:
     """One split of `tokenize`: its array, what became of it, and the sentences kept."""
-    encoded = tokenizer.encode_batch(part.texts)
-    kept = [i for i, ids in enumerate(encoded) if len(ids) <= max_length]
-    if not kept:
+    flat, lengths = array("i"), array("q")
+    texts, words, characters = [], 0, 0
+    for first in range(0, len(part.texts), ENCODED_TOGETHER):
+        some = part.texts[first : first + ENCODED_TOGETHER]
+        for text, ids in zip(some, tokenizer.encode_batch(some), strict=True):
+            if len(ids) <= max_length:
+                flat.extend(ids)
+                lengths.append(len(ids))
+                texts.append(text)
+                words += len(text.split()) + 1
+                characters += len(text) + 1
+    if not texts:
         raise DataError(
             f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length"
         )
-    texts = [part.texts[i] for i in kept]
-    array = TokenArray.from_lists([encoded[i] for i in kept], tokenizer.start)
+    found = TokenArray.from_flat(flat, lengths, tokenizer.start)
     facts = SplitFacts(
         read=part.report,
-        too_long_tokens=len(encoded) - len(kept),
-        num_sentences=array.num_sentences,
-        num_targets=array.num_targets,
-        num_words=sum(len(text.split()) + 1 for text in texts),
-        num_characters=sum(len(text) + 1 for text in texts),
+        too_long_tokens=len(part.texts) - len(texts),
+        num_sentences=found.num_sentences,
+        num_targets=found.num_targets,
+        num_words=words,
+        num_characters=characters,
     )
-    return array, facts, texts
+    return found, facts, texts
 
 
 def save_run_data(folder: Path, data: RunData) -> None:
     """Write the arrays, and data.json last: with it the folder is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, array in data.arrays.items():
-        array.save(folder / name)
+    for name, tokens in data.arrays.items():
+        tokens.save(folder / name)
     write_file(folder / FACTS, encode_json(data.facts))
 
 

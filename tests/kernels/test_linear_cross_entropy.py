@@ -49,6 +49,23 @@ def test_log_likelihoods_are_minus_the_rows() -> None:
     torch.testing.assert_close(found, -rows, rtol=1e-12, atol=1e-12)
 
 
+def test_a_second_backward_is_refused_and_not_wrong() -> None:
+    *leaves, targets = case()
+    leaves[0].requires_grad_()
+    total = linear_cross_entropy(*leaves, targets).total
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="earlier backward"):
+        total.backward()
+
+
+def test_no_rows_have_no_gradient() -> None:
+    *leaves, targets = case()
+    weight = leaves[1].requires_grad_()
+    linear_cross_entropy(leaves[0][:0], weight, leaves[2], targets[:0]).total.backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+
+
 def test_huge_logits_stay_finite() -> None:
     features, weight, bias, targets = case(torch.float32)
     rows = linear_cross_entropy(features * 1e4, weight, bias, targets).rows

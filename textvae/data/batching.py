@@ -5,6 +5,7 @@ it, on whatever device it lives. There are no worker processes: this feeds ten t
 sentences a second than a DataLoader over lists (docs/log.md).
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -45,10 +46,22 @@ class TokenArray(NamedTuple):
     @classmethod
     def from_lists(cls, sentences: Sequence[Sequence[int]], start: int) -> "TokenArray":
         """Flatten lists of ids, each in `[0, start)`."""
-        offsets = torch.zeros(len(sentences) + 1, dtype=torch.int64)
-        offsets[1:] = torch.tensor([len(ids) for ids in sentences], dtype=torch.int64).cumsum(0)
-        flat = [token for ids in sentences for token in ids]
-        return cls(torch.tensor(flat, dtype=torch.int32), offsets, start)
+        flat, lengths = array("i"), array("q")
+        for ids in sentences:
+            flat.extend(ids)
+            lengths.append(len(ids))
+        return cls.from_flat(flat, lengths, start)
+
+    @classmethod
+    def from_flat(cls, tokens: "array[int]", lengths: "array[int]", start: int) -> "TokenArray":
+        """A corpus from its ids (`array("i")`) and how many of them each sentence has ("q")."""
+        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        if len(lengths):
+            torch.cumsum(torch.frombuffer(lengths, dtype=torch.int64), 0, out=offsets[1:])
+        flat = torch.empty(0, dtype=torch.int32)
+        if len(tokens):
+            flat = torch.frombuffer(tokens, dtype=torch.int32)
+        return cls(flat, offsets, start)
 
     @property
     def num_sentences(self) -> int:

@@ -123,7 +123,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         low_features, low_weight = features.to(dtype), weight.to(dtype)
         if needs_gradient:
             d_features = torch.empty_like(features)
-            d_weight = torch.zeros_like(weight)
+            d_weight = torch.empty_like(weight) if features.shape[0] else torch.zeros_like(weight)
             d_bias = torch.zeros_like(bias)
         for start in range(0, features.shape[0], CHUNK_ROWS):
             chunk = low_features[start : start + CHUNK_ROWS]
@@ -138,17 +138,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 low = probabilities.to(dtype)
                 d_features[start : start + CHUNK_ROWS] = torch.mm(low, low_weight)
                 if dtype == d_weight.dtype:
-                    d_weight.addmm_(low.t(), chunk)
+                    # The first chunk overwrites what was not cleared.
+                    torch.addmm(d_weight, low.t(), chunk, beta=float(start > 0), out=d_weight)
+                elif start == 0:
+                    d_weight.copy_(torch.mm(low.t(), chunk))
                 else:
                     d_weight += torch.mm(low.t(), chunk)
         if needs_gradient:
-            ctx.save_for_backward(d_features, d_weight, d_bias)
+            # Not save_for_backward: what it keeps is scaled into a copy, and copied again to become
+            # the .grad of the largest parameter.
+            ctx.gradients = d_features, d_weight, d_bias
         ctx.mark_non_differentiable(rows)
         return rows.sum(), rows
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        d_features, d_weight, d_bias = ctx.saved_tensors
-        scale = gradients[0]
-        return d_features * scale, d_weight * scale, d_bias * scale, None, None, None
+        if ctx.gradients is None:
+            raise RuntimeError("linear_cross_entropy: its gradients went into an earlier backward")
+        found, ctx.gradients = ctx.gradients, None
+        d_features, d_weight, d_bias = (gradient.mul_(gradients[0]) for gradient in found)
+        del found
+        return d_features, d_weight, d_bias, None, None, None
