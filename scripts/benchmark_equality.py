@@ -1,0 +1,220 @@
+"""The rows of the benchmark that are no speeds: whether the trainers learn the same."""
+
+import statistics
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from benchmark_measure import (
+    LEARNING_RATE,
+    OBJECTIVE,
+    SEED,
+    Bench,
+    ModelSizes,
+    Result,
+    as_lists,
+    build_model,
+    build_opponent,
+    difference,
+    endless_batches,
+)
+from benchmark_speed import endless, on
+from opponents import (
+    CLIP_NORM,
+    Opponent,
+    PaddedBatch,
+    as_padded,
+    careful_optimizer,
+    equal_length_batches,
+    naive_optimizer,
+    prepared,
+    random_batches,
+    seed_everything,
+    train_step,
+)
+from simulated import simulated_corpus
+from torch import Tensor
+
+from textvae.data.batching import TokenArray
+from textvae.experiment import has_bfloat16
+from textvae.model.vae import VAE
+from textvae.randomness import key, normals
+from textvae.train import step as textvae_step
+from textvae.train.optimizer import AdamWConfig
+
+TOPICS = 10
+"""Of the sentences learned from, so that the latent has something to say."""
+HELD_OUT = 512
+WINDOWS = 4
+EVALUATION_BATCH = 64
+
+
+class Curve(NamedTuple):
+    """What a trainer made of the same initial weights; minus the ELBO, nats a target."""
+
+    windows: tuple[float, ...]
+    """Of the batches trained on, by quarters of the run."""
+    held_out: float
+    """Of sentences not trained on, in float32, from the same noise for everyone."""
+
+
+class Task(NamedTuple):
+    """Data and sizes of a comparison of curves."""
+
+    bench: Bench
+    sizes: ModelSizes
+    steps: int
+    corpus: TokenArray
+    held_out: TokenArray
+
+
+def task(bench: Bench, sizes: ModelSizes) -> Task:
+    """A corpus whose sentences have topics, and another from the same source."""
+    total, vocabulary = bench.sizes.curve_sentences, sizes.vocabulary
+    corpus = simulated_corpus(total, vocabulary, seed=SEED, num_topics=TOPICS)
+    held_out = simulated_corpus(min(HELD_OUT, total), vocabulary, seed=SEED + 1, num_topics=TOPICS)
+    return Task(
+        bench, sizes, bench.sizes.curve_steps, corpus.to(bench.device), held_out.to(bench.device)
+    )
+
+
+def curves(bench: Bench) -> Result:
+    """Minus the ELBO of held-out sentences after the same number of steps, against A's."""
+    given = task(bench, bench.sizes.curve_model)
+    return compare_curves(given)
+
+
+def curves_full(bench: Bench) -> Result:
+    """The same with the model of the training rows; by far the slowest row."""
+    return compare_curves(task(bench, bench.sizes.model))
+
+
+def compare_curves(given: Task) -> Result:
+    """Train the three from the same weights with several seeds of batching and noise."""
+    trainers = {"textvae": textvae_curve, "A": naive_curve, "B": careful_curve}
+    seeds = range(1, given.bench.sizes.curve_seeds + 1)
+    found = {name: [train(given, seed) for seed in seeds] for name, train in trainers.items()}
+    finals = {name: tuple(curve.held_out for curve in runs) for name, runs in found.items()}
+    details = [curve_line(name, runs) for name, runs in found.items()]
+    for name in ("A", "B"):
+        gap = difference(finals["textvae"], finals[name])
+        details.append(f"textvae minus {name}, held out: {gap} (standard error over seeds)")
+    return Result("nats/target", finals["textvae"], finals["A"], tuple(details))
+
+
+def precision(bench: Bench) -> Result:
+    """Minus the ELBO after training in bfloat16 against float32, the same batches and noise."""
+    given = task(bench, bench.sizes.precision_model)
+    seeds = range(1, bench.sizes.curve_seeds + 1)
+    half = [textvae_curve(given, seed, torch.bfloat16) for seed in seeds]
+    single = [textvae_curve(given, seed, torch.float32) for seed in seeds]
+    finals = [tuple(curve.held_out for curve in runs) for runs in (half, single)]
+    gaps = [a - b for a, b in zip(*finals, strict=True)]
+    details = (
+        curve_line("bfloat16", half) + ("" if has_bfloat16(bench.device) else " (emulated)"),
+        curve_line("float32", single),
+        f"bfloat16 minus float32, seed by seed: {', '.join(f'{gap:+.4f}' for gap in gaps)}; "
+        f"standard deviation between seeds {statistics.stdev(finals[1]):.4f}",
+    )
+    return Result("nats/target", finals[0], finals[1], details)
+
+
+def curve_line(name: str, runs: list[Curve]) -> str:
+    """Means over seeds: the windows, and what was held out with its deviation between seeds."""
+    columns = zip(*(curve.windows for curve in runs), strict=True)
+    windows = " ".join(f"{statistics.fmean(column):.4f}" for column in columns)
+    finals = [curve.held_out for curve in runs]
+    return (
+        f"{name}: training {windows}; held out {statistics.fmean(finals):.4f}, "
+        f"standard deviation between seeds {statistics.stdev(finals):.4f}"
+    )
+
+
+def textvae_curve(given: Task, seed: int, dtype: torch.dtype | None = None) -> Curve:
+    """Train textvae's model on its own batches."""
+    model = build_model(given.sizes, given.bench.device).train()
+    optimizer = AdamWConfig(learning_rate=LEARNING_RATE).build(model)
+    batches = endless_batches(given.corpus, given.bench.sizes.batch, seed)
+    losses, targets = [], []
+    torch.set_flush_denormal(True)
+    for number in range(given.steps):
+        batch, count = next(batches)
+        made = textvae_step.train_step(
+            model,
+            optimizer,
+            batch,
+            OBJECTIVE,
+            step=number,
+            total=given.steps,
+            seed=seed,
+            clip_norm=CLIP_NORM,
+            dtype=dtype or given.bench.dtype,
+        )
+        losses.append(float(made.loss.value) * batch.lengths.shape[0])
+        targets.append(count)
+    torch.set_flush_denormal(False)
+    return Curve(by_window(losses, targets), held_out_loss(given, model.eval()))
+
+
+def naive_curve(given: Task, seed: int) -> Curve:
+    """Train A on its own batches."""
+    opponent, sentences = start_opponent(given, seed)
+    optimizer = naive_optimizer(opponent, LEARNING_RATE)
+    loader = random_batches(sentences, given.bench.sizes.batch, opponent.padding)
+    return opponent_curve(given, opponent, optimizer, endless(loader), autocast=False)
+
+
+def careful_curve(given: Task, seed: int) -> Curve:
+    """Train B on its own batches."""
+    opponent, sentences = start_opponent(given, seed)
+    optimizer = careful_optimizer(opponent, LEARNING_RATE)
+    loader = equal_length_batches(sentences, given.bench.sizes.batch, opponent.padding)
+    autocast = has_bfloat16(given.bench.device)
+    return opponent_curve(given, opponent, optimizer, endless(loader), autocast=autocast)
+
+
+def start_opponent(given: Task, seed: int) -> tuple[Opponent, list[Tensor]]:
+    """An opponent with textvae's initial weights, and the corpus as it reads it."""
+    seed_everything(seed)
+    model = build_model(given.sizes, given.bench.device)
+    opponent = build_opponent(model, given.sizes).train()
+    return opponent, prepared(as_lists(given.corpus), opponent)
+
+
+def opponent_curve(
+    given: Task,
+    opponent: Opponent,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[PaddedBatch],
+    *,
+    autocast: bool,
+) -> Curve:
+    """Train an opponent."""
+    losses, targets = [], []
+    for _ in range(given.steps):
+        batch = on(given.bench.device, next(batches))
+        losses.append(float(train_step(opponent, optimizer, batch, autocast=autocast)))
+        targets.append(int(batch.lengths.sum()))
+    return Curve(by_window(losses, targets), held_out_loss(given, opponent.eval()))
+
+
+def by_window(losses: list[float], targets: list[int]) -> tuple[float, ...]:
+    """Nats a target in each quarter of a run, from sums over batches."""
+    size = len(losses) // WINDOWS
+    starts = range(0, WINDOWS * size, size)
+    return tuple(sum(losses[i : i + size]) / sum(targets[i : i + size]) for i in starts)
+
+
+@torch.no_grad()
+def held_out_loss(given: Task, model: VAE | Opponent) -> float:
+    """Minus the ELBO of the sentences held out, nats a target."""
+    total = 0.0
+    for batch in given.held_out.batches_by_length(EVALUATION_BATCH):
+        noise = normals(key(SEED, "held out"), batch.indices, lanes=given.sizes.latent)
+        if isinstance(model, Opponent):
+            loss = model(as_padded(batch, model), noise)
+            total += float(loss.cross_entropy) + float(loss.kl)
+        else:
+            terms = model(batch.inputs, batch.targets, batch.lengths, noise)
+            total += float(terms.reconstruction.total) + float(terms.kl.sum())
+    return total / given.held_out.num_targets

@@ -1,0 +1,341 @@
+"""The rows of the benchmark that are speeds: feeding, training, sampling, importance weighting."""
+
+import statistics
+from collections.abc import Iterator
+
+import torch
+from benchmark_measure import (
+    LEARNING_RATE,
+    OBJECTIVE,
+    SEED,
+    Bench,
+    Block,
+    Result,
+    alternate,
+    as_lists,
+    build_model,
+    build_opponent,
+    endless_batches,
+    gemm_peak,
+)
+from opponents import (
+    CLIP_NORM,
+    Opponent,
+    PaddedBatch,
+    careful_optimizer,
+    collate,
+    equal_length_batches,
+    importance_weighted,
+    naive_optimizer,
+    prepared,
+    random_batches,
+    sample,
+    seed_everything,
+    train_step,
+)
+from simulated import give_usual_lengths, simulated_corpus
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from textvae.data.batching import TokenArray, epoch_order
+from textvae.evaluate import likelihood
+from textvae.experiment import has_bfloat16
+from textvae.generate.decoding import decode
+from textvae.generate.latents import prior_latents
+from textvae.generate.strategies import Nucleus, Strategy, Temperature
+from textvae.model.interfaces import END
+from textvae.train import step as textvae_step
+from textvae.train.optimizer import AdamWConfig
+
+FEEDING_BATCH = 64
+TOP_P = 0.9
+CUDA_MATRIX = 8192
+"""A CPU's matrix would not fill a GPU."""
+
+
+def gemm(bench: Bench) -> Result:
+    """Peak of the matrix product: bfloat16 against float32, where there is bfloat16."""
+    single = peak(bench, torch.float32)
+    details = (f"float32 {single / 1e9:.1f} GFLOP/s",)
+    if not has_bfloat16(bench.device):
+        return Result(f"FLOP/{bench.second}", (single,), (), details)
+    half = peak(bench, torch.bfloat16)
+    details += (f"bfloat16 {half / 1e9:.1f} GFLOP/s",)
+    return Result(f"FLOP/{bench.second}", (half,), (single,), details)
+
+
+def peak(bench: Bench, dtype: torch.dtype) -> float:
+    """Operations a second of a product in a dtype."""
+    size = bench.sizes.matrix if bench.device.type == "cpu" else CUDA_MATRIX
+    return gemm_peak(bench.device, dtype, size)
+
+
+def feeding(bench: Bench) -> Result:
+    """One epoch of batches of 64: flat array and gather against a DataLoader over lists."""
+    corpus = training_corpus(bench)
+    sentences, device = as_lists(corpus), bench.device
+    start, padding = corpus.start, corpus.start + 1
+    corpus = corpus.to(device)
+    lengths = corpus.lengths.cpu()
+
+    def ours() -> float:
+        order = epoch_order(lengths, FEEDING_BATCH, SEED, 0)
+        return float(sum(len(corpus.batch(indices).lengths) for indices in order))
+
+    def from_lists(chosen: list[list[int]]) -> PaddedBatch:
+        return collate([torch.tensor([start, *ids, END]) for ids in chosen], padding)
+
+    # Typed for datasets, but lists are what it is given.
+    lists: DataLoader[PaddedBatch] = DataLoader(
+        sentences,  # type: ignore[arg-type]
+        FEEDING_BATCH,
+        shuffle=True,
+        collate_fn=from_lists,
+    )
+    made_before = [torch.tensor([start, *ids, END]) for ids in sentences]
+    tensors = random_batches(made_before, FEEDING_BATCH, padding)
+
+    def read(loader: DataLoader[PaddedBatch]) -> Block:
+        return lambda: float(sum(len(on(device, batch).lengths) for batch in loader))
+
+    unit = f"sentences/{bench.second}"
+    result = alternate(bench, ours, read(lists), unit)
+    kinder = statistics.median(alternate(bench, ours, read(tensors), unit).ratios())
+    return result._replace(
+        details=(f"against a DataLoader over tensors made beforehand: {kinder:.2f}x",)
+    )
+
+
+def train_a(bench: Bench) -> Result:
+    """Training: textvae against the trainer as the field writes it."""
+    corpus = training_corpus(bench)
+    model = build_model(bench.sizes.model, bench.device)
+    opponent = build_opponent(model, bench.sizes.model).train()
+    loader = random_batches(
+        prepared(as_lists(corpus), opponent), bench.sizes.batch, opponent.padding
+    )
+    theirs = opponent_steps(
+        bench, opponent, naive_optimizer(opponent, LEARNING_RATE), loader, autocast=False
+    )
+    return training(bench, textvae_steps(bench, corpus), theirs)
+
+
+def train_b(bench: Bench) -> Result:
+    """Training: textvae against a careful trainer; autocast where the device has bfloat16."""
+    return against_careful(bench, autocast=has_bfloat16(bench.device))
+
+
+def train_b_autocast(bench: Bench) -> Result:
+    """Training: the careful trainer with bfloat16 autocast although it has to be emulated."""
+    return against_careful(bench, autocast=True)
+
+
+def against_careful(bench: Bench, *, autocast: bool) -> Result:
+    """Training against opponent B."""
+    corpus = training_corpus(bench)
+    model = build_model(bench.sizes.model, bench.device)
+    opponent = build_opponent(model, bench.sizes.model).train()
+    loader = equal_length_batches(
+        prepared(as_lists(corpus), opponent), bench.sizes.batch, opponent.padding
+    )
+    theirs = opponent_steps(
+        bench, opponent, careful_optimizer(opponent, LEARNING_RATE), loader, autocast=autocast
+    )
+    result = training(bench, textvae_steps(bench, corpus), theirs)
+    said = "bfloat16 autocast" if autocast else "float32, for there is no bfloat16 here"
+    return result._replace(details=(*result.details, f"the opponent: {said}"))
+
+
+def training(bench: Bench, ours: Block, theirs: Block) -> Result:
+    """Targets a second of both, and the share of the machine's peak that makes."""
+    result = alternate(bench, ours, theirs, f"targets/{bench.second}")
+    flops = bench.sizes.model.training_flops()
+    shares = [
+        f"{name} {100 * statistics.median(side) * flops / peak(bench, bench.dtype):.0f} %"
+        for name, side in (("textvae", result.ours), ("the opponent", result.theirs))
+    ]
+    share = f"share of the {bench.precision} peak spent on true targets: {', '.join(shares)}"
+    return result._replace(details=(share, f"textvae: {bench.precision}"))
+
+
+def threads(bench: Bench) -> Result:
+    """Training of textvae with two threads against one, by the clock on the wall."""
+    unit = "targets/second"
+    if bench.device.type != "cpu":
+        return Result(unit, (), (), ("only on a CPU",))
+    block = textvae_steps(bench, training_corpus(bench))
+
+    def on_threads(number: int) -> Block:
+        def run() -> float:
+            torch.set_num_threads(number)
+            return block()
+
+        return run
+
+    try:
+        result = alternate(bench, on_threads(2), on_threads(1), unit, wall=True)
+        return result._replace(details=("two threads of textvae against one, by the clock",))
+    finally:
+        torch.set_num_threads(bench.threads)
+
+
+def sampling(bench: Bench) -> Result:
+    """Ancestral sampling from the prior, against torch.multinomial word by word."""
+    return writing(bench, Temperature(), None, bench.sizes.opponent_batches)
+
+
+def nucleus(bench: Bench) -> Result:
+    """Nucleus sampling at 0.9, against sorting; one batch of the opponent's, which is slow."""
+    return writing(bench, Nucleus(p=TOP_P), TOP_P, 1)
+
+
+def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int) -> Result:
+    """Tokens a second of `decode` against the opponent's loop."""
+    sizes = bench.sizes
+    model = build_model(sizes.model, torch.device("cpu"))
+    give_usual_lengths(model)
+    model = model.to(bench.device).eval()
+    opponent = build_opponent(model, sizes.model).eval()
+    latents = prior_latents(model.prior, sizes.samples, seed=SEED).to(bench.device)
+    means: dict[str, float] = {}
+
+    def ours() -> float:
+        written = decode(
+            model,
+            latents,
+            strategy,
+            seed=SEED,
+            max_length=sizes.max_length,
+            dtype=bench.dtype,
+        )
+        tokens = sum(map(len, written.sentences)) + sum(written.finished)
+        means["textvae"] = tokens / len(written.sentences)
+        return float(tokens)
+
+    def theirs() -> float:
+        tokens, sentences = 0, 0
+        for chosen in latents.split(sizes.opponent_batch)[:batches]:  # type: ignore[no-untyped-call]
+            rows = sample(opponent, chosen, max_length=sizes.max_length, top_p=top_p)
+            tokens += sum(map(len, rows))
+            sentences += len(rows)
+        means["the opponent"] = tokens / sentences
+        return float(tokens)
+
+    seed_everything(SEED)
+    result = alternate(bench, ours, theirs, f"tokens/{bench.second}")
+    lengths = ", ".join(f"{name} {mean:.1f}" for name, mean in means.items())
+    return result._replace(details=(f"tokens a sentence: {lengths}; textvae: {bench.precision}",))
+
+
+def importance(bench: Bench) -> Result:
+    """Importance-weighted likelihoods, against one sentence at a time through nn.GRU."""
+    sizes = bench.sizes
+    corpus = simulated_corpus(
+        sizes.weighted_sentences,
+        sizes.model.vocabulary,
+        seed=SEED,
+        length=sizes.weighted_length,
+    )
+    model = build_model(sizes.model, bench.device).eval()
+    opponent = build_opponent(model, sizes.model).eval()
+    sentences = [ids.to(bench.device) for ids in prepared(as_lists(corpus), opponent)]
+    corpus = corpus.to(bench.device)
+    found: dict[str, float] = {}
+
+    def ours() -> float:
+        posterior = likelihood.encode_corpus(model, corpus, dtype=bench.dtype)
+        result = likelihood.importance_weighted(
+            model,
+            corpus,
+            posterior,
+            num_samples=sizes.num_samples,
+            seed=SEED,
+            dtype=bench.dtype,
+        )
+        found["textvae"] = float(result.nll.mean())
+        return float(len(sentences))
+
+    def theirs() -> float:
+        estimates = [importance_weighted(opponent, ids, sizes.num_samples) for ids in sentences]
+        found["the opponent"] = -statistics.fmean(estimates)
+        return float(len(sentences))
+
+    seed_everything(SEED)
+    result = alternate(bench, ours, theirs, f"sentences/{bench.second}")
+    seconds = [1 / statistics.median(side) for side in (result.ours, result.theirs)]
+    nll = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+    return result._replace(
+        details=(
+            f"seconds a sentence: textvae {seconds[0]:.3g}, the opponent {seconds[1]:.3g}; "
+            f"textvae: {bench.precision}",
+            f"K {sizes.num_samples}, nats a sentence: {nll}",
+        )
+    )
+
+
+def training_corpus(bench: Bench) -> TokenArray:
+    """Sentences with the lengths of the Penn Treebank's."""
+    return simulated_corpus(bench.sizes.sentences, bench.sizes.model.vocabulary, seed=SEED)
+
+
+def textvae_steps(bench: Bench, corpus: TokenArray) -> Block:
+    """A block of steps as in textvae's training loop; each call goes on where the last stopped."""
+    model = build_model(bench.sizes.model, bench.device).train()
+    optimizer = AdamWConfig(learning_rate=LEARNING_RATE).build(model)
+    batches = enumerate(endless_batches(corpus.to(bench.device), bench.sizes.batch, SEED))
+
+    def block() -> float:
+        targets = 0
+        torch.set_flush_denormal(True)
+        for _ in range(bench.sizes.steps):
+            number, (batch, count) = next(batches)
+            textvae_step.train_step(
+                model,
+                optimizer,
+                batch,
+                OBJECTIVE,
+                step=number,
+                total=1_000_000,
+                seed=SEED,
+                clip_norm=CLIP_NORM,
+                dtype=bench.dtype,
+            )
+            targets += count
+        torch.set_flush_denormal(False)
+        return float(targets)
+
+    return block
+
+
+def opponent_steps(
+    bench: Bench,
+    model: Opponent,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader[PaddedBatch],
+    *,
+    autocast: bool,
+) -> Block:
+    """A block of an opponent's steps, with batches from its DataLoader."""
+    seed_everything(SEED)
+    batches = endless(loader)
+
+    def block() -> float:
+        targets: Tensor | int = 0
+        for _ in range(bench.sizes.steps):
+            batch = next(batches)
+            targets += batch.lengths.sum()
+            train_step(model, optimizer, on(bench.device, batch), autocast=autocast)
+        return float(targets)
+
+    return block
+
+
+def endless(loader: DataLoader[PaddedBatch]) -> Iterator[PaddedBatch]:
+    """Epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def on(device: torch.device, batch: PaddedBatch) -> PaddedBatch:
+    """The batch on a device; on the CPU it is there already."""
+    return PaddedBatch(*(tensor.to(device) for tensor in batch))
