@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from opponents import Opponent, copy_weights
 
-from textvae.data.batching import Batch, TokenArray, epoch_order
+from textvae.data.batching import Batch, PooledBatches, TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
@@ -222,7 +222,7 @@ def endless_batches(corpus: TokenArray, batch_size: int, seed: int) -> Iterator[
     """Batches of textvae's training loop, epoch after epoch, with their numbers of targets."""
     lengths, epoch = corpus.lengths.cpu(), 0
     while True:
-        for indices in epoch_order(lengths, batch_size, seed, epoch):
+        for indices in PooledBatches().order(lengths, batch_size, seed=seed, epoch=epoch):
             yield corpus.batch(indices), int(lengths[indices].sum())
         epoch += 1
 

@@ -37,7 +37,7 @@ from simulated import give_usual_lengths, simulated_corpus
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from textvae.data.batching import TokenArray, epoch_order
+from textvae.data.batching import PooledBatches, TokenArray
 from textvae.evaluate import likelihood
 from textvae.experiment import has_bfloat16
 from textvae.generate.decoding import decode
@@ -79,7 +79,7 @@ def feeding(bench: Bench) -> Result:
     lengths = corpus.lengths.cpu()
 
     def ours() -> float:
-        order = epoch_order(lengths, FEEDING_BATCH, SEED, 0)
+        order = PooledBatches().order(lengths, FEEDING_BATCH, seed=SEED, epoch=0)
         return float(sum(len(corpus.batch(indices).lengths) for indices in order))
 
     def from_lists(chosen: list[list[int]]) -> PaddedBatch:

@@ -1,0 +1,179 @@
+"""How the speed of training grows with batch, hidden size, vocabulary and corpus.
+
+python scripts/growth.py [--corpus 10000,100000,...] [--json FILE] [--plot FILE.svg]
+
+The first three on simulated text of newspaper lengths, tokens a CPU-second on one thread; the
+corpora are drawn from the embedded grammar and trained on for 2,000 steps. The plot needs the
+`plot` extra.
+"""
+
+import json
+import platform
+import resource
+import sys
+import time
+from array import array
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import torch
+from simulated import simulated_corpus
+
+from textvae.data.batching import TokenArray
+from textvae.data.grammar import embedded_grammar
+from textvae.data.tokenizer import Tokenizer, WordTokenizerConfig
+from textvae.model.decoder import GRUDecoderConfig
+from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.vae import VAE, ModelConfig
+from textvae.train.loop import TrainConfig, train
+from textvae.train.optimizer import AdamWConfig
+from textvae.train.step import train_step
+
+BATCH, HIDDEN, VOCABULARY = 64, 256, 8_000
+BATCHES = (4, 8, 16, 32, 64, 128, 256, 512)
+HIDDENS = (32, 64, 128, 256, 512, 1024)
+VOCABULARIES = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
+WARM_UP, MEASURED = 2, 5
+STEPS = 2_000
+DRAWN_TOGETHER = 10_000
+
+
+class Point(NamedTuple):
+    """One measured training."""
+
+    axis: str
+    value: int
+    tokens_per_second: float
+    """Targets a CPU-second on one thread; for corpora, a second of the clock."""
+    details: dict[str, float]
+
+
+def build(hidden: int, vocabulary: int) -> VAE:
+    """The default model with another hidden size, or another vocabulary."""
+    return ModelConfig(
+        encoder=GRUEncoderConfig(hidden_dim=hidden), decoder=GRUDecoderConfig(hidden_dim=hidden)
+    ).build(vocabulary)
+
+
+def point(axis: str, value: int, batch: int, hidden: int, vocabulary: int) -> Point:
+    """Time some steps of one size."""
+    model, config = build(hidden, vocabulary).train(), TrainConfig(batch_size=batch)
+    corpus = simulated_corpus(batch * 50, vocabulary, seed=1)
+    order = config.batches.order(corpus.lengths, batch, seed=1, epoch=0)
+    optimizer = AdamWConfig().build(model)
+    seconds, tokens = 0.0, 0
+    for step in range(WARM_UP + MEASURED):
+        chosen = corpus.batch(order[step])
+        begun = time.process_time()
+        train_step(
+            model,
+            optimizer,
+            chosen,
+            config.objective,
+            step=step,
+            total=STEPS,
+            seed=1,
+            clip_norm=config.clip_norm,
+        )
+        if step >= WARM_UP:
+            seconds += time.process_time() - begun
+            tokens += int(chosen.lengths.sum())
+    return Point(axis, value, tokens / seconds, {})
+
+
+def draw_corpus(size: int, tokenizer: Tokenizer, first: int) -> TokenArray:
+    """Draws from the embedded grammar, as ids."""
+    grammar, flat, lengths = embedded_grammar(), array("i"), array("q")
+    for begin in range(first, first + size, DRAWN_TOGETHER):
+        end = min(begin + DRAWN_TOGETHER, first + size)
+        texts = [grammar.draw(0, index)[0] for index in range(begin, end)]
+        for ids in tokenizer.encode_batch(texts):
+            flat.extend(ids)
+            lengths.append(len(ids))
+    return TokenArray.from_flat(flat, lengths, tokenizer.start)
+
+
+def corpus_point(size: int) -> Point:
+    """Train on a corpus of some size: the speed, what came out, and what it took."""
+    tokenizer = WordTokenizerConfig().train([" ".join(embedded_grammar().vocabulary())])
+    begun = time.perf_counter()
+    corpus, valid = draw_corpus(size, tokenizer, 0), draw_corpus(1_000, tokenizer, size)
+    drawn = time.perf_counter() - begun
+    model = build(HIDDEN, tokenizer.vocabulary_size)
+    config = TrainConfig(max_steps=STEPS, validate_every=STEPS, log_every=STEPS)
+    found = train(model, corpus, valid, config, seed=0, run=None, report=lambda line: None)
+    begun = time.perf_counter()
+    config.batches.order(corpus.lengths, config.batch_size, seed=0, epoch=1)
+    ordering = time.perf_counter() - begun
+    tokens = STEPS * config.batch_size * corpus.num_targets / corpus.num_sentences
+    details = {
+        "valid_elbo": found.best.elbo,
+        "seconds_training": found.seconds,
+        "seconds_drawing": drawn,
+        "seconds_ordering_an_epoch": ordering,
+        "array_mib": (corpus.tokens.nbytes + corpus.offsets.nbytes) / 2**20,
+        "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    return Point("corpus", size, tokens / found.seconds, details)
+
+
+def plot(points: list[Point], file: Path) -> None:
+    """Four panels, tokens a second against each axis."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415 -- an extra
+
+    plt.rcParams["svg.hashsalt"] = "textvae"  # the same file for the same numbers
+    axes = list(dict.fromkeys(p.axis for p in points))
+    figure, panels = plt.subplots(1, len(axes), figsize=(3.2 * len(axes), 2.8), squeeze=False)
+    for axis, panel in zip(axes, panels[0], strict=True):
+        chosen = [p for p in points if p.axis == axis]
+        panel.plot(
+            [p.value for p in chosen], [p.tokens_per_second for p in chosen], "o-", color="#2a6f97"
+        )
+        panel.set_xscale("log")
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel({"corpus": "sentences of the corpus"}.get(axis, axis))
+        panel.set_ylabel("tokens / s" if axis == "corpus" else "tokens / CPU-s, one thread")
+        panel.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
+
+
+@click.command()
+@click.option("--corpus", default="10000,100000,1000000", help="Sizes, with commas; `-` for none.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Add each point here.")
+@click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw what JSON holds.")
+@click.option("--steps/--no-steps", default=True, help="Time batch, hidden size and vocabulary.")
+def main(corpus: str, json_file: Path | None, plot_file: Path | None, steps: bool) -> None:
+    """Measure, print a line a point, and draw."""
+    points: list[Point] = []
+    if json_file is not None and json_file.exists():
+        lines = json_file.read_text(encoding="utf-8").splitlines()
+        points = [Point(**json.loads(line)) for line in lines]
+    wanted = [("batch", b, b, HIDDEN, VOCABULARY) for b in BATCHES]
+    wanted += [("hidden size", h, BATCH, h, VOCABULARY) for h in HIDDENS]
+    wanted += [("vocabulary", v, BATCH, HIDDEN, v) for v in VOCABULARIES]
+    sizes = [] if corpus == "-" else [int(size) for size in corpus.split(",")]
+    threads = torch.get_num_threads()
+    print(
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}", file=sys.stderr
+    )
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    for arguments in wanted if steps else []:
+        points.append(point(*arguments))
+        print(f"{points[-1].axis} {points[-1].value:,}: {points[-1].tokens_per_second:,.0f}")
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+    for size in sizes:
+        points.append(corpus_point(size))
+        print(f"corpus {size:,}: {points[-1].tokens_per_second:,.0f} {points[-1].details}")
+    if json_file is not None:
+        written = "".join(json.dumps(p._asdict()) + "\n" for p in points)
+        json_file.write_text(written, encoding="utf-8")
+    if plot_file is not None:
+        plot(points, plot_file)
+
+
+if __name__ == "__main__":
+    main()
