@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from textvae.data.batching import (
-    END,
     Batch,
     BatchesConfig,
     EqualLengthBatches,
     PooledBatches,
     TokenArray,
 )
+from textvae.data.tokenizer import END
 from textvae.errors import DataError
 from textvae.randomness import hashes, key, uniforms
 

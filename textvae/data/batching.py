@@ -15,7 +15,6 @@ from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config
-from textvae.data.tokenizer import END
 from textvae.errors import DataError
 from textvae.randomness import key, permutation
 
@@ -90,19 +89,18 @@ class TokenArray(NamedTuple):
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
         indices = indices.to(self.offsets.device)
-        first = self.offsets[indices]
-        words = self.offsets[indices + 1] - first
-        positions = torch.arange(int(words.max()) + 1, device=first.device)
-        is_word = positions < words[:, None]
+        first = self.offsets.index_select(0, indices)
+        words = self.offsets.index_select(0, indices + 1).sub_(first)
+        width = int(words.max()) + 1
+        positions = torch.arange(width, device=first.device)
         cells = (first[:, None] + positions).clamp_(max=max(self.tokens.shape[0] - 1, 0))
-        if self.tokens.shape[0]:
-            targets = torch.where(is_word, self.tokens[cells].long(), END)
-        else:
-            targets = torch.zeros_like(cells)
-        inputs = torch.empty_like(targets)
-        inputs[:, 0] = self.start
-        inputs[:, 1:] = targets[:, :-1]
-        return Batch(inputs, targets, words + 1, indices)
+        ids = self.tokens.index_select(0, cells.view(-1)) if len(self.tokens) else cells.view(-1)
+        # One array, of which inputs and targets are views: the words between `<s>` and `</s>`,
+        # which is 0 like all that the mask wipes out.
+        both = torch.empty(len(indices), width + 1, dtype=torch.int64, device=first.device)
+        both[:, 0] = self.start
+        torch.mul(ids.view(-1, width), positions < words[:, None], out=both[:, 1:])
+        return Batch(both[:, :-1], both[:, 1:], words + 1, indices)
 
     def batches_by_length(self, size: int) -> Iterator[Batch]:
         """Every sentence exactly once, sorted by length; for evaluation."""

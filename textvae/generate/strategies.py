@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from msgspec import Meta
 from torch import Tensor
 
@@ -18,7 +19,10 @@ def distribution(logits: Tensor, temperature: float) -> Tensor:
 
     Far above 1e-30 it has become one word; below, the quotient would leave float32.
     """
-    return (logits / max(temperature, 1e-30)).softmax(1)
+    if temperature == 1.0:
+        return logits.softmax(1)
+    scaled = logits / max(temperature, 1e-30)
+    return torch.softmax(scaled, 1, out=scaled)
 
 
 class Greedy(Config, tag_field="kind", tag="greedy"):
