@@ -185,17 +185,21 @@ def _model(
 def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None) -> str:
     """README.md of a model directory: what it is, how to use it, and its numbers."""
     count = sum(p.numel() for p in model.parameters())
+    tag, title = "variational-autoencoder", "A sentence VAE"
+    kind = f"variational autoencoder with a latent of {config.latent_dim} dimensions,"
+    if model.is_language_model:
+        tag, title = "language-model", "A language model of sentences"
+        kind = "language model (the decoder of the autoencoder, with no encoder or latent) with"
     lines = [
         "---",
         "library_name: textvae",
         "pipeline_tag: text-generation",
-        "tags: [textvae, variational-autoencoder]",
+        f"tags: [textvae, {tag}]",
         "---",
         "",
-        "# A sentence VAE",
+        f"# {title}",
         "",
-        f"A GRU variational autoencoder with a latent of {config.latent_dim} dimensions, "
-        f"{count:,} parameters and a {tokenizer.kind} vocabulary of "
+        f"A GRU {kind} {count:,} parameters and a {tokenizer.kind} vocabulary of "
         f"{tokenizer.vocabulary_size:,}; made with textvae {installed_version()}.",
         "",
         "```python",

@@ -134,7 +134,8 @@ def train(
     batches = config.batches.count(lengths, batch_size)
     sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
-    eligible = config.objective.kl_weight.settled() * total
+    # Without a latent there is no KL whose annealing would have to be over.
+    eligible = 0 if model.is_language_model else config.objective.kl_weight.settled() * total
     collapse: str | None = None
     order, epoch, begun = [], -1, time.perf_counter() - position.seconds
     model.train()
@@ -241,6 +242,8 @@ def _exhausted(position: _Position, config: TrainConfig) -> bool:
 
 
 def _validation_line(step: int, found: Validation, latent_dim: int, better: bool) -> str:
+    if latent_dim == 0:
+        return f"step {step}  validation: nll {-found.elbo:.3f}{'  *' if better else ''}"
     return (
         f"step {step}  validation: nll <= {-found.elbo:.3f}  kl {found.kl:.2f}  "
         f"active {found.active_units}/{latent_dim}{'  *' if better else ''}"
