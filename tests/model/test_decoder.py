@@ -16,6 +16,7 @@ SIZES = {"embedding_dim": E, "hidden_dim": H}
 PLAIN = GRUDecoderConfig(
     **SIZES, num_layers=1, tie_embeddings=False, dropout_rate=0.0, output_dropout_rate=0.0
 )
+LOCKED = {"locked_dropout": True, "dropout_rate": 0.4, "output_dropout_rate": 0.3}
 FLOAT64 = torch.float64
 
 
@@ -32,6 +33,8 @@ def variants() -> Iterator[Any]:
     yield changed(tie_embeddings=True)  # with a projection from H to E
     yield changed(embedding_dim=H, tie_embeddings=True, num_layers=2)
     yield changed(num_layers=2, tie_embeddings=True, dropout_rate=0.4, output_dropout_rate=0.3)
+    yield changed(num_layers=2, **LOCKED)
+    yield changed(embedding_dropout_rate=0.3, weight_dropout_rate=0.4)
 
 
 every_decoder = pytest.mark.parametrize("config", list(variants()), ids=str)
@@ -227,12 +230,23 @@ def test_tied_vectors_get_the_gradient_of_reading_and_of_saying() -> None:
     assert float(said[V].abs().max()) == 0.0, "<s> is never said"
 
 
-@pytest.mark.parametrize("rates", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.3)])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"dropout_rate": 0.4},
+        {"output_dropout_rate": 0.4},
+        {"dropout_rate": 0.4, "output_dropout_rate": 0.3},
+        LOCKED,
+        {"embedding_dropout_rate": 0.4, "output_dropout_rate": 0.3},
+        {"weight_dropout_rate": 0.4, "output_dropout_rate": 0.3},
+    ],
+    ids=str,
+)
 @torch.no_grad()
 def test_dropout_follows_the_seed_the_step_and_the_sentence_not_the_row(
-    rates: tuple[float, float],
+    rates: dict[str, Any],
 ) -> None:
-    decoder = build(changed(num_layers=2, dropout_rate=rates[0], output_dropout_rate=rates[1]))
+    decoder = build(changed(num_layers=2, **rates))
     c, order = conditions()[0], torch.tensor([2, 0, 1])
     noise = Noise(1, 2, torch.tensor([5, 3, 8]))
     found = forward(decoder, inputs(), c, noise)
