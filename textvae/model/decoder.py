@@ -31,6 +31,9 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
     """Dropout on the word vectors."""
     output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
     """Dropout on the states that go to the next layer and to the output."""
+    skip_connection: bool = False
+    """Add a linear map of the condition to what the words are predicted from, at each position
+    (Dieng et al. 2019)."""
     locked_dropout: bool = False
     """Keep the masks of these two for all positions of a sentence (Gal and Ghahramani 2016);
     else every position has its own."""
@@ -66,6 +69,10 @@ class GRUDecoder(nn.Module):
             )
             self.initial_bias = nn.Parameter(torch.empty(config.num_layers * hidden))
         self.projection = None
+        self.skip_weight = None
+        if condition_dim and config.skip_connection:
+            size = embedding if config.tie_embeddings else hidden
+            self.skip_weight = nn.Parameter(torch.empty(size, condition_dim))
         self.output_embedding = None
         if not config.tie_embeddings:
             self.output_embedding = nn.Parameter(torch.empty(vocabulary_size, hidden))
@@ -107,7 +114,9 @@ class GRUDecoder(nn.Module):
         for number, weights in enumerate(others, start=1):
             states = self._dropped(states, f"decoder.{number}", noise)
             states = gru_sequence(states, initial[number], weights, condition, dtype=dtype)
-        return self._features(self._dropped(states, "decoder.output", noise), dtype)
+        features = self._features(self._dropped(states, "decoder.output", noise), dtype)
+        skipped = self._skipped(condition)
+        return features if skipped is None else features + skipped[:, None]
 
     @torch.no_grad()
     def expanded(
@@ -129,7 +138,8 @@ class GRUDecoder(nn.Module):
                 gates, initial = gates.view(1, samples * batch, -1), initial.flatten(0, 1)[None]
             states = gru_expanded(projected, gates, initial, layer.weights(), dtype=dtype)
             states = states.view(-1, samples, batch, states.shape[-1])
-        return self._features(states, dtype)
+        features, skipped = self._features(states, dtype), self._skipped(conditions)
+        return features if skipped is None else features.add_(skipped)
 
     def start(self, condition: Tensor) -> DecoderState:
         """The state before the first word, for conditions `[B, C]`."""
@@ -140,7 +150,8 @@ class GRUDecoder(nn.Module):
             if layer.condition_weight is not None:
                 bias = F.linear(condition, layer.condition_weight, layer.bias)
             gates.append(bias)
-        return DecoderState(tuple(hidden), tuple(gates))
+        skipped = self._skipped(condition)
+        return DecoderState(tuple(hidden), tuple(gates), () if skipped is None else (skipped,))
 
     def writer(self, *, dtype: torch.dtype = torch.float32, tabulate: bool = False) -> GRUWriter:
         """For generation; see the contract."""
@@ -186,6 +197,12 @@ class GRUDecoder(nn.Module):
             return [zeros] * self.config.num_layers
         stacked = F.linear(condition, self.initial_weight, self.initial_bias).tanh()
         return list(stacked.chunk(self.config.num_layers, dim=1))
+
+    def _skipped(self, condition: Tensor | None) -> Tensor | None:
+        """What the condition `[..., C]` adds to the features, `[..., D]`."""
+        if self.skip_weight is None or condition is None:
+            return None
+        return F.linear(condition, self.skip_weight)
 
     def _features(self, states: Tensor, dtype: torch.dtype) -> Tensor:
         return (
