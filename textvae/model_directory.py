@@ -115,7 +115,8 @@ def _load_unfinished(path: Path) -> LoadedModel:
     experiment = decode(
         read_config_file(path / EXPERIMENT), ExperimentConfig, source=str(path / EXPERIMENT)
     )
-    part = "best." if any(name.startswith("best.") for name in state.tensors) else "model."
+    parts = ("best.", "average.mean.", "model.")
+    part = next(p for p in parts if any(name.startswith(p) for name in state.tensors))
     tensors = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
     data = tokenizer.read_bytes()
     model = _model(path, experiment.model, data, tensors)
