@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import torch
 
-from textvae.checkpoint import State, load_state
+from textvae.checkpoint import State, load_state, save_state
 from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
@@ -20,7 +20,8 @@ from textvae.randomness import hashes, key
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
 from textvae.train.loop import TrainConfig, TrainResult, train, validate
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
-from textvae.train.optimizer import AdamWConfig, LearningRateConfig
+from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
+from textvae.train.plateau import DivideOnPlateau
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
 V, E, H, Z, N = 23, 5, 11, 2, 61
@@ -99,11 +100,24 @@ def state(path: Path) -> State:
     return found
 
 
-VARIANTS = [{"averaging": kind()} for kind in get_args(AveragingConfig)]
-VARIANTS += [{"averaging": TailAveraging(share=0.6)}]
+PLATEAU = LearningRateConfig(decay=ConstantSchedule(), plateau=DivideOnPlateau(validations=1))
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{str(kind.__name__): {"averaging": kind()} for kind in get_args(AveragingConfig)},
+    "long tail": {"averaging": TailAveraging(share=0.6)},
+    "plateau": {"learning_rate": PLATEAU},
+    "plateau and average": {
+        "learning_rate": PLATEAU,
+        "averaging": ExponentialAveraging(decay=0.5),
+        "validate_every": 1,
+    },
+    "plateau and momentum": {
+        "learning_rate": PLATEAU,
+        "optimizer": SGDConfig(learning_rate=1.0, momentum=0.9),
+    },
+}
 
 
-@pytest.mark.parametrize("fields", VARIANTS, ids=str)
+@pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS.keys())
 @pytest.mark.parametrize("stop", [5, 13, 22])
 def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     fields: dict[str, Any], stop: int, tmp_path: Path
@@ -118,6 +132,8 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     first, second = state(tmp_path / "straight"), state(tmp_path / "stopped")
     assert equal(first.tensors, second.tensors)
     assert first.facts | {"seconds": 0} == second.facts | {"seconds": 0}
+    if "learning_rate" in fields:
+        assert first.facts["decays"] != 0, "a plateau was reached"
 
 
 def test_a_language_model_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -170,3 +186,72 @@ def test_a_run_stopped_before_any_selection_ends_with_its_average(tmp_path: Path
     for name, value in vae.state_dict().items():
         assert torch.equal(value, tensors[f"average.mean.{name}"])
         assert not torch.equal(value, tensors[f"model.{name}"])
+
+
+# -- plateaus ----------------------------------------------------------------------------------
+
+
+def plateau(**fields: Any) -> TrainConfig:
+    rates = LearningRateConfig(
+        warmup_share=0.0, decay=ConstantSchedule(), plateau=DivideOnPlateau(**fields)
+    )
+    return changed(learning_rate=rates, max_steps=41)
+
+
+@pytest.mark.parametrize("averaging", [{}, {"averaging": ExponentialAveraging()}], ids=str)
+def test_on_a_plateau_a_run_goes_back_to_its_best(
+    averaging: dict[str, Any], tmp_path: Path
+) -> None:
+    """Stopped where it has just gone back, its state is that of the best step, but for the step."""
+    config, said = msgspec.structs.replace(plateau(validations=2), **averaging), []
+
+    def report(line: str) -> None:
+        if "back to step" in line:
+            said.append(line)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run(config, tmp_path / "gone back", report)
+    found = state(tmp_path / "gone back")
+    best = found.facts["best_step"]
+    assert isinstance(best, int)
+    assert found.step == best + 4, "two validations, two steps apart"
+    assert (found.facts["bad_validations"], found.facts["decays"]) == (2, 1)
+    assert said == [
+        f"step {found.step}  no better for 2 validations: back to step {best}, at 0.5 of the "
+        "learning rate"
+    ]
+    run(config, tmp_path / "best", stop_at(best))
+    expected = state(tmp_path / "best").tensors
+    for name, value in expected.items():
+        assert torch.equal(found.tensors[name], value), name
+    assert found.tensors.keys() >= expected.keys()
+    assert any(name.startswith("optimizer.") for name in expected)
+
+
+def test_after_a_plateau_the_rate_is_divided(tmp_path: Path) -> None:
+    """By so much that nothing moves any more: the best parameters stay to the end."""
+    run(plateau(validations=1, divisor=1e30), tmp_path)
+    found = state(tmp_path)
+    assert found.step == 41
+    assert found.facts["decays"] != 0
+    for name in model().state_dict():
+        assert torch.equal(found.tensors[f"model.{name}"], found.tensors[f"best.{name}"])
+
+
+def test_a_run_ends_where_its_rate_would_fall_too_often(tmp_path: Path) -> None:
+    still = {"optimizer": AdamWConfig(learning_rate=1e-30), "validate_every": 1}
+    config = msgspec.structs.replace(plateau(validations=2, max_decays=1), **still)
+    _, found = run(config, tmp_path)
+    first = 9  # annealing ends at 8.2 of 41 steps; nothing moves, so nothing is better
+    assert (found.best_step, found.steps) == (first, first + 4)
+    _, patient = run(msgspec.structs.replace(config, patience=3))
+    assert patient.steps == first + 3
+
+
+def test_a_state_of_before_there_were_plateaus_goes_on(tmp_path: Path) -> None:
+    expected, _ = run(PLAIN)
+    run(PLAIN, tmp_path, stop_at(13))
+    old = state(tmp_path)
+    facts = {name: value for name, value in old.facts.items() if name != "decays"}
+    save_state(tmp_path, old.step, old.tensors, facts)
+    assert equal(run(PLAIN, tmp_path)[0], expected)

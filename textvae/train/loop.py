@@ -31,7 +31,15 @@ from textvae.train.optimizer import (
     OptimizerConfig,
     set_learning_rate,
 )
-from textvae.train.state import Position, Validation, restore_position, save_position
+from textvae.train.plateau import NoPlateau
+from textvae.train.state import (
+    Position,
+    Validation,
+    copies,
+    load_training_tensors,
+    restore_position,
+    save_position,
+)
 from textvae.train.step import train_step
 
 Count = Annotated[int, Meta(ge=1)]
@@ -112,7 +120,8 @@ def train(
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
     average = Average(config.averaging, total)
-    position, best = restore_position(run, model, optimizer, average, Position())
+    plateau = config.learning_rate.plateau
+    position, best, rewind = restore_position(run, model, optimizer, average, Position())
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
@@ -132,7 +141,7 @@ def train(
                 order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
             batch = corpus.batch(order[step % batches])
 
-            factor = config.learning_rate.factor(step, total)
+            factor = config.learning_rate.factor(step, total, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
             terms, loss, finite = train_step(
                 model,
@@ -146,7 +155,8 @@ def train(
                 dtype=dtype,
             )
             if not finite:
-                raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
+                rate = config.optimizer.learning_rate * factor
+                raise TrainingError(_not_finite(step, rate, loss.kl_weight, run))
 
             average.update(model, step)
             sums.add(terms, loss.value, batch.lengths)
@@ -170,6 +180,8 @@ def train(
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
                     best = average.parameters(model)
+                    if not isinstance(plateau, NoPlateau):
+                        rewind = copies(model, optimizer, average)
                     position = position._replace(best_step=step + 1, best=found, bad_validations=0)
                 elif step + 1 >= eligible:
                     position = position._replace(bad_validations=position.bad_validations + 1)
@@ -179,13 +191,17 @@ def train(
                     if collapse is not None:
                         progress.say(collapse)
                 journal.write(step=step + 1, validation=found._asdict(), selected=better)
+                if rewind and plateau.due(position.bad_validations):
+                    load_training_tensors(rewind, model, optimizer, average)
+                    position = position._replace(decays=position.decays + 1)
+                    progress.say(_plateau_line(position, plateau.factor(position.decays)))
                 progress.leave_out(time.perf_counter() - paused)
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
-                save_position(run, model, best, optimizer, position, average)
+                save_position(run, model, best, optimizer, position, average, rewind)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
     if run is not None and caught:
-        save_position(run, model, best, optimizer, position, average)
+        save_position(run, model, best, optimizer, position, average, rewind)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
     return TrainResult(
@@ -224,6 +240,8 @@ def _due(step: int, every: int, total: int) -> bool:
 
 
 def _exhausted(position: Position, config: TrainConfig) -> bool:
+    if config.learning_rate.plateau.exhausted(position.decays):
+        return True
     return config.patience is not None and position.bad_validations >= config.patience
 
 
@@ -236,8 +254,14 @@ def _validation_line(step: int, found: Validation, latent_dim: int, better: bool
     )
 
 
-def _not_finite(step: int, config: TrainConfig, kl_weight: float, run: Path | None) -> str:
-    rate = config.optimizer.learning_rate * config.learning_rate.factor(step, config.max_steps or 1)
+def _plateau_line(position: Position, factor: float) -> str:
+    return (
+        f"step {position.step}  no better for {position.bad_validations} validations: back to step "
+        f"{position.best_step}, at {factor:.3g} of the learning rate"
+    )
+
+
+def _not_finite(step: int, rate: float, kl_weight: float, run: Path | None) -> str:
     kept = f"; {run} keeps its last saved state" if run else ""
     return (
         f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "

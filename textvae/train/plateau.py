@@ -28,8 +28,8 @@ class NoPlateau(Config, tag_field="kind", tag="none"):
 class DivideOnPlateau(Config, tag_field="kind", tag="divide"):
     """Divide the rate, and go back to the best: parameters, their average, optimizer moments.
 
-    The custom for recurrent models (Zaremba et al. 2014, without going back; He et al. 2019, with
-    it). Steps go on being counted, so that the sentences and the noise after it are new ones.
+    The custom for recurrent models (Mikolov et al. 2010 divide by two; He et al. 2019 go back as
+    well). Steps go on being counted, so that the sentences and the noise after it are new ones.
     """
 
     validations: Count = 2

@@ -28,6 +28,8 @@ class Position(NamedTuple):
     best: Validation = Validation(float("-inf"), 0.0, 0)
     bad_validations: int = 0
     seconds: float = 0.0
+    decays: int = 0
+    """How often the learning rate has fallen on a plateau."""
 
 
 def save_position(
@@ -37,14 +39,16 @@ def save_position(
     optimizer: torch.optim.Optimizer,
     position: Position,
     average: Average,
+    rewind: Mapping[str, Tensor],
 ) -> None:
-    """Save all that a run needs to go on.
+    """Save all that a run needs to go on; `rewind` is `copies` at its best, or empty.
 
     Raises:
         CheckpointError: it could not be written.
     """
     tensors = training_tensors(model, optimizer, average)
     tensors |= {f"best.{name}": value for name, value in best.items()}
+    tensors |= {f"rewind.{name}": value for name, value in rewind.items()}
     facts = position._asdict() | {"best": list(position.best)}
     if position.best_step < 0:
         facts["best"] = None  # there is no JSON for minus infinity
@@ -57,23 +61,23 @@ def restore_position(
     optimizer: torch.optim.Optimizer,
     average: Average,
     begin: Position,
-) -> tuple[Position, dict[str, Tensor]]:
+) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]]:
     """The position of the newest good state of a run, whose tensors go where they belong.
 
     Returns:
-        The position, `begin` where nothing was saved, and the best parameters so far.
+        The position, `begin` where nothing was saved; the best parameters so far; and `rewind`.
 
     Raises:
         CheckpointError: all saved states are damaged.
     """
     state = load_state(run) if run is not None else None
     if state is None:
-        return begin, {}
+        return begin, {}, {}
     load_training_tensors(state.tensors, model, optimizer, average)
     facts = dict(state.facts)
     facts["best"] = Validation(*facts["best"]) if facts["best"] else begin.best  # type: ignore[misc]
-    best = _part(state.tensors, "best", model.device)
-    return begin._replace(**facts), best  # type: ignore[arg-type]
+    best, rewind = (_part(state.tensors, name, model.device) for name in ("best", "rewind"))
+    return begin._replace(**facts), best, rewind  # type: ignore[arg-type]
 
 
 def training_tensors(
@@ -89,6 +93,12 @@ def training_tensors(
             if value is not None:
                 tensors[f"optimizer.{number}.{name}"] = value
     return tensors | {f"average.{name}": value for name, value in average.tensors().items()}
+
+
+def copies(model: VAE, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
+    """What `training_tensors` returns, to come back to."""
+    tensors = training_tensors(model, optimizer, average)
+    return {name: value.detach().clone() for name, value in tensors.items()}
 
 
 def load_training_tensors(
