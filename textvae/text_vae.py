@@ -159,7 +159,13 @@ class TextVAE:
 
         Raises:
             DataError: no sentence, a blank one, or one longer than the model's limit.
+            CheckpointError: the model is a language model, which has no posterior.
         """
+        if self.model.is_language_model:
+            raise CheckpointError(
+                f"{self.path or 'this model'}: is a language model without a latent, so it cannot "
+                "encode, reconstruct or interpolate; it can sample and evaluate"
+            )
         array, _ = self._tokenize(_given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.model.device))
 
@@ -204,7 +210,7 @@ class TextVAE:
         """What the decoder writes at the posterior mean of each sentence.
 
         Raises:
-            DataError: as `encode`.
+            DataError, CheckpointError: as `encode`.
         """
         mean = self.encode(sentences).mean
         return self.decode(mean, strategy=strategy, seed=seed, max_length=max_length)
@@ -232,7 +238,7 @@ class TextVAE:
             max_length: the most tokens; None is the model's limit.
 
         Raises:
-            DataError: as `encode`.
+            DataError, CheckpointError: as `encode`.
             ConfigError: fewer than two steps.
         """
         mean = self.encode([first, second]).mean
@@ -254,7 +260,7 @@ class TextVAE:
         Args:
             data: a file, a directory (its test split), `hf:name`, or a list of sentences; None is
                 the test split that the run was made with.
-            num_samples: K of the importance-weighted bound.
+            num_samples: K of the importance-weighted bound; a language model needs but one.
             seed: of the samples.
             rows: latents decoded at once, which bounds the memory; no effect on the result.
             dtype: of the matrix products.

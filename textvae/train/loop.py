@@ -14,9 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
-from torch import Tensor
 
-from textvae.checkpoint import load_state, save_state
 from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
 from textvae.errors import TrainingError
@@ -24,6 +22,7 @@ from textvae.evaluate.latent_usage import active_units, diagnosis
 from textvae.evaluate.likelihood import ENCODER_BATCH
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals
+from textvae.train.averaging import Average, AveragingConfig, NoAveraging
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import (
@@ -31,6 +30,15 @@ from textvae.train.optimizer import (
     LearningRateConfig,
     OptimizerConfig,
     set_learning_rate,
+)
+from textvae.train.plateau import NoPlateau
+from textvae.train.state import (
+    Position,
+    Validation,
+    copies,
+    load_training_tensors,
+    restore_position,
+    save_position,
 )
 from textvae.train.step import train_step
 
@@ -67,14 +75,8 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = AdamWConfig()
     learning_rate: LearningRateConfig = LearningRateConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-
-
-class Validation(NamedTuple):
-    """The ELBO at KL weight 1, one sample a sentence, in nats a sentence."""
-
-    elbo: float
-    kl: float
-    active_units: int
+    averaging: AveragingConfig = NoAveraging()
+    """What is validated, selected and saved: the parameters, or an average of them over steps."""
 
 
 class TrainResult(NamedTuple):
@@ -87,16 +89,6 @@ class TrainResult(NamedTuple):
     """Time spent training, all parts of an interrupted run added."""
     signal: int | None
     """The signal that stopped the run before its end."""
-
-
-class _Position(NamedTuple):
-    """What a training state holds besides tensors."""
-
-    step: int = 0
-    best_step: int = -1
-    best: Validation = Validation(float("-inf"), 0.0, 0)
-    bad_validations: int = 0
-    seconds: float = 0.0
 
 
 def train(
@@ -127,14 +119,17 @@ def train(
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
-    position, best = _restore(run, model, optimizer)
+    average = Average(config.averaging, total)
+    plateau = config.learning_rate.plateau
+    position, best, rewind = restore_position(run, model, optimizer, average, Position())
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
     sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
-    eligible = config.objective.kl_weight.settled() * total
+    # Without a latent there is no KL whose annealing would have to be over.
+    eligible = 0 if model.is_language_model else config.objective.kl_weight.settled() * total
     collapse: str | None = None
     order, epoch, begun = [], -1, time.perf_counter() - position.seconds
     model.train()
@@ -146,7 +141,7 @@ def train(
                 order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
             batch = corpus.batch(order[step % batches])
 
-            factor = config.learning_rate.factor(step, total)
+            factor = config.learning_rate.factor(step, total, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
             terms, loss, finite = train_step(
                 model,
@@ -160,8 +155,10 @@ def train(
                 dtype=dtype,
             )
             if not finite:
-                raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
+                rate = config.optimizer.learning_rate * factor
+                raise TrainingError(_not_finite(step, rate, loss.kl_weight, run))
 
+            average.update(model, step)
             sums.add(terms, loss.value, batch.lengths)
             position = position._replace(step=step + 1, seconds=time.perf_counter() - begun)
             progress.advance()
@@ -178,10 +175,13 @@ def train(
                 )
             if _due(step + 1, config.validate_every, total):
                 paused = time.perf_counter()
-                found = validate(model, valid, seed=seed)
+                with average.in_place_of(model):
+                    found = validate(model, valid, seed=seed)
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
-                    best = {name: p.detach().clone() for name, p in model.state_dict().items()}
+                    best = average.parameters(model)
+                    if not isinstance(plateau, NoPlateau):
+                        rewind = copies(model, optimizer, average)
                     position = position._replace(best_step=step + 1, best=found, bad_validations=0)
                 elif step + 1 >= eligible:
                     position = position._replace(bad_validations=position.bad_validations + 1)
@@ -191,15 +191,18 @@ def train(
                     if collapse is not None:
                         progress.say(collapse)
                 journal.write(step=step + 1, validation=found._asdict(), selected=better)
+                if rewind and plateau.due(position.bad_validations):
+                    load_training_tensors(rewind, model, optimizer, average)
+                    position = position._replace(decays=position.decays + 1)
+                    progress.say(_plateau_line(position, plateau.factor(position.decays)))
                 progress.leave_out(time.perf_counter() - paused)
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
-                _save(run, model, best, optimizer, position)
+                save_position(run, model, best, optimizer, position, average, rewind)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
     if run is not None and caught:
-        _save(run, model, best, optimizer, position)
-    if best:
-        model.load_state_dict(best)
+        save_position(run, model, best, optimizer, position, average, rewind)
+    model.load_state_dict(best or average.parameters(model))
     model.eval()
     return TrainResult(
         position.step,
@@ -236,66 +239,34 @@ def _due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
-def _exhausted(position: _Position, config: TrainConfig) -> bool:
+def _exhausted(position: Position, config: TrainConfig) -> bool:
+    if config.learning_rate.plateau.exhausted(position.decays):
+        return True
     return config.patience is not None and position.bad_validations >= config.patience
 
 
 def _validation_line(step: int, found: Validation, latent_dim: int, better: bool) -> str:
+    if latent_dim == 0:
+        return f"step {step}  validation: nll {-found.elbo:.3f}{'  *' if better else ''}"
     return (
         f"step {step}  validation: nll <= {-found.elbo:.3f}  kl {found.kl:.2f}  "
         f"active {found.active_units}/{latent_dim}{'  *' if better else ''}"
     )
 
 
-def _not_finite(step: int, config: TrainConfig, kl_weight: float, run: Path | None) -> str:
-    rate = config.optimizer.learning_rate * config.learning_rate.factor(step, config.max_steps or 1)
+def _plateau_line(position: Position, factor: float) -> str:
+    return (
+        f"step {position.step}  no better for {position.bad_validations} validations: back to step "
+        f"{position.best_step}, at {factor:.3g} of the learning rate"
+    )
+
+
+def _not_finite(step: int, rate: float, kl_weight: float, run: Path | None) -> str:
     kept = f"; {run} keeps its last saved state" if run else ""
     return (
         f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "
         f"KL weight {kl_weight:.2g}): lower train.optimizer.learning_rate or train.clip_norm{kept}"
     )
-
-
-def _save(
-    run: Path,
-    model: VAE,
-    best: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    position: _Position,
-) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    for number, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if value is not None:
-                tensors[f"optimizer.{number}.{name}"] = value
-    facts = position._asdict() | {"best": list(position.best)}
-    if position.best_step < 0:
-        facts["best"] = None  # there is no JSON for minus infinity
-    save_state(run, position.step, tensors, facts)
-
-
-def _restore(
-    run: Path | None, model: VAE, optimizer: torch.optim.Optimizer
-) -> tuple[_Position, dict[str, Tensor]]:
-    """The position of the newest good state of a run, whose tensors go where they belong."""
-    state = load_state(run) if run is not None else None
-    if state is None:
-        return _Position(), {}
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-    for name, value in state.tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value.to(model.device)
-    model.load_state_dict(parts["model"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, moment = name.partition(".")
-        moments.setdefault(int(number), {})[moment] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    facts = dict(state.facts)
-    best = Validation(*facts["best"]) if facts["best"] else Validation(float("-inf"), 0.0, 0)  # type: ignore[misc]
-    return _Position(**(facts | {"best": best})), parts["best"]  # type: ignore[arg-type]
 
 
 @contextmanager
