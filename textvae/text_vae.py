@@ -16,9 +16,11 @@ from textvae.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
+from textvae.generate.beam import Beam, beam_search
 from textvae.generate.decoding import decode
 from textvae.generate.latents import PathKind, interpolation, prior_latents
-from textvae.generate.strategies import Greedy, Strategy, Temperature, check_strategy
+from textvae.generate.options import AnyStrategy, check_strategy
+from textvae.generate.strategies import Greedy, Temperature
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
@@ -136,7 +138,7 @@ class TextVAE:
         num_samples: int = 1,
         *,
         seed: int = 0,
-        strategy: Strategy = Temperature(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Temperature(),  # noqa: B008 -- a frozen struct
         max_length: int | None = None,
     ) -> list[str]:
         """Sentences from the prior; sentence i is a function of (seed, i).
@@ -167,7 +169,7 @@ class TextVAE:
         self,
         latents: Tensor,
         *,
-        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
     ) -> list[str]:
@@ -183,21 +185,19 @@ class TextVAE:
             DataError: latents of another dimension.
             ConfigError: a number out of bounds.
         """
-        if latents.dim() != 2 or latents.shape[1] != self.config.latent_dim:
-            raise DataError(
-                f"latents of shape {tuple(latents.shape)}: this model wants "
-                f"(any number, {self.config.latent_dim})"
-            )
-        longest = self.config.max_length if max_length is None else max_length
-        _at_least(1, max_length=longest)
-        found = decode(self.model, latents, check_strategy(strategy), seed=seed, max_length=longest)
-        return [self.tokenizer.decode(ids) for ids in found.sentences]
+        longest = check_decoding(self, latents, max_length)
+        checked = check_strategy(strategy)
+        if isinstance(checked, Beam):
+            best = beam_search(self.model, latents, checked, max_length=longest)
+            return [self.tokenizer.decode(found[0].words) for found in best]
+        written = decode(self.model, latents, checked, seed=seed, max_length=longest)
+        return [self.tokenizer.decode(ids) for ids in written.sentences]
 
     def reconstruct(
         self,
         sentences: Sequence[str],
         *,
-        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
     ) -> list[str]:
@@ -216,7 +216,7 @@ class TextVAE:
         *,
         steps: int = 7,
         path: PathKind = "straight",
-        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
     ) -> list[str]:
@@ -312,6 +312,23 @@ class TextVAE:
                 )
         array, facts, _ = tokenize_sentences(part, self.tokenizer, limit)
         return array, facts
+
+
+def check_decoding(vae: TextVAE, latents: Tensor, max_length: int | None) -> int:
+    """The most tokens of a sentence, for latents that the model can decode.
+
+    Raises:
+        DataError: latents of another shape than `[N, Z]`.
+        ConfigError: a limit below 1.
+    """
+    if latents.dim() != 2 or latents.shape[1] != vae.config.latent_dim:
+        raise DataError(
+            f"latents of shape {tuple(latents.shape)}: this model wants "
+            f"(any number, {vae.config.latent_dim})"
+        )
+    longest = vae.config.max_length if max_length is None else max_length
+    _at_least(1, max_length=longest)
+    return longest
 
 
 def _given(sentences: Sequence[str]) -> Sentences:

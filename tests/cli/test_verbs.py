@@ -65,6 +65,8 @@ def test_a_longer_list_of_samples_begins_with_the_shorter_one(place: Path, invok
         (["--temperature", "0.5"], textvae.Temperature(temperature=0.5)),
         (["--top-k", "3", "--temperature", "2"], textvae.TopK(k=3, temperature=2.0)),
         (["--strategy", "nucleus", "--top-p", "0.5"], textvae.Nucleus(p=0.5)),
+        (["--beam-size", "3"], textvae.Beam(size=3)),
+        (["--length-penalty", "mean"], textvae.Beam(length_penalty=textvae.TokenMean())),
     ],
     ids=str,
 )
@@ -116,6 +118,29 @@ def test_reconstruct_writes_a_line_for_each_sentence(place: Path, invoke: Invoke
     assert [row["reconstruction"] for row in found] == result.stdout.splitlines()
     drawn = ["reconstruct", FIRST, SECOND, "--temperature", "3", "--seed"]
     assert invoke(*drawn, "1").stdout == invoke(*drawn, "1").stdout != invoke(*drawn, "2").stdout
+
+
+def test_the_n_best_are_lines_and_with_json_have_scores(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    options = ["--n-best", "2", "--beam-size", "3", "--length-penalty", "0.7"]
+    beam = textvae.Beam(size=3, length_penalty=textvae.GNMTPenalty(alpha=0.7))
+    expected = textvae.n_best(vae, vae.encode([FIRST, SECOND]).mean, 2, beam=beam)
+    lines = invoke("reconstruct", FIRST, SECOND, *options).stdout.splitlines()
+    assert lines == [one.text for best in expected for one in best]
+    assert lines[::2] == vae.reconstruct([FIRST, SECOND], strategy=beam)
+    found = objects(invoke("reconstruct", FIRST, SECOND, *options, "--json").stdout)
+    assert [row["sentence"] for row in found] == [FIRST, FIRST, SECOND, SECOND]
+    assert [row["rank"] for row in found] == [1, 2, 1, 2]
+    for row, one in zip(found, [one for best in expected for one in best], strict=True):
+        assert row["reconstruction"] == one.text
+        assert (row["log_likelihood"], row["score"]) == (one.log_likelihood, one.score)
+        assert row["log_likelihood"] <= row["score"] < 0
+    between = objects(invoke("interpolate", FIRST, SECOND, *options, "--json").stdout)
+    assert [row["step"] for row in between] == [step for step in range(7) for _ in range(2)]
+    samples = objects(invoke("sample", "-n", "3", *options, "--json").stdout)
+    assert [(row["index"], row["rank"]) for row in samples] == [
+        (index, rank) for index in range(3) for rank in (1, 2)
+    ]
 
 
 def test_evaluate_says_every_figure_and_setting(place: Path, invoke: Invoke) -> None:

@@ -1,21 +1,12 @@
 """Each rule draws from its own distribution, and never a word it does not allow."""
 
 import math
-import re
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from textvae.errors import ConfigError
-from textvae.generate.strategies import (
-    Greedy,
-    Nucleus,
-    Strategy,
-    Temperature,
-    TopK,
-    strategy_from_options,
-)
+from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK
 from textvae.randomness import Draws, key, uniforms
 
 B, V, DRAWS = 7, 13, 5003
@@ -195,69 +186,3 @@ def test_a_row_is_drawn_alone_as_among_others() -> None:
             for i in range(rows.shape[0])
         ]
         assert together == one_by_one
-
-
-# -- options of the command line -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "temperature", "top_k", "top_p", "expected"),
-    [
-        (None, None, None, None, Temperature()),
-        (None, 0.5, None, None, Temperature(temperature=0.5)),
-        (None, None, 7, None, TopK(k=7)),
-        (None, 0.5, 7, None, TopK(k=7, temperature=0.5)),
-        (None, None, None, 0.5, Nucleus(p=0.5)),
-        (None, 2.0, None, 1.0, Nucleus(p=1.0, temperature=2.0)),
-        ("greedy", None, None, None, Greedy()),
-        ("temperature", None, None, None, Temperature()),
-        ("temperature", 3.0, None, None, Temperature(temperature=3.0)),
-        ("top-k", None, None, None, TopK()),
-        ("top-k", 0.5, None, None, TopK(temperature=0.5)),
-        ("top-k", None, 1, None, TopK(k=1)),
-        ("nucleus", None, None, None, Nucleus()),
-        ("nucleus", 0.5, None, 0.7, Nucleus(p=0.7, temperature=0.5)),
-    ],
-)
-def test_options_describe_a_strategy(
-    name: str | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    expected: Strategy,
-) -> None:
-    found = strategy_from_options(name, temperature=temperature, top_k=top_k, top_p=top_p)
-    assert found == expected
-
-
-def test_the_default_counts_only_where_no_option_is_given() -> None:
-    assert strategy_from_options(default=Greedy()) == Greedy()
-    assert strategy_from_options(top_k=3, default=Greedy()) == TopK(k=3)
-    assert strategy_from_options("temperature", default=Greedy()) == Temperature()
-
-
-@pytest.mark.parametrize(
-    ("name", "temperature", "top_k", "top_p", "words"),
-    [
-        (None, None, 3, 0.5, "--top-k and --top-p are two strategies"),
-        ("greedy", None, 3, None, "--top-k belongs to --strategy top-k, not to greedy"),
-        ("nucleus", None, 3, None, "--top-k belongs to --strategy top-k, not to nucleus"),
-        ("temperature", None, None, 0.5, "--top-p belongs to --strategy nucleus"),
-        ("top-k", None, None, 0.5, "--top-p belongs to --strategy nucleus, not to top-k"),
-        ("greedy", 0.5, None, None, "--temperature has no effect on --strategy greedy"),
-        (None, 0.0, None, None, "--temperature 0.0: must be greater than 0"),
-        (None, -1.0, 3, None, "--temperature -1.0"),
-        (None, math.nan, None, None, "--temperature nan"),
-        (None, math.inf, None, None, "--temperature inf"),
-        (None, None, 0, None, "--top-k 0: must be at least 1"),
-        (None, None, None, 0.0, "--top-p 0.0: must be greater than 0 and at most 1"),
-        (None, None, None, 1.1, "--top-p 1.1"),
-        (None, None, None, math.nan, "--top-p nan"),
-        ("beam", None, None, None, "must be one of greedy, temperature, top-k, nucleus"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused_in_words(
-    name: str | None, temperature: float | None, top_k: int | None, top_p: float | None, words: str
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        strategy_from_options(name, temperature=temperature, top_k=top_k, top_p=top_p)

@@ -13,21 +13,26 @@ import textvae
 ROOT = Path(__file__).parents[2]
 
 NAMES = [
+    "Beam",
+    "Candidate",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "DiagonalGaussian",
     "Evaluation",
     "ExperimentConfig",
+    "GNMTPenalty",
     "Greedy",
     "Nucleus",
     "Temperature",
     "TextVAE",
     "TextVAEError",
+    "TokenMean",
     "TopK",
     "TrainingError",
     "__version__",
     "load_config",
+    "n_best",
 ]
 
 

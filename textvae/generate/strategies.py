@@ -6,8 +6,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from textvae.config import Config, decode
-from textvae.errors import ConfigError
+from textvae.config import Config
 from textvae.kernels.sampling import draw, nucleus, top_k
 from textvae.randomness import Draws
 
@@ -70,62 +69,3 @@ class Nucleus(Config, tag_field="kind", tag="nucleus"):
 
 
 Strategy = Greedy | Temperature | TopK | Nucleus
-
-
-def check_strategy(strategy: Strategy) -> Strategy:
-    """The strategy itself, which may have been made in Python, where bounds are not checked.
-
-    Raises:
-        ConfigError: a number out of bounds.
-    """
-    return decode(strategy, type(strategy), source=type(strategy).__name__)
-
-
-def strategy_from_options(
-    name: str | None = None,
-    *,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    default: Strategy | None = None,
-) -> Strategy:
-    """The strategy that command-line options describe; a number implies its strategy.
-
-    Args:
-        name: `greedy`, `temperature`, `top-k` or `nucleus`; left out, it follows from the rest.
-        temperature: of any strategy that draws.
-        top_k: of `top-k`.
-        top_p: of `nucleus`.
-        default: where no option is given.
-
-    Raises:
-        ConfigError: options that do not go together, or numbers out of bounds.
-    """
-    if name is None and temperature is None and top_k is None and top_p is None:
-        return default if default is not None else Temperature()
-    if top_k is not None and top_p is not None:
-        raise ConfigError("--top-k and --top-p are two strategies: give one of them")
-    implied = "top-k" if top_k is not None else "nucleus" if top_p is not None else "temperature"
-    if name is None:
-        name = implied
-    elif implied != "temperature" and name != implied:
-        option = "--top-k" if top_k is not None else "--top-p"
-        raise ConfigError(f"{option} belongs to --strategy {implied}, not to {name}")
-    if name == "greedy" and temperature is not None:
-        raise ConfigError("--temperature has no effect on --strategy greedy: leave one out")
-    heat = 1.0 if temperature is None else temperature
-    if not 0.0 < heat < float("inf"):
-        raise ConfigError(f"--temperature {heat}: must be greater than 0")
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"--top-k {top_k}: must be at least 1")
-    if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise ConfigError(f"--top-p {top_p}: must be greater than 0 and at most 1")
-    members: dict[str, Strategy] = {
-        "greedy": Greedy(),
-        "temperature": Temperature(temperature=heat),
-        "top-k": TopK(k=50 if top_k is None else top_k, temperature=heat),
-        "nucleus": Nucleus(p=0.9 if top_p is None else top_p, temperature=heat),
-    }
-    if name not in members:
-        raise ConfigError(f"--strategy {name}: must be one of {', '.join(members)}")
-    return members[name]
