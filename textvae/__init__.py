@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from textvae.evaluate.report import Evaluation
     from textvae.experiment import ExperimentConfig, load_config
     from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
-    from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK
+    from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
     from textvae.model.gaussian import DiagonalGaussian
     from textvae.text_vae import TextVAE
 
@@ -42,6 +42,7 @@ __all__ = [
     "TokenMean",
     "TopK",
     "TrainingError",
+    "Typical",
     "__version__",
     "load_config",
     "n_best",
@@ -65,6 +66,7 @@ _HOMES = {
     "TokenMean": "generate.beam",
     "TopK": "generate.strategies",
     "TrainingError": "errors",
+    "Typical": "generate.strategies",
     "load_config": "experiment",
     "n_best": "candidates",
 }

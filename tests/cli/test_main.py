@@ -47,7 +47,7 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         "evaluate",
     }
     decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
-    decoding += ["--beam-size", "--n-best", "--length-penalty"]
+    decoding += ["--beam-size", "--n-best", "--length-penalty", "--typical-p"]
     for verb in ("sample", "interpolate", "reconstruct"):
         assert all(option in helps[verb] for option in decoding)
 

@@ -65,6 +65,7 @@ def test_a_longer_list_of_samples_begins_with_the_shorter_one(place: Path, invok
         (["--temperature", "0.5"], textvae.Temperature(temperature=0.5)),
         (["--top-k", "3", "--temperature", "2"], textvae.TopK(k=3, temperature=2.0)),
         (["--strategy", "nucleus", "--top-p", "0.5"], textvae.Nucleus(p=0.5)),
+        (["--typical-p", "0.3"], textvae.Typical(p=0.3)),
         (["--beam-size", "3"], textvae.Beam(size=3)),
         (["--length-penalty", "mean"], textvae.Beam(length_penalty=textvae.TokenMean())),
     ],

@@ -15,7 +15,7 @@ from textvae.generate.options import (
     check_strategy,
     strategy_from_options,
 )
-from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK
+from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
 
 
 def described(default: AnyStrategy | None = None, **given: Any) -> AnyStrategy:
@@ -42,6 +42,8 @@ def described(default: AnyStrategy | None = None, **given: Any) -> AnyStrategy:
             {"strategy": "nucleus", "top_p": 0.7, "temperature": 0.5},
             Nucleus(p=0.7, temperature=0.5),
         ),
+        ({"strategy": "typical", "temperature": 0.5}, Typical(temperature=0.5)),
+        ({"typical_p": 0.2}, Typical(p=0.2)),
         ({"strategy": "beam"}, Beam()),
         ({"beam_size": 7}, Beam(size=7)),
         ({"n_best": 3}, Beam()),
@@ -86,6 +88,9 @@ def test_every_name_is_a_strategy() -> None:
         ({"top_p": 0.0}, "--top-p 0.0: must be greater than 0 and at most 1"),
         ({"top_p": 1.1}, "--top-p 1.1"),
         ({"top_p": math.nan}, "--top-p nan"),
+        ({"typical_p": 0.5, "top_p": 0.5}, "--top-p and --typical-p are two strategies"),
+        ({"strategy": "nucleus", "typical_p": 0.5}, "--typical-p belongs to --strategy typical"),
+        ({"typical_p": 1.5}, "--typical-p 1.5: must be greater than 0 and at most 1"),
         ({"beam_size": 0}, "--beam-size 0: must be from 1 to 1024"),
         ({"n_best": 6}, "--n-best 6: must be from 1 to --beam-size 5"),
         ({"n_best": 3, "beam_size": 2}, "--n-best 3: must be from 1 to --beam-size 2"),

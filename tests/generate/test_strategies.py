@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK
+from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.randomness import Draws, key, uniforms
 
 B, V, DRAWS = 7, 13, 5003
@@ -92,6 +92,25 @@ def test_the_nucleus_draws_from_the_smallest_set_with_its_mass(
     assert_drawn_from(expected, draws(Nucleus(p=p, temperature=temperature), row))
 
 
+@pytest.mark.parametrize(("p", "temperature"), [(0.3, 1.0), (0.8, 1.0), (0.8, 2.0), (0.97, 0.6)])
+def test_typical_draws_from_the_words_nearest_to_the_entropy(p: float, temperature: float) -> None:
+    row = logits()[3]
+    probabilities = (row.double() / temperature).softmax(0)
+    entropy = -float((probabilities * probabilities.log()).sum())
+    order = sorted(range(V), key=lambda v: abs(-math.log(float(probabilities[v])) - entropy))
+    size = next(n for n in range(1, V + 1) if float(probabilities[order[:n]].sum()) >= p)
+    assert 0 < size < V
+    expected = only(probabilities, order[:size])
+    assert_drawn_from(expected, draws(Typical(p=p, temperature=temperature), row))
+
+
+def test_the_likeliest_word_may_be_untypical() -> None:
+    row = torch.tensor([0.4, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06]).log()
+    counts = draws(Typical(p=0.5), row)  # entropy 2.05: log(1/0.4) is 0.92, log(1/0.06) 2.81
+    assert int(counts[0]) == 0
+    assert_drawn_from(only(row.exp().double(), list(range(1, 10))), counts)
+
+
 def test_a_nucleus_smaller_than_the_likeliest_word_holds_that_word() -> None:
     rows = logits()
     found = Nucleus(p=1e-9)(rows, Fixed(torch.full((B,), BELOW_ONE)))
@@ -118,6 +137,8 @@ EVERY = [
     TopK(k=3),
     Nucleus(p=0.8),
     Nucleus(p=1.0),
+    Typical(p=0.7),
+    Typical(p=1.0, temperature=1.3),
 ]
 
 
@@ -151,6 +172,7 @@ def test_temperature_to_zero_is_greedy(temperature: float) -> None:
         Temperature(temperature=temperature),
         TopK(k=5, temperature=temperature),
         Nucleus(p=0.9, temperature=temperature),
+        Typical(p=0.9, temperature=temperature),
     )
     for strategy in strategies:
         assert torch.equal(strategy(rows, numbers), expected)
@@ -166,6 +188,7 @@ def test_top_k_of_every_word_and_the_whole_nucleus_are_temperature() -> None:
     expected = Temperature(temperature=1.3)(rows, numbers)
     assert torch.equal(TopK(k=V, temperature=1.3)(rows, numbers), expected)
     assert torch.equal(Nucleus(p=1.0, temperature=1.3)(rows, numbers), expected)
+    assert torch.equal(Typical(p=1.0, temperature=1.3)(rows, numbers), expected)
 
 
 def test_the_whole_nucleus_of_many_words_loses_none_to_rounding() -> None:

@@ -30,6 +30,7 @@ NAMES = [
     "TokenMean",
     "TopK",
     "TrainingError",
+    "Typical",
     "__version__",
     "load_config",
     "n_best",

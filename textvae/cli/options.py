@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "beam")
+STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 PATHS = ("straight", "spherical")
 
@@ -25,6 +25,7 @@ class Decoding(TypedDict):
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    typical_p: float | None
     beam_size: int | None
     n_best: int | None
     length_penalty: str | None
@@ -40,6 +41,9 @@ def decoding(command: F) -> F:
             click.option("--temperature", type=float, help="Below 1 is safer, above 1 wilder."),
             click.option("--top-k", type=click.IntRange(min=1), help="Draw from the k likeliest."),
             click.option("--top-p", type=float, help="Draw from the likeliest with this mass."),
+            click.option(
+                "--typical-p", type=float, help="Draw from the most typical with this mass."
+            ),
             click.option(
                 "--beam-size",
                 type=click.IntRange(min=1, max=1024),

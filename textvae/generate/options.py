@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar, get_args
 from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, GNMTPenalty, LengthPenalty, TokenMean
-from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK
+from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 
 AnyStrategy = Strategy | Beam
 S = TypeVar("S", bound=AnyStrategy)
@@ -34,6 +34,8 @@ class DecodingOptions(NamedTuple):
     """Of `top-k`."""
     top_p: float | None = None
     """Of `nucleus`."""
+    typical_p: float | None = None
+    """Of `typical`."""
     beam_size: int | None = None
     """Of `beam`, and so are the next two."""
     n_best: int | None = None
@@ -45,6 +47,7 @@ class DecodingOptions(NamedTuple):
 _BELONGS = {
     "top_k": "top-k",
     "top_p": "nucleus",
+    "typical_p": "typical",
     "beam_size": "beam",
     "n_best": "beam",
     "length_penalty": "beam",
@@ -79,6 +82,8 @@ def strategy_from_options(
         return TopK(k=k, temperature=heat)
     if name == "nucleus":
         return Nucleus(p=_share("--top-p", options.top_p, 0.9), temperature=heat)
+    if name == "typical":
+        return Typical(p=_share("--typical-p", options.typical_p, 0.95), temperature=heat)
     return _beam(options) if name == "beam" else Greedy()
 
 

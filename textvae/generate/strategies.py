@@ -7,7 +7,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config
-from textvae.kernels.sampling import draw, nucleus, top_k
+from textvae.kernels.sampling import draw, nucleus, top_k, typical
 from textvae.randomness import Draws
 
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -68,4 +68,20 @@ class Nucleus(Config, tag_field="kind", tag="nucleus"):
         return nucleus(distribution(logits, self.temperature), self.p, draws)
 
 
-Strategy = Greedy | Temperature | TopK | Nucleus
+class Typical(Config, tag_field="kind", tag="typical"):
+    """Sampling from the smallest set of most typical words with mass at least p.
+
+    The most typical word is the one whose information, -log of its probability, is nearest to the
+    entropy of the distribution (Meister et al. 2023); the likeliest word may fall out. Of equally
+    typical words the first in the vocabulary comes first. The temperature comes before all that.
+    """
+
+    p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
+    temperature: Positive = 1.0
+
+    def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
+        return typical(distribution(logits, self.temperature), self.p, draws)
+
+
+Strategy = Greedy | Temperature | TopK | Nucleus | Typical
