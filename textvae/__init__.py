@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from textvae.evaluate.report import Evaluation
     from textvae.experiment import ExperimentConfig, load_config
     from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
+    from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
     from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
     from textvae.model.gaussian import DiagonalGaussian
     from textvae.text_vae import TextVAE
@@ -35,7 +36,10 @@ __all__ = [
     "ExperimentConfig",
     "GNMTPenalty",
     "Greedy",
+    "MinLength",
+    "NoRepeatedNgrams",
     "Nucleus",
+    "RepetitionPenalty",
     "Temperature",
     "TextVAE",
     "TextVAEError",
@@ -59,7 +63,10 @@ _HOMES = {
     "ExperimentConfig": "experiment",
     "GNMTPenalty": "generate.beam",
     "Greedy": "generate.strategies",
+    "MinLength": "generate.rules",
+    "NoRepeatedNgrams": "generate.rules",
     "Nucleus": "generate.strategies",
+    "RepetitionPenalty": "generate.rules",
     "Temperature": "generate.strategies",
     "TextVAE": "text_vae",
     "TextVAEError": "errors",

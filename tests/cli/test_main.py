@@ -48,6 +48,7 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
     }
     decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
     decoding += ["--beam-size", "--n-best", "--length-penalty", "--typical-p"]
+    decoding += ["--min-length", "--repetition-penalty", "--no-repeat-ngram"]
     for verb in ("sample", "interpolate", "reconstruct"):
         assert all(option in helps[verb] for option in decoding)
 

@@ -66,6 +66,20 @@ def test_a_longer_list_of_samples_begins_with_the_shorter_one(place: Path, invok
         (["--top-k", "3", "--temperature", "2"], textvae.TopK(k=3, temperature=2.0)),
         (["--strategy", "nucleus", "--top-p", "0.5"], textvae.Nucleus(p=0.5)),
         (["--typical-p", "0.3"], textvae.Typical(p=0.3)),
+        (
+            ["--min-length", "7", "--top-k", "3"],
+            textvae.TopK(k=3, rules=(textvae.MinLength(tokens=7),)),
+        ),
+        (
+            ["--repetition-penalty", "1.5", "--no-repeat-ngram", "2", "--beam-size", "2"],
+            textvae.Beam(
+                size=2,
+                rules=(
+                    textvae.RepetitionPenalty(factor=1.5),
+                    textvae.NoRepeatedNgrams(size=2),
+                ),
+            ),
+        ),
         (["--beam-size", "3"], textvae.Beam(size=3)),
         (["--length-penalty", "mean"], textvae.Beam(length_penalty=textvae.TokenMean())),
     ],

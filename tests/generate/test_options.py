@@ -15,6 +15,7 @@ from textvae.generate.options import (
     check_strategy,
     strategy_from_options,
 )
+from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
 from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
 
 
@@ -63,6 +64,16 @@ def test_the_default_counts_only_where_no_strategy_is_given() -> None:
     assert described(Greedy(), strategy="temperature") == Temperature()
 
 
+def test_rules_go_with_every_strategy_and_with_the_default() -> None:
+    given = {"min_length": 3, "repetition_penalty": 1.3, "no_repeat_ngram": 2}
+    rules = (MinLength(tokens=3), RepetitionPenalty(factor=1.3), NoRepeatedNgrams(size=2))
+    assert described(**given) == Temperature(rules=rules)
+    assert described(Greedy(), **given) == Greedy(rules=rules)
+    assert described(min_length=3, top_k=7) == TopK(k=7, rules=rules[:1])
+    for name in NAMES:
+        assert described(strategy=name, **given).rules == rules
+
+
 def test_every_name_is_a_strategy() -> None:
     assert len({described(strategy=name) for name in NAMES}) == len(NAMES)
 
@@ -97,6 +108,10 @@ def test_every_name_is_a_strategy() -> None:
         ({"length_penalty": "-1"}, "--length-penalty -1: must be a number from 0 to 10, or 'mean'"),
         ({"length_penalty": "nan"}, "--length-penalty nan"),
         ({"length_penalty": "long"}, "--length-penalty long"),
+        ({"min_length": 0}, "--min-length 0: must be at least 1"),
+        ({"repetition_penalty": 0.9}, "--repetition-penalty 0.9: must be from 1 to 1000"),
+        ({"repetition_penalty": math.nan}, "--repetition-penalty nan"),
+        ({"no_repeat_ngram": 0}, "--no-repeat-ngram 0: must be at least 1"),
         ({"strategy": "bean"}, f"--strategy bean: must be one of {', '.join(NAMES)}"),
     ],
     ids=str,
@@ -109,6 +124,8 @@ def test_options_that_make_no_sense_are_refused_in_words(given: dict[str, Any], 
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
+        (Typical(p=0.0), "Typical: p: found 0.0"),
+        (Typical(temperature=0.0), "Typical: temperature: found 0.0"),
         (Beam(size=0), "Beam: size: found 0"),
         (Beam(length_penalty=GNMTPenalty(alpha=-0.5)), "Beam: length_penalty.alpha: found -0.5"),
     ],

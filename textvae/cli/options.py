@@ -29,7 +29,10 @@ class Decoding(TypedDict):
     beam_size: int | None
     n_best: int | None
     length_penalty: str | None
+    min_length: int | None
     max_length: int | None
+    repetition_penalty: float | None
+    no_repeat_ngram: int | None
 
 
 def decoding(command: F) -> F:
@@ -61,9 +64,25 @@ def decoding(command: F) -> F:
                 "their mean over tokens.  [default: 0, the log-likelihood itself]",
             ),
             click.option(
+                "--min-length",
+                type=click.IntRange(min=1),
+                help="The fewest tokens of a sentence.  [default: none]",
+            ),
+            click.option(
                 "--max-length",
                 type=click.IntRange(min=1),
                 help="The most tokens of a sentence.  [default: the model's limit]",
+            ),
+            click.option(
+                "--repetition-penalty",
+                type=float,
+                help="Divide the logits of words already written (multiply those below 0).  "
+                "[default: 1, no penalty]",
+            ),
+            click.option(
+                "--no-repeat-ngram",
+                type=click.IntRange(min=1),
+                help="No so many tokens in a row that the sentence has already.  [default: off]",
             ),
         ]
     ):

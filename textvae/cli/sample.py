@@ -46,11 +46,12 @@ def command(
     from textvae.generate.latents import prior_latents  # noqa: PLC0415 -- as above
 
     latents = prior_latents(vae.model.prior, num_samples, seed=decoding["seed"])
-    say_which(where, named=model is not None)
     # Written as they come, so that `| head` ends a long list early.
     for start in range(0, num_samples, ROWS):
         some = latents[start : start + ROWS]
-        said = say(vae, some, strategy, decoding, first_index=start)
+        said = list(say(vae, some, strategy, decoding, first_index=start))
+        if not start:  # nothing can be refused any more
+            say_which(where, named=model is not None)
         for index, sentences in enumerate(said, start=start):
             show(sentences, {"index": index}, as_json=as_json)
         flush()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import ConfigError
+from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
 from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
 
@@ -53,6 +54,8 @@ class Beam(Config, tag_field="kind", tag="beam"):
     """Hypotheses followed for each latent."""
     length_penalty: LengthPenalty = GNMTPenalty()
     """What a log-likelihood is divided by; it never falls with the length."""
+    rules: tuple[Rule, ...] = ()
+    """What is not allowed, or costs; no rule makes a word likelier."""
 
 
 class Hypothesis(NamedTuple):
@@ -63,7 +66,8 @@ class Hypothesis(NamedTuple):
     log_likelihood: float
     """log p(x|z) of the words and `</s>`, nats, whether or not it was cut."""
     score: float
-    """What the hypotheses are ordered by: the log-likelihood over the length penalty."""
+    """What the hypotheses are ordered by: the log-likelihood, less what repetition costs by a
+    `RepetitionPenalty`, over the length penalty."""
     finished: bool
     """False where `max_length` words came and another word was likelier than `</s>`."""
 
@@ -73,8 +77,11 @@ class _Open(NamedTuple):
 
     rows: Tensor
     """int64 `[S]`: which of the latents."""
+    totals: Tensor
+    """float64 `[S, K]`: the log-likelihoods less what the rules cost, nats; -infinity where a
+    place holds no open hypothesis."""
     log_likelihoods: Tensor
-    """float64 `[S, K]`, nats; -infinity where a place holds no open hypothesis."""
+    """float64 `[S, K]`, nats; anything where there is no hypothesis."""
     words: Tensor
     """int64 `[S, K, L]`, of which the first few are written."""
     tokens: Tensor
@@ -86,15 +93,16 @@ class _Open(NamedTuple):
         """Some of the latents, int64 indices."""
         places = torch.arange(self.tokens.shape[1], device=kept.device)
         state = self.state.select((kept[:, None] * places.shape[0] + places).flatten())
-        rows, log_likelihoods, words, tokens = (part[kept] for part in self[:4])
-        return _Open(rows, log_likelihoods, words, tokens, state)
+        rows, totals, log_likelihoods, words, tokens = (part[kept] for part in self[:5])
+        return _Open(rows, totals, log_likelihoods, words, tokens, state)
 
 
 class _Step(NamedTuple):
     """The continuations that took the free places, likeliest first; all `[S, K]`."""
 
+    totals: Tensor
+    """float64, as in `_Open`, and so are the log-likelihoods."""
     log_likelihoods: Tensor
-    """float64 nats; -infinity where there was none."""
     parents: Tensor
     """int64: the place each comes from."""
     tokens: Tensor
@@ -120,9 +128,8 @@ class _Pool(NamedTuple):
         which, place = ended.nonzero(as_tuple=True)
         row = found.rows[which]
         slot = self.counts[row] + ((ended > 0).cumsum(1) - 1)[which, place]
-        values = found.log_likelihoods[which, place]
-        self.log_likelihoods[row, slot] = values
-        self.scores[row, slot] = values / divisor
+        self.log_likelihoods[row, slot] = found.log_likelihoods[which, place]
+        self.scores[row, slot] = found.totals[which, place] / divisor
         self.words[row, slot] = found.words[which, place]
         self.lengths[row, slot] = length
         self.finished[row, slot] = ended[which, place] == 1
@@ -152,8 +159,9 @@ def beam_search(
         dtype: of the matrix products.
 
     Raises:
-        ConfigError: more hypotheses than the beam has places.
+        ConfigError: more hypotheses than the beam has places, or rules that cannot be met.
     """
+    check_rules(beam.rules, max_length)
     if not 1 <= num_best <= beam.size:
         raise ConfigError(
             f"{num_best} hypotheses of a beam of {beam.size}: ask for 1 to {beam.size}"
@@ -180,18 +188,23 @@ def _search(
     active = _begin(writer, latents, beam.size, max_length, start)
     for position in range(max_length + 1):
         logits, state = writer.step(active.tokens.flatten(), active.state)
+        steered = logits
+        if beam.rules:
+            history = active.words[:, :, :position].flatten(0, 1)
+            lengths = torch.full_like(active.tokens, position).flatten()
+            steered = steer(logits, beam.rules, Written(history, lengths))
         divisor = beam.length_penalty.divisor(position + 1)
         if position == max_length:
-            last, ended = _close(active, logits)
+            last, ended = _close(active, logits, steered)
             pool.add(last, ended, position, divisor)
             break
-        step = _extend(active.log_likelihoods, logits, beam.size - pool.counts[active.rows])
+        step = _extend(active, logits, steered, beam.size - pool.counts[active.rows])
         active = _follow(active._replace(state=state), step, position)
-        ended = (step.tokens == END) & step.log_likelihoods.isfinite()
+        ended = (step.tokens == END) & step.totals.isfinite()
         pool.add(active, ended.long(), position, divisor)
-        going = active.log_likelihoods.masked_fill(ended, -torch.inf)
-        active = active._replace(log_likelihoods=going)
-        # Log-likelihoods only fall and divisors only grow: no open hypothesis can end above this.
+        going = active.totals.masked_fill(ended, -torch.inf)
+        active = active._replace(totals=going)
+        # Totals only fall and divisors only grow: no open hypothesis can end above this.
         bound = going.amax(1) / beam.length_penalty.divisor(max_length + 1)
         worst = pool.scores[active.rows].topk(num_best, dim=1).values[:, -1]
         kept = (bound > worst).nonzero()[:, 0]
@@ -205,12 +218,13 @@ def _search(
 def _begin(writer: Writer, latents: Tensor, size: int, max_length: int, start: int) -> _Open:
     """Beams before their first word: one hypothesis each, the other places empty."""
     count, device = latents.shape[0], latents.device
-    log_likelihoods = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)
-    log_likelihoods[:, 0] = 0.0
+    totals = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)
+    totals[:, 0] = 0.0
     words = torch.zeros(count, size, max_length, dtype=torch.int64, device=device)
     tokens = torch.full((count, size), start, dtype=torch.int64, device=device)
     state = writer.start(latents.repeat_interleave(size, dim=0))
-    return _Open(torch.arange(count, device=device), log_likelihoods, words, tokens, state)
+    rows = torch.arange(count, device=device)
+    return _Open(rows, totals, torch.zeros_like(totals), words, tokens, state)
 
 
 def _empty_pool(latents: Tensor, size: int, max_length: int) -> _Pool:
@@ -221,26 +235,30 @@ def _empty_pool(latents: Tensor, size: int, max_length: int) -> _Pool:
     return _Pool(counts[:, 0].clone(), nothing, nothing.clone(), words, counts, counts.bool())
 
 
-def _extend(log_likelihoods: Tensor, logits: Tensor, free: Tensor) -> _Step:
+def _extend(active: _Open, logits: Tensor, steered: Tensor, free: Tensor) -> _Step:
     """The likeliest continuations, as many as places are free.
 
     Args:
-        log_likelihoods: float64 `[S, K]` of the open hypotheses.
-        logits: `[S * K, V]`.
+        active: the open hypotheses.
+        logits: `[S * K, V]`, as the model gives them.
+        steered: `[S * K, V]`, as the rules left them.
         free: int64 `[S]`.
     """
-    beams, size = log_likelihoods.shape
+    beams, size = active.totals.shape
     # The best of each hypothesis by its logits themselves: added to a sum in float32, two words
     # that differ in the last bits would become equal, and a beam of 1 would not be greedy.
-    best = logits.topk(min(size, logits.shape[1]), dim=1)
-    own = best.values.double() - logits.logsumexp(1, keepdim=True).double()
-    total = (log_likelihoods.view(-1, 1) + own).view(beams, -1)
+    best = steered.topk(min(size, logits.shape[1]), dim=1)
+    normalizer = logits.logsumexp(1, keepdim=True).double()
+    total = (active.totals.view(-1, 1) + (best.values.double() - normalizer)).view(beams, -1)
+    own = logits.gather(1, best.indices).double() - normalizer
+    log_likelihoods = (active.log_likelihoods.view(-1, 1) + own).view(beams, -1)
     ordered, order = total.sort(dim=1, descending=True, stable=True)
     order = order[:, :size]
     taken = torch.arange(size, device=order.device) < free[:, None]
     found = ordered[:, :size].masked_fill(~taken, -torch.inf)
     tokens = best.indices.reshape(beams, -1).gather(1, order)
-    return _Step(found, order // best.indices.shape[1], tokens)
+    parents = order // best.indices.shape[1]
+    return _Step(found, log_likelihoods.gather(1, order), parents, tokens)
 
 
 def _follow(active: _Open, step: _Step, position: int) -> _Open:
@@ -250,20 +268,24 @@ def _follow(active: _Open, step: _Step, position: int) -> _Open:
     words[:, :, position] = step.tokens
     first = torch.arange(beams, device=step.parents.device)[:, None] * size
     state = active.state.select((first + step.parents).flatten())
-    return _Open(active.rows, step.log_likelihoods, words, step.tokens, state)
+    return _Open(active.rows, step.totals, step.log_likelihoods, words, step.tokens, state)
 
 
-def _close(active: _Open, logits: Tensor) -> tuple[_Open, Tensor]:
+def _close(active: _Open, logits: Tensor, steered: Tensor) -> tuple[_Open, Tensor]:
     """End every open hypothesis, and say which (1) would have ended and which (2) are cut."""
-    beams, size = active.tokens.shape
-    own = logits[:, END].double() - logits.logsumexp(1).double()
-    total = active.log_likelihoods + own.view(beams, size)
-    ended = torch.where(logits.argmax(1).view(beams, size) == END, 1, 2)
-    return active._replace(log_likelihoods=total), ended.masked_fill(~total.isfinite(), 0)
+    shape = active.tokens.shape
+    normalizer = logits.logsumexp(1).double()
+    own = [(some[:, END].double() - normalizer).view(shape) for some in (steered, logits)]
+    totals, log_likelihoods = active.totals + own[0], active.log_likelihoods + own[1]
+    last = active._replace(totals=totals, log_likelihoods=log_likelihoods)
+    ended = torch.where(steered.argmax(1).view(shape) == END, 1, 2)
+    return last, ended.masked_fill(~totals.isfinite(), 0)
 
 
 def _best(pool: _Pool, num_best: int) -> list[list[Hypothesis]]:
     """The best of what was found; of equal scores the one found first."""
+    if not bool(pool.counts.all()):
+        refuse_no_sentence()
     order = pool.scores.argsort(dim=1, descending=True, stable=True)[:, :num_best]
     parts = (pool.log_likelihoods, pool.scores, pool.lengths, pool.finished)
     columns = [part.gather(1, order).tolist() for part in parts]

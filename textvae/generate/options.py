@@ -2,9 +2,12 @@
 
 from typing import NamedTuple, TypeVar, get_args
 
+import msgspec
+
 from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, GNMTPenalty, LengthPenalty, TokenMean
+from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty, Rule
 from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 
 AnyStrategy = Strategy | Beam
@@ -42,6 +45,10 @@ class DecodingOptions(NamedTuple):
     """Sentences for each latent; only checked here."""
     length_penalty: str | None = None
     """A number, or `mean`."""
+    min_length: int | None = None
+    """Of every strategy, and so are the next two."""
+    repetition_penalty: float | None = None
+    no_repeat_ngram: int | None = None
 
 
 _BELONGS = {
@@ -67,9 +74,15 @@ def strategy_from_options(
     Raises:
         ConfigError: options that do not go together, or numbers out of bounds.
     """
-    name = _name(options)
+    name, rules = _name(options), _rules(options)
     if name is None:
-        return default if default is not None else Temperature()
+        strategy = default if default is not None else Temperature()
+    else:
+        strategy = _named(name, options)
+    return msgspec.structs.replace(strategy, rules=rules) if rules else strategy
+
+
+def _named(name: str, options: DecodingOptions) -> AnyStrategy:
     heat = 1.0 if options.temperature is None else options.temperature
     if not 0.0 < heat < float("inf"):
         raise ConfigError(f"--temperature {heat}: must be greater than 0")
@@ -110,6 +123,23 @@ def _name(options: DecodingOptions) -> str | None:
     if name in _NEVER_DRAW and options.temperature is not None:
         raise ConfigError(f"--temperature has no effect on --strategy {name}: leave one out")
     return name
+
+
+def _rules(options: DecodingOptions) -> tuple[Rule, ...]:
+    rules: list[Rule] = []
+    if (tokens := options.min_length) is not None:
+        if tokens < 1:
+            raise ConfigError(f"--min-length {tokens}: must be at least 1")
+        rules.append(MinLength(tokens=tokens))
+    if (factor := options.repetition_penalty) is not None:
+        if not 1.0 <= factor <= 1000.0:
+            raise ConfigError(f"--repetition-penalty {factor}: must be from 1 to 1000")
+        rules.append(RepetitionPenalty(factor=factor))
+    if (size := options.no_repeat_ngram) is not None:
+        if size < 1:
+            raise ConfigError(f"--no-repeat-ngram {size}: must be at least 1")
+        rules.append(NoRepeatedNgrams(size=size))
+    return tuple(rules)
 
 
 def _share(option: str, value: float | None, default: float) -> float:

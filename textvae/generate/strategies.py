@@ -1,4 +1,7 @@
-"""Rules that choose the next word: frozen structs; logits and the draws of each row in, ids out."""
+"""Strategies that choose the next word: frozen structs; logits and draws of each row in, ids out.
+
+The `rules` of a strategy change the logits before it sees them: `decode` sees to that.
+"""
 
 from typing import Annotated
 
@@ -7,6 +10,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config
+from textvae.generate.rules import Rule
 from textvae.kernels.sampling import draw, nucleus, top_k, typical
 from textvae.randomness import Draws
 
@@ -27,6 +31,8 @@ def distribution(logits: Tensor, temperature: float) -> Tensor:
 class Greedy(Config, tag_field="kind", tag="greedy"):
     """The most probable word."""
 
+    rules: tuple[Rule, ...] = ()
+
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows (not used) -> int64 `[B]`."""
         return logits.argmax(1)
@@ -36,6 +42,7 @@ class Temperature(Config, tag_field="kind", tag="temperature"):
     """Ancestral sampling from softmax(logits / temperature)."""
 
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
@@ -47,6 +54,7 @@ class TopK(Config, tag_field="kind", tag="top_k"):
 
     k: Annotated[int, Meta(ge=1)] = 50
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
@@ -62,6 +70,7 @@ class Nucleus(Config, tag_field="kind", tag="nucleus"):
 
     p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
@@ -78,6 +87,7 @@ class Typical(Config, tag_field="kind", tag="typical"):
 
     p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
