@@ -18,7 +18,7 @@ from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
 from textvae.generate.beam import Beam, beam_search
 from textvae.generate.decoding import decode
-from textvae.generate.latents import PathKind, interpolation, prior_latents
+from textvae.generate.latents import PathKind, check_latents, interpolation, sample_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.measure import measure
@@ -140,20 +140,28 @@ class TextVAE:
         seed: int = 0,
         strategy: AnyStrategy = Temperature(),  # noqa: B008 -- a frozen struct
         max_length: int | None = None,
+        near: str | None = None,
+        scale: float | None = None,
     ) -> list[str]:
-        """Sentences from the prior; sentence i is a function of (seed, i).
+        """Sentences from the prior, or near one; sentence i is a function of (seed, i).
 
         Args:
             num_samples: how many.
             seed: of the latents and of the words.
             strategy: how words are chosen.
             max_length: the most tokens; None is the model's limit.
+            near: a sentence: latents are the mean of its posterior plus noise.
+            scale: of the noise, in standard deviations of that posterior, 0 to 1000; None is 1.
 
         Raises:
-            ConfigError: a number out of bounds.
+            ConfigError: a number out of bounds, or a scale without a sentence.
+            DataError: a sentence that `encode` refuses.
         """
         _at_least(0, num_samples=num_samples)
-        latents = prior_latents(self.model.prior, num_samples, seed=seed)
+        posterior = None if near is None else self.encode([near])
+        latents = sample_latents(
+            self.model.prior, num_samples, seed=seed, posterior=posterior, scale=scale
+        )
         return self.decode(latents, strategy=strategy, seed=seed, max_length=max_length)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
@@ -321,11 +329,7 @@ def check_decoding(vae: TextVAE, latents: Tensor, max_length: int | None) -> int
         DataError: latents of another shape than `[N, Z]`.
         ConfigError: a limit below 1.
     """
-    if latents.dim() != 2 or latents.shape[1] != vae.config.latent_dim:
-        raise DataError(
-            f"latents of shape {tuple(latents.shape)}: this model wants "
-            f"(any number, {vae.config.latent_dim})"
-        )
+    check_latents(latents, vae.config.latent_dim)
     longest = vae.config.max_length if max_length is None else max_length
     _at_least(1, max_length=longest)
     return longest

@@ -95,6 +95,19 @@ def test_decoding_options_reach_the_decoder(
     assert all(len(line.split()) <= 11 for line in result.stdout.splitlines())
 
 
+def test_samples_near_a_sentence(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    near = ["sample", "-n", "263", "--seed", "3", "--near", FIRST]
+    for options, scale in (([], None), (["--scale", "2.5"], 2.5)):
+        lines = invoke(*near, *options).stdout.splitlines()
+        assert lines == vae.sample(263, seed=3, near=FIRST, scale=scale)
+        assert lines[:7] == vae.sample(7, seed=3, near=FIRST, scale=scale)
+    (alone,) = set(invoke(*near, "--scale", "0", "--strategy", "greedy").stdout.splitlines())
+    assert [alone] == vae.reconstruct([FIRST])
+    found = invoke("sample", "-n", "3", "--near", "-", stdin=FIRST.encode())
+    assert found.stdout.splitlines() == vae.sample(3, near=f" {FIRST} ")
+
+
 def test_interpolate_with_and_without_a_model_and_from_standard_input(
     place: Path, invoke: Invoke
 ) -> None:

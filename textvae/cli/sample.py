@@ -5,9 +5,10 @@ from typing import Unpack
 import click
 
 from textvae.cli import options
-from textvae.cli.arguments import find_model
+from textvae.cli.arguments import find_model, take_sentences
 from textvae.cli.terminal import flush, say_which
 from textvae.cli.writing import say, show
+from textvae.errors import DataError
 
 
 @click.command(
@@ -16,7 +17,11 @@ from textvae.cli.writing import say, show
 
     Sentence i depends on the seed and on i alone. Words are drawn at temperature 1 unless options
     say otherwise. With --json: `index` and `text`, and for a beam `rank`, `log_likelihood` (nats)
-    and `score`.""",
+    and `score`.
+
+    With --near the latents are not drawn from the prior but around a sentence: the mean of its
+    posterior, plus --scale times its standard deviation times a standard normal draw, in each
+    dimension. At 1 that is the posterior itself; at 0 all latents are its mean.""",
 )
 @click.argument("model", required=False)
 @click.option(
@@ -27,31 +32,43 @@ from textvae.cli.writing import say, show
     show_default=True,
     help="How many sentences.",
 )
+@click.option("--near", metavar="SENTENCE", help="Draw latents around that of a sentence.")
+@click.option(
+    "--scale", type=float, help="How far around, in its standard deviations.  [default: 1]"
+)
 @options.decoding
 @options.device
 @options.as_json
 def command(
     model: str | None,
     num_samples: int,
+    near: str | None,
+    scale: float | None,
     device: str,
     as_json: bool,
     **decoding: Unpack[options.Decoding],
 ) -> None:
-    """Write sentences from the prior."""
+    """Write sentences from the prior, or near one."""
     where = find_model(model)
+    sentences = [] if near is None else take_sentences([near])
+    if len(sentences) > 1:
+        raise DataError(f"standard input: holds {len(sentences):,} sentences, --near takes 1")
     strategy = options.strategy_of(decoding)
     vae = options.load(where, device)
 
     from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.generate.latents import prior_latents  # noqa: PLC0415 -- as above
+    from textvae.generate.latents import sample_latents  # noqa: PLC0415 -- as above
 
-    latents = prior_latents(vae.model.prior, num_samples, seed=decoding["seed"])
+    posterior = vae.encode(sentences) if sentences else None
+    latents = sample_latents(
+        vae.model.prior, num_samples, seed=decoding["seed"], posterior=posterior, scale=scale
+    )
     # Written as they come, so that `| head` ends a long list early.
     for start in range(0, num_samples, ROWS):
         some = latents[start : start + ROWS]
         said = list(say(vae, some, strategy, decoding, first_index=start))
-        if not start:  # nothing can be refused any more
+        if not start:  # what is wrong with the options has been said, alone
             say_which(where, named=model is not None)
-        for index, sentences in enumerate(said, start=start):
-            show(sentences, {"index": index}, as_json=as_json)
+        for index, written in enumerate(said, start=start):
+            show(written, {"index": index}, as_json=as_json)
         flush()
