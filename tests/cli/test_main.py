@@ -44,10 +44,11 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         "sample",
         "interpolate",
         "reconstruct",
+        "decode",
         "evaluate",
     }
     decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
-    for verb in ("sample", "interpolate", "reconstruct"):
+    for verb in ("sample", "interpolate", "reconstruct", "decode"):
         assert all(option in helps[verb] for option in decoding)
 
 

@@ -15,6 +15,7 @@ FLOORS = {
     "__main__": 9,
     "cli": 9,
     "text_vae": 8,
+    "latent_space": 8,  # functions that take a TextVAE
     "experiment": 7,
     "measure": 7,
     "model_directory": 7,
@@ -24,6 +25,7 @@ FLOORS = {
     "evaluate": 5,
     "generate": 4,
     "checkpoint": 3,
+    "latent_file": 3,  # a stream of sentences and their posteriors: data and model, and files
     "data": 2,
     "model": 2,
     "manifest": 2,
@@ -46,6 +48,7 @@ HOMES = {
     "huggingface_hub": ["data.hub", "checkpoint", "text_vae"],
     "sacrebleu": ["evaluate.text_quality"],
     "safetensors": ["checkpoint"],
+    "numpy": ["latent_file"],
     "click": ["cli"],
     "tqdm": ["train.metrics", "cli"],
     "matplotlib": [],

@@ -24,6 +24,8 @@ VERBS = {
     "sample": "Write new sentences, drawn from the prior.",
     "interpolate": "Write the sentences between two sentences.",
     "reconstruct": "Encode sentences and write what the decoder makes of them.",
+    "encode": "Write the posteriors of sentences: means and log-variances.",
+    "decode": "Write the sentences of latents, such as encode wrote.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",

@@ -79,3 +79,12 @@ def load(model: Path, device: str) -> "TextVAE":
     from textvae.text_vae import TextVAE  # noqa: PLC0415 -- imports torch, 1.5 s
 
     return TextVAE.from_pretrained(model, device=device)
+
+
+def at_most(arguments: tuple[str, ...], number: int, what: str) -> None:
+    """Refuse more arguments than a verb takes."""
+    if len(arguments) > number:
+        raise click.UsageError(
+            f"{what} are {number} arguments at most, found {len(arguments)}.",
+            click.get_current_context(),
+        )
