@@ -2,13 +2,14 @@
 
 from itertools import repeat
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from textvae.errors import ConfigError, DataError
 from textvae.generate.strategies import Strategy, Temperature
-from textvae.latent_space import posteriors, sentences_at
+from textvae.latent_space import Metric, neighbors, posteriors, sentences_at
 from textvae.text_vae import TextVAE
 
 LIMIT = 7
@@ -78,3 +79,43 @@ def test_latents_of_another_dimension_are_refused(vae: TextVAE) -> None:
             list(sentences_at(vae, [torch.zeros(2, 5), bad]))
     with pytest.raises(ConfigError, match="max_length 0: must be at least 1"):
         list(sentences_at(vae, [torch.zeros(2, 5)], max_length=0))
+
+
+# -- neighbors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "scaled"])
+def test_neighbors_are_those_of_brute_force(vae: TextVAE, lines: list[str], metric: Metric) -> None:
+    corpus, queries = [*lines, *lines[:29]], ["old hen likes", lines[3]]
+    found = neighbors(vae, queries, corpus, size=7, metric=metric)
+    posterior, query = vae.encode(lines), vae.encode(queries).mean
+    whole = vae.encode(corpus)
+    scale = torch.ones(5)
+    if metric == "scaled":
+        scale = (whole.mean.var(0, correction=0) + whole.log_variance.exp().mean(0)).sqrt()
+    distances = ((query[:, None] - posterior.mean) / scale).norm(dim=2)
+    for near, row in zip(found, distances, strict=True):
+        best = row.argsort()[:7].tolist()
+        assert [(one.text, one.number) for one in near] == [(lines[i], i) for i in best]
+        torch.testing.assert_close(
+            torch.tensor([one.distance for one in near]), row[best], rtol=1e-4, atol=1e-5
+        )
+    assert (found[1][0].text, found[1][0].number) == (lines[3], 3)
+    assert found[1][0].distance == pytest.approx(0.0, abs=1e-5)
+
+
+def test_neighbors_leave_out_what_is_too_long(vae: TextVAE, lines: list[str]) -> None:
+    left_out: list[int] = []
+    corpus = [TOO_LONG, *lines[:5]]
+    for metric in get_args(Metric):
+        left_out.clear()
+        (found,) = neighbors(
+            vae, [lines[0]], corpus, size=2, metric=metric, skipped=left_out.append
+        )
+        assert (left_out, found[0].number) == ([0], 1)
+    with pytest.raises(DataError, match="here: holds no sentence that the model takes"):
+        neighbors(vae, [lines[0]], [TOO_LONG], source="here", skipped=left_out.append)
+    with pytest.raises(ConfigError, match="reads the corpus twice"):
+        neighbors(vae, [lines[0]], iter(corpus), metric="scaled")
+    with pytest.raises(ConfigError, match="--metric cosine: must be one of euclidean, scaled"):
+        neighbors(vae, [lines[0]], corpus, metric="cosine")  # type: ignore[arg-type]

@@ -3,8 +3,8 @@
 Functions that take a TextVAE, for what is not done every day.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -13,12 +13,15 @@ from textvae.data.stream import chunks
 from textvae.errors import ConfigError, DataError
 from textvae.evaluate.likelihood import encode_corpus
 from textvae.generate.decoding import decode
+from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
 from textvae.generate.strategies import Greedy, Strategy, check_strategy
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.text_vae import TextVAE
 
 TOGETHER = 2048
 """Sentences encoded in one go, sorted by length among themselves."""
+
+Metric = Literal["euclidean", "scaled"]
 
 
 class Encoded(NamedTuple):
@@ -112,3 +115,61 @@ def sentences_at(
         found = decode(vae.model, some, strategy, seed=seed, max_length=longest, first_index=first)
         yield from map(vae.tokenizer.decode, found.sentences)
         first += some.shape[0]
+
+
+def neighbors(
+    vae: TextVAE,
+    sentences: Sequence[str],
+    corpus: Iterable[str],
+    *,
+    size: int = 10,
+    metric: Metric = "euclidean",
+    source: str = "the corpus",
+    skipped: Callable[[int], object] | None = None,
+) -> list[list[Neighbor]]:
+    """The sentences of a corpus whose posterior means are nearest to those of some sentences.
+
+    Exact, in one pass over the corpus; memory grows with `sentences` and `size` alone. `euclidean`
+    is the default: the prior gives every dimension the same unit, one that carries nothing has
+    means near 0 and so no say, and one pass is enough. `scaled` divides by the standard deviation
+    of the aggregate posterior of the corpus, for models whose aggregate is far from the prior; it
+    takes a pass of its own.
+
+    Args:
+        vae: the model.
+        sentences: Q of them.
+        corpus: sentences, none blank; for `scaled` it is iterated twice.
+        size: how many neighbours each; fewer where the corpus has fewer different sentences.
+        metric: `euclidean` or `scaled`.
+        source: where the corpus is from, for errors.
+        skipped: as for `posteriors`, of the corpus; it hears of each sentence once.
+
+    Returns:
+        For each sentence, its neighbours, the nearest first.
+
+    Raises:
+        DataError: as `posteriors`; nothing in the corpus.
+        ConfigError: no neighbours asked for, an unknown metric, or `scaled` on what can be read
+            once only.
+    """
+    if metric not in get_args(Metric):
+        raise ConfigError(f"--metric {metric}: must be one of {', '.join(get_args(Metric))}")
+    scale = None
+    if metric == "scaled":
+        if iter(corpus) is corpus:
+            raise ConfigError("--metric scaled reads the corpus twice: give a file or a list")
+        moments, ignored = AggregateMoments(), None if skipped is None else _nothing
+        for part in posteriors(vae, corpus, source=source, skipped=ignored):
+            moments.add(part.posterior)
+        scale = moments.deviation
+    nearest = Nearest(vae.encode(sentences).mean, size, scale)
+    for part in posteriors(vae, corpus, source=source, skipped=skipped):
+        nearest.add(part.texts, part.numbers, part.posterior.mean)
+    found = nearest.ranked()
+    if found and not found[0]:
+        raise DataError(f"{source}: holds no sentence that the model takes")
+    return found
+
+
+def _nothing(number: int) -> None:
+    """Left out, and said elsewhere."""

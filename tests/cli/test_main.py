@@ -155,9 +155,11 @@ def test_choices_are_those_of_the_code_they_stand_for() -> None:
     from textvae.errors import ConfigError as Refused  # noqa: PLC0415 -- beside what needs torch
     from textvae.generate.latents import PathKind  # noqa: PLC0415 -- torch, for this test alone
     from textvae.generate.strategies import strategy_from_options  # noqa: PLC0415 -- as above
+    from textvae.latent_space import Metric  # noqa: PLC0415 -- as above
     from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
 
     assert get_args(PathKind) == options.PATHS
+    assert get_args(Metric) == options.METRICS
     assert tuple(DTYPES) == options.PRECISIONS
     for name in options.STRATEGIES:
         strategy_from_options(name)

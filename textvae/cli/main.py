@@ -26,6 +26,7 @@ VERBS = {
     "reconstruct": "Encode sentences and write what the decoder makes of them.",
     "encode": "Write the posteriors of sentences: means and log-variances.",
     "decode": "Write the sentences of latents, such as encode wrote.",
+    "neighbors": "Find the sentences of a corpus that are nearest to a sentence.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",

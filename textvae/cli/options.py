@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 STRATEGIES = ("greedy", "temperature", "top-k", "nucleus")
 PRECISIONS = ("float32", "bfloat16")
+METRICS = ("euclidean", "scaled")
 PATHS = ("straight", "spherical")
 
 
