@@ -45,10 +45,12 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         "interpolate",
         "reconstruct",
         "decode",
+        "analogy",
+        "attribute",
         "evaluate",
     }
     decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
-    for verb in ("sample", "interpolate", "reconstruct", "decode"):
+    for verb in ("sample", "interpolate", "reconstruct", "decode", "analogy", "attribute"):
         assert all(option in helps[verb] for option in decoding)
 
 

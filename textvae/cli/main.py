@@ -27,6 +27,8 @@ VERBS = {
     "encode": "Write the posteriors of sentences: means and log-variances.",
     "decode": "Write the sentences of latents, such as encode wrote.",
     "neighbors": "Find the sentences of a corpus that are nearest to a sentence.",
+    "analogy": "Edit one sentence as two others differ.",
+    "attribute": "Change sentences by the difference of two sets of them.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",
