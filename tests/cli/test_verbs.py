@@ -96,7 +96,20 @@ def test_interpolate_with_and_without_a_model_and_from_standard_input(
     assert [row["text"] for row in found] == expected
     assert [row["step"] for row in found] == [0, 1, 2, 3, 4]
     assert [row["share"] for row in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert all(row["reconstruction"] > 0.0 and row["num_tokens"] >= 1 for row in found)
+    known = [row["change"] for row in found[1:]]
+    assert found[0]["change"] is None
+    assert {row["mean_change"] for row in found} == {found[0]["mean_change"]}
+    assert found[0]["mean_change"] == pytest.approx(sum(known) / 4)
     assert invoke(*arguments, "--path", "spherical").exit_code == 0
+
+
+def test_interpolate_passes_through_every_sentence(place: Path, invoke: Invoke) -> None:
+    turns = [FIRST, SECOND, FIRST]
+    found = invoke("interpolate", "runs/tiny", *turns, "--steps", "3").stdout.splitlines()
+    assert found[::2] == invoke("reconstruct", "runs/tiny", *turns).stdout.splitlines()
+    stdin = "\n".join(turns).encode()
+    assert invoke("interpolate", "--steps", "3", stdin=stdin).stdout.splitlines() == found
 
 
 def test_the_ends_of_an_interpolation_are_reconstructions(place: Path, invoke: Invoke) -> None:

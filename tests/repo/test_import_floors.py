@@ -16,6 +16,7 @@ FLOORS = {
     "cli": 9,
     "text_vae": 8,
     "editing": 8,  # as latent_space, on which it stands
+    "walks": 8,  # takes a TextVAE too
     "latent_space": 8,  # functions that take a TextVAE
     "experiment": 7,
     "measure": 7,

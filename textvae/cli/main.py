@@ -22,7 +22,7 @@ from textvae.errors import CheckpointError, TextVAEError
 VERBS = {
     "train": "Train a model on a corpus, or continue a run that stopped.",
     "sample": "Write new sentences, drawn from the prior.",
-    "interpolate": "Write the sentences between two sentences.",
+    "interpolate": "Write the sentences between two sentences or more.",
     "reconstruct": "Encode sentences and write what the decoder makes of them.",
     "encode": "Write the posteriors of sentences: means and log-variances.",
     "decode": "Write the sentences of latents, such as encode wrote.",
