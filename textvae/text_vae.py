@@ -16,11 +16,10 @@ from textvae.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
-from textvae.generate.beam import Beam, beam_search
-from textvae.generate.decoding import decode
 from textvae.generate.latents import PathKind, check_latents, interpolation, sample_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
+from textvae.generate.writing import write
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
@@ -201,11 +200,8 @@ class TextVAE:
         """
         longest = check_decoding(self, latents, max_length)
         checked = check_strategy(strategy)
-        if isinstance(checked, Beam):
-            best = beam_search(self.model, latents, checked, max_length=longest)
-            return [self.tokenizer.decode(found[0].words) for found in best]
-        written = decode(self.model, latents, checked, seed=seed, max_length=longest)
-        return [self.tokenizer.decode(ids) for ids in written.sentences]
+        written = write(self.model, latents, checked, seed=seed, max_length=longest)
+        return [self.tokenizer.decode(ids) for ids in written]
 
     def reconstruct(
         self,
