@@ -17,6 +17,7 @@ from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model_directory import require_latent
 from textvae.text_vae import TextVAE
 
 TOGETHER = 2048
@@ -55,7 +56,9 @@ def posteriors(
 
     Raises:
         DataError: a blank sentence, or one longer than the model's limit.
+        CheckpointError: the model is a language model.
     """
+    require_latent(vae.model, vae.path)
     limit, first = vae.config.max_length, 0
     if isinstance(sentences, str):
         raise DataError(f"{source}: is one string; give a list of sentences")

@@ -23,7 +23,7 @@ from textvae.generate.writing import write
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
-from textvae.model_directory import Results, load_model, publish
+from textvae.model_directory import Results, load_model, publish, require_latent
 from textvae.run_data import DATA, EMBEDDED, DataOptions, SplitFacts, open_split, tokenize_sentences
 from textvae.training_run import execute, plan_run
 
@@ -170,11 +170,7 @@ class TextVAE:
             DataError: no sentence, a blank one, or one longer than the model's limit.
             CheckpointError: the model is a language model, which has no posterior.
         """
-        if self.model.is_language_model:
-            raise CheckpointError(
-                f"{self.path or 'this model'}: is a language model without a latent, so it cannot "
-                "encode, reconstruct or interpolate; it can sample and evaluate"
-            )
+        require_latent(self.model, self.path)
         array, _ = self._tokenize(_given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.model.device))
 
