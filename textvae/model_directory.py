@@ -191,7 +191,7 @@ def require_latent(model: VAE, path: Path | None) -> None:
     """
     if model.is_language_model:
         raise CheckpointError(
-            f"{path or 'this model'}: is a language model without a latent, so it has no posteriors "
+            f"{path or 'this model'}: is a language model without a latent, so it has no posterior "
             "and cannot reconstruct or interpolate; it can sample and evaluate"
         )
 
