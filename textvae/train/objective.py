@@ -24,7 +24,7 @@ class NoFreeBits(Config, tag_field="kind", tag="none"):
 class FreeBitsPerDimension(Config, tag_field="kind", tag="per_dimension"):
     """Each dimension may use `nats` for nothing: sum over d of max(nats, mean KL of d).
 
-    Kingma et al. 2016; for text, Li et al. 2019. The mean is over the batch.
+    Kingma et al. 2016, section 2.4. The mean is over the batch, so sentences share the allowance.
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 0.25
@@ -34,8 +34,24 @@ class FreeBitsPerDimension(Config, tag_field="kind", tag="per_dimension"):
         return kl.mean(0).clamp(min=self.nats).sum()
 
 
+class FreeBitsPerSentenceAndDimension(Config, tag_field="kind", tag="per_sentence_and_dimension"):
+    """Each dimension of each sentence may use `nats`: mean over i of sum_d max(nats, KL_id).
+
+    Li et al. 2019, who divide a target KL of the sentence by the number of dimensions.
+    """
+
+    nats: Annotated[float, Meta(gt=0.0)] = 0.25
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.clamp(min=self.nats).sum(1).mean()
+
+
 class FreeBitsTotal(Config, tag_field="kind", tag="total"):
-    """The whole latent may use `nats` for nothing: max(nats, mean KL)."""
+    """The whole latent may use `nats` for nothing: max(nats, mean KL).
+
+    Kingma et al. 2016 with all dimensions in one group. The mean is over the batch.
+    """
 
     nats: Annotated[float, Meta(gt=0.0)] = 8.0
 
@@ -44,7 +60,26 @@ class FreeBitsTotal(Config, tag_field="kind", tag="total"):
         return kl.sum(1).mean().clamp(min=self.nats)
 
 
-FreeBitsConfig = NoFreeBits | FreeBitsPerDimension | FreeBitsTotal
+class FreeBitsPerSentence(Config, tag_field="kind", tag="per_sentence"):
+    """The whole latent of each sentence may use `nats`: mean over i of max(nats, KL_i).
+
+    The limit at one group of Li et al. 2019's floor under every sentence's own KL.
+    """
+
+    nats: Annotated[float, Meta(gt=0.0)] = 8.0
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.sum(1).clamp(min=self.nats).mean()
+
+
+FreeBitsConfig = (
+    NoFreeBits
+    | FreeBitsPerDimension
+    | FreeBitsPerSentenceAndDimension
+    | FreeBitsTotal
+    | FreeBitsPerSentence
+)
 
 
 class ObjectiveConfig(Config):
