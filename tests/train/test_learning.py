@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from textvae.randomness import hashes, key
 from textvae.train.loop import TrainConfig, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
+from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
 V, E, H, Z, N = 23, 5, 31, 2, 61
@@ -77,6 +79,26 @@ def test_free_bits_keep_the_latent_in_use_where_there_is_a_factor() -> None:
     costs = permutation_costs(vae, data, encode_corpus(vae, data).mean, seed=0)
     assert float(costs.mean()) > 0.5, "the decoder reads the latent"
     assert not any("ignores the latent" in line for line in said)
+
+
+RATES = [LagrangianRate(nats=1.5, step_size=0.01), ControlledRate(nats=1.5, integral_gain=0.01)]
+
+
+@pytest.mark.parametrize("rate", RATES, ids=lambda rate: type(rate).__name__)
+def test_a_target_rate_finds_the_weight_and_selects_at_weight_one(
+    rate: Any, tmp_path: Path
+) -> None:
+    aim = config(300, 1e-2, kl_weight=ConstantSchedule())
+    aims = msgspec.structs.replace(aim.objective, rate=rate)
+    aim = msgspec.structs.replace(aim, objective=aims, validate_every=20, log_every=20)
+    vae, data = model(), factor()  # of log 7 = 1.95 nats
+    found = train(vae, data, data, aim, seed=0, run=tmp_path, report=lambda _: None)
+    lines = [msgspec.json.decode(x) for x in (tmp_path / "metrics.jsonl").read_bytes().splitlines()]
+    weights = [line["kl_weight"] for line in lines if "kl_weight" in line]
+    validations = [line["validation"] for line in lines if "validation" in line]
+    assert validations[-1]["kl"] == pytest.approx(1.5, abs=0.2)
+    assert len(set(weights)) == len(weights), "the journal shows the weight that was found"
+    assert found.best.elbo == max(line["elbo"] for line in validations), "at weight 1"
 
 
 def test_a_latent_that_is_ignored_is_said_so_once(tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
-from torch import Tensor
 
-from textvae.checkpoint import load_state, save_state
 from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
 from textvae.errors import TrainingError
@@ -32,6 +30,7 @@ from textvae.train.optimizer import (
     OptimizerConfig,
     set_learning_rate,
 )
+from textvae.train.state import Position, Validation, restore_position, save_position
 from textvae.train.step import train_step
 
 Count = Annotated[int, Meta(ge=1)]
@@ -69,14 +68,6 @@ class TrainConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
 
 
-class Validation(NamedTuple):
-    """The ELBO at KL weight 1, one sample a sentence, in nats a sentence."""
-
-    elbo: float
-    kl: float
-    active_units: int
-
-
 class TrainResult(NamedTuple):
     """How a run ended; the model holds its best parameters."""
 
@@ -87,16 +78,6 @@ class TrainResult(NamedTuple):
     """Time spent training, all parts of an interrupted run added."""
     signal: int | None
     """The signal that stopped the run before its end."""
-
-
-class _Position(NamedTuple):
-    """What a training state holds besides tensors."""
-
-    step: int = 0
-    best_step: int = -1
-    best: Validation = Validation(float("-inf"), 0.0, 0)
-    bad_validations: int = 0
-    seconds: float = 0.0
 
 
 def train(
@@ -127,7 +108,8 @@ def train(
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
-    position, best = _restore(run, model, optimizer)
+    begin = Position(rate=config.objective.rate.start())
+    position, best = restore_position(run, model, optimizer, begin)
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
@@ -148,7 +130,7 @@ def train(
 
             factor = config.learning_rate.factor(step, total)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            terms, loss, finite = train_step(
+            terms, loss, finite, rate = train_step(
                 model,
                 optimizer,
                 batch,
@@ -158,12 +140,14 @@ def train(
                 seed=seed,
                 clip_norm=config.clip_norm,
                 dtype=dtype,
+                rate=position.rate,
             )
             if not finite:
                 raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
 
             sums.add(terms, loss.value, batch.lengths)
-            position = position._replace(step=step + 1, seconds=time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            position = position._replace(step=step + 1, seconds=seconds, rate=rate)
             progress.advance()
             if _due(step + 1, config.log_every, total):
                 interval = sums.read()
@@ -193,11 +177,11 @@ def train(
                 journal.write(step=step + 1, validation=found._asdict(), selected=better)
                 progress.leave_out(time.perf_counter() - paused)
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
-                _save(run, model, best, optimizer, position)
+                save_position(run, model, best, optimizer, position)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
     if run is not None and caught:
-        _save(run, model, best, optimizer, position)
+        save_position(run, model, best, optimizer, position)
     if best:
         model.load_state_dict(best)
     model.eval()
@@ -236,7 +220,7 @@ def _due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
-def _exhausted(position: _Position, config: TrainConfig) -> bool:
+def _exhausted(position: Position, config: TrainConfig) -> bool:
     return config.patience is not None and position.bad_validations >= config.patience
 
 
@@ -254,48 +238,6 @@ def _not_finite(step: int, config: TrainConfig, kl_weight: float, run: Path | No
         f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "
         f"KL weight {kl_weight:.2g}): lower train.optimizer.learning_rate or train.clip_norm{kept}"
     )
-
-
-def _save(
-    run: Path,
-    model: VAE,
-    best: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    position: _Position,
-) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    for number, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if value is not None:
-                tensors[f"optimizer.{number}.{name}"] = value
-    facts = position._asdict() | {"best": list(position.best)}
-    if position.best_step < 0:
-        facts["best"] = None  # there is no JSON for minus infinity
-    save_state(run, position.step, tensors, facts)
-
-
-def _restore(
-    run: Path | None, model: VAE, optimizer: torch.optim.Optimizer
-) -> tuple[_Position, dict[str, Tensor]]:
-    """The position of the newest good state of a run, whose tensors go where they belong."""
-    state = load_state(run) if run is not None else None
-    if state is None:
-        return _Position(), {}
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-    for name, value in state.tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value.to(model.device)
-    model.load_state_dict(parts["model"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, moment = name.partition(".")
-        moments.setdefault(int(number), {})[moment] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    facts = dict(state.facts)
-    best = Validation(*facts["best"]) if facts["best"] else Validation(float("-inf"), 0.0, 0)  # type: ignore[misc]
-    return _Position(**(facts | {"best": best})), parts["best"]  # type: ignore[arg-type]
 
 
 @contextmanager

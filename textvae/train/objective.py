@@ -10,6 +10,7 @@ from textvae.config import Config
 from textvae.model.interfaces import UNKNOWN
 from textvae.model.vae import ElboTerms
 from textvae.randomness import key, uniforms
+from textvae.train.rate import NoTargetRate, RateConfig, RateState
 from textvae.train.schedules import LinearSchedule, ScheduleConfig
 
 
@@ -83,7 +84,7 @@ FreeBitsConfig = (
 
 
 class ObjectiveConfig(Config):
-    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL)."""
+    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL), or what `rate` makes."""
 
     kl_weight: ScheduleConfig = LinearSchedule()
     """The annealing of the KL term."""
@@ -91,6 +92,8 @@ class ObjectiveConfig(Config):
     """A constant factor on the KL term (Higgins et al. 2017)."""
     free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.15)
     """A floor under the KL below which nothing pushes."""
+    rate: RateConfig = NoTargetRate()
+    """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
     word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=1.0)
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
     0, so that the decoder ends on the inputs it is used with."""
@@ -108,14 +111,18 @@ class Loss(NamedTuple):
     value: Tensor
     """Scalar, nats a sentence: what the optimizer minimises."""
     kl_weight: float
-    """beta times the schedule."""
+    """Of the KL above its floor: beta times the schedule, as the target rate has changed it."""
 
 
-def objective(config: ObjectiveConfig, terms: ElboTerms, step: int, total: int) -> Loss:
-    """The loss of a batch at a step of a run of `total` steps."""
-    weight = config.beta * config.kl_weight(step, total)
-    reconstruction = terms.reconstruction.total / terms.kl.shape[0]
-    return Loss(reconstruction + weight * config.free_bits(terms.kl), weight)
+def objective(
+    config: ObjectiveConfig, terms: ElboTerms, step: int, total: int, rate: RateState
+) -> Loss:
+    """The loss of a batch at a step of a run of `total` steps, in the state of its target rate."""
+    penalty, reward = config.rate.weights(config.beta * config.kl_weight(step, total), rate)
+    value = terms.reconstruction.total / terms.kl.shape[0] + penalty * config.free_bits(terms.kl)
+    if reward:
+        value = value - reward * terms.kl.sum(1).mean()
+    return Loss(value, penalty - reward)
 
 
 def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:

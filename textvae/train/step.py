@@ -9,6 +9,7 @@ from textvae.data.batching import Batch
 from textvae.model.vae import VAE, ElboTerms
 from textvae.randomness import Noise, key, normals
 from textvae.train.objective import Loss, ObjectiveConfig, drop_words, objective
+from textvae.train.rate import RateState
 
 
 class Step(NamedTuple):
@@ -19,6 +20,8 @@ class Step(NamedTuple):
     loss: Loss
     finite: bool
     """False where the loss or the norm of the gradient is not finite: nothing was updated then."""
+    rate: RateState
+    """Of the target rate, after the batch."""
 
 
 def train_step(
@@ -32,6 +35,7 @@ def train_step(
     seed: int,
     clip_norm: float,
     dtype: torch.dtype = torch.float32,
+    rate: RateState | None = None,
 ) -> Step:
     """Forward, backward, clipping and update, at the learning rate the optimizer has now.
 
@@ -45,22 +49,25 @@ def train_step(
         seed: of everything drawn.
         clip_norm: the gradient is scaled down to this norm.
         dtype: of the matrix products.
+        rate: state of the target rate; None where the run begins.
     """
-    rate = config.word_dropout(step, total)
+    word_dropout = config.word_dropout(step, total)
+    rate = config.rate.start() if rate is None else rate
     terms = model(
         batch.inputs,
         batch.targets,
         batch.lengths,
         normals(key(seed, "posterior", step), batch.indices, lanes=model.prior.latent_dim),
-        decoder_inputs=drop_words(batch.inputs, batch.indices, rate, seed=seed, step=step),
+        decoder_inputs=drop_words(batch.inputs, batch.indices, word_dropout, seed=seed, step=step),
         noise=Noise(seed, step, batch.indices),
         dtype=dtype,
     )
-    loss = objective(config, terms, step, total)
+    loss = objective(config, terms, step, total, rate)
     optimizer.zero_grad(set_to_none=True)
     loss.value.backward()  # type: ignore[no-untyped-call]
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     finite = bool(norm.isfinite()) and bool(loss.value.isfinite())
     if finite:
         optimizer.step()
-    return Step(terms, loss._replace(value=loss.value.detach()), finite)
+        rate = config.rate.observe(terms.kl, rate)
+    return Step(terms, loss._replace(value=loss.value.detach()), finite, rate)
