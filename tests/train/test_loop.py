@@ -22,6 +22,7 @@ from textvae.randomness import hashes, key
 from textvae.train.loop import TrainConfig, TrainResult, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, OptimizerConfig, SGDConfig
+from textvae.train.procedures import AggressiveProcedure, ProcedureConfig
 from textvae.train.rate import RateConfig
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
@@ -89,9 +90,8 @@ def run(
 
 
 def journal(path: Path) -> list[dict[str, Any]]:
-    return [
-        msgspec.json.decode(line) for line in (path / "metrics.jsonl").read_bytes().splitlines()
-    ]
+    lines = (path / "metrics.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line) for line in lines]
 
 
 def validations(path: Path) -> list[dict[str, Any]]:
@@ -111,6 +111,8 @@ def untimed(found: TrainResult) -> TrainResult:
 VARIANTS: list[dict[str, Any]] = [
     *({"optimizer": kind(learning_rate=1e-2)} for kind in get_args(OptimizerConfig)),
     {"optimizer": SGDConfig(learning_rate=1e-2, momentum=0.9)},
+    *({"procedure": kind()} for kind in get_args(ProcedureConfig)),
+    {"procedure": AggressiveProcedure(share=0.6, max_updates=5, check_every=2)},
     *({"objective": msgspec.structs.replace(NOISY, rate=kind())} for kind in get_args(RateConfig)),
 ]
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -30,6 +31,7 @@ from textvae.train.optimizer import (
     OptimizerConfig,
     set_learning_rate,
 )
+from textvae.train.procedures import JointProcedure, ProcedureConfig
 from textvae.train.state import Position, Validation, restore_position, save_position
 from textvae.train.step import train_step
 
@@ -66,6 +68,8 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = AdamWConfig()
     learning_rate: LearningRateConfig = LearningRateConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    procedure: ProcedureConfig = JointProcedure()
+    """What a step updates, and how the run is divided."""
 
 
 class TrainResult(NamedTuple):
@@ -108,15 +112,15 @@ def train(
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
-    begin = Position(rate=config.objective.rate.start())
-    position, best = restore_position(run, model, optimizer, begin)
+    position, best = restore_position(run, model, optimizer, config.objective.rate.start())
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
     sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
-    eligible = config.objective.kl_weight.settled() * total
+    procedure = config.procedure
+    eligible = procedure.settled(config.objective.kl_weight.settled(), total)
     collapse: str | None = None
     order, epoch, begun = [], -1, time.perf_counter() - position.seconds
     model.train()
@@ -128,22 +132,28 @@ def train(
                 order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
             batch = corpus.batch(order[step % batches])
 
-            factor = config.learning_rate.factor(step, total)
+            stage = procedure.stage(step, total)
+            procedure.prepare(model, optimizer, step, total, seed)
+            factor = config.learning_rate.factor(stage.step, stage.total)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            terms, loss, finite, rate = train_step(
+            update = partial(
+                train_step,
                 model,
                 optimizer,
-                batch,
-                config.objective,
+                config=config.objective,
                 step=step,
                 total=total,
                 seed=seed,
                 clip_norm=config.clip_norm,
                 dtype=dtype,
                 rate=position.rate,
+                stage=stage,
+            )
+            terms, loss, finite, rate = procedure.step(
+                update, corpus, order, batch, stage=stage, seed=seed, state=position.procedure
             )
             if not finite:
-                raise TrainingError(_not_finite(step, config, loss.kl_weight, run))
+                raise TrainingError(_not_finite(step, optimizer, loss.kl_weight, run))
 
             sums.add(terms, loss.value, batch.lengths)
             seconds = time.perf_counter() - begun
@@ -163,6 +173,10 @@ def train(
             if _due(step + 1, config.validate_every, total):
                 paused = time.perf_counter()
                 found = validate(model, valid, seed=seed)
+                judged = procedure.judge(
+                    model, valid, position.procedure, seed=seed, report=progress.say
+                )
+                position = position._replace(procedure=judged)
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
                     best = {name: p.detach().clone() for name, p in model.state_dict().items()}
@@ -185,13 +199,8 @@ def train(
     if best:
         model.load_state_dict(best)
     model.eval()
-    return TrainResult(
-        position.step,
-        position.best_step,
-        position.best,
-        position.seconds,
-        caught[0] if caught else None,
-    )
+    stopped = caught[0] if caught else None
+    return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
 
 
 def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
@@ -231,8 +240,10 @@ def _validation_line(step: int, found: Validation, latent_dim: int, better: bool
     )
 
 
-def _not_finite(step: int, config: TrainConfig, kl_weight: float, run: Path | None) -> str:
-    rate = config.optimizer.learning_rate * config.learning_rate.factor(step, config.max_steps or 1)
+def _not_finite(
+    step: int, optimizer: torch.optim.Optimizer, kl_weight: float, run: Path | None
+) -> str:
+    rate = optimizer.param_groups[0]["lr"]
     kept = f"; {run} keeps its last saved state" if run else ""
     return (
         f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "

@@ -105,6 +105,15 @@ class ObjectiveConfig(Config):
             raise ValueError(f"word_dropout {max(values)}: a rate is at most 1")
 
 
+class Stage(NamedTuple):
+    """The clock that the schedules read: a step of a part of a run."""
+
+    step: int
+    total: int
+    autoencoder: bool = False
+    """The KL costs nothing, and no target rate looks at it."""
+
+
 class Loss(NamedTuple):
     """The loss of a batch and what it was made from."""
 
@@ -114,12 +123,14 @@ class Loss(NamedTuple):
     """Of the KL above its floor: beta times the schedule, as the target rate has changed it."""
 
 
-def objective(
-    config: ObjectiveConfig, terms: ElboTerms, step: int, total: int, rate: RateState
-) -> Loss:
-    """The loss of a batch at a step of a run of `total` steps, in the state of its target rate."""
-    penalty, reward = config.rate.weights(config.beta * config.kl_weight(step, total), rate)
-    value = terms.reconstruction.total / terms.kl.shape[0] + penalty * config.free_bits(terms.kl)
+def objective(config: ObjectiveConfig, terms: ElboTerms, stage: Stage, rate: RateState) -> Loss:
+    """The loss of a batch at a stage of a run, in the state of its target rate."""
+    value = terms.reconstruction.total / terms.kl.shape[0]
+    if stage.autoencoder:
+        return Loss(value, 0.0)
+    scheduled = config.beta * config.kl_weight(stage.step, stage.total)
+    penalty, reward = config.rate.weights(scheduled, rate)
+    value = value + penalty * config.free_bits(terms.kl)
     if reward:
         value = value - reward * terms.kl.sum(1).mean()
     return Loss(value, penalty - reward)

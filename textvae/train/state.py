@@ -8,6 +8,7 @@ from torch import Tensor
 
 from textvae.checkpoint import load_state, save_state
 from textvae.model.vae import VAE
+from textvae.train.procedures import ProcedureState
 from textvae.train.rate import RateState
 
 
@@ -28,6 +29,7 @@ class Position(NamedTuple):
     bad_validations: int = 0
     seconds: float = 0.0
     rate: RateState = RateState()
+    procedure: ProcedureState = ProcedureState()
 
 
 def save_position(
@@ -48,23 +50,27 @@ def save_position(
         for name, value in values.items():
             if value is not None:
                 tensors[f"optimizer.{number}.{name}"] = value
-    facts = position._asdict() | {"best": list(position.best), "rate": list(position.rate)}
+    facts = position._asdict()
+    for name in ("best", "rate", "procedure"):
+        facts[name] = list(facts[name])
     if position.best_step < 0:
         facts["best"] = None  # there is no JSON for minus infinity
     save_state(run, position.step, tensors, facts)
 
 
 def restore_position(
-    run: Path | None, model: VAE, optimizer: torch.optim.Optimizer, begin: Position
+    run: Path | None, model: VAE, optimizer: torch.optim.Optimizer, rate: RateState
 ) -> tuple[Position, dict[str, Tensor]]:
     """The position of the newest good state of a run, whose tensors go where they belong.
 
     Returns:
-        The position, `begin` where nothing was saved, and the best parameters so far.
+        The position, or where nothing was saved the beginning with the given state of the target
+        rate; and the best parameters so far.
 
     Raises:
         CheckpointError: all saved states are damaged.
     """
+    begin = Position(rate=rate)
     state = load_state(run) if run is not None else None
     if state is None:
         return begin, {}
@@ -81,6 +87,7 @@ def restore_position(
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     facts = dict(state.facts)
     facts["best"] = Validation(*facts["best"]) if facts["best"] else begin.best  # type: ignore[misc]
-    if "rate" in facts:  # older states have none
-        facts["rate"] = RateState(*facts["rate"])  # type: ignore[misc]
+    for name, kind in (("rate", RateState), ("procedure", ProcedureState)):
+        if name in facts:  # older states lack them
+            facts[name] = kind(*facts[name])  # type: ignore[misc]
     return begin._replace(**facts), parts["best"]  # type: ignore[arg-type]
