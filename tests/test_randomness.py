@@ -76,3 +76,46 @@ def test_dropout_keeps_the_mean_zeroes_the_rate_and_follows_the_example() -> Non
     assert torch.equal(dropped, reverse)
     assert not torch.equal(dropped, Noise(1, 3, examples).dropout(ones, 0.3, "test"))
     assert noise.dropout(ones, 0.0, "test") is ones
+
+
+def test_a_locked_mask_is_the_first_of_the_free_ones_at_every_position() -> None:
+    noise, ones = Noise(1, 2, torch.arange(31)), torch.ones(31, 17, 13)
+    free, locked = noise.dropout(ones, 0.3, "test"), noise.dropout(ones, 0.3, "test", locked=True)
+    assert torch.equal(locked, free[:, :1].expand_as(free))
+    assert torch.equal(noise.dropout(ones[:, :5], 0.3, "test", locked=True), locked[:, :5])
+    deep = noise.dropout(ones[:, :, None].expand(-1, -1, 2, -1), 0.3, "test", locked=True)
+    assert torch.equal(deep[:, 3, 1], locked[:, 0])
+    share = float((locked[:, 0] == 0).float().mean())
+    assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / (31 * 13))
+
+
+def test_a_word_type_is_dropped_by_sentence_and_step_and_keeps_its_mean() -> None:
+    noise, rate = Noise(1, 2, torch.arange(31)), 0.3
+    tokens = hashes(key(1, "tokens"), torch.arange(31), lanes=17) % 7
+    ones = torch.ones(31, 17, 5)
+    found = noise.drop_types(ones, tokens, rate, "test")
+    assert torch.equal(found, found[:, :, :1].expand_as(found)), "the whole vector"
+    by_type = noise.drop_types(ones[:, :7], torch.arange(7).expand(31, -1), rate, "test")[..., 0]
+    assert torch.equal(found[..., 0], by_type.gather(1, tokens))
+    assert set(by_type.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - rate)))}
+    assert abs(float(by_type.mean()) - 1.0) < 4 * math.sqrt(rate / (1 - rate) / by_type.numel())
+    assert not torch.equal(found, noise._replace(step=3).drop_types(ones, tokens, rate, "test"))
+    rows = torch.tensor([7, 2])
+    some = Noise(1, 2, rows).drop_types(ones[rows], tokens[rows], rate, "test")
+    assert torch.equal(some, found[rows])
+    assert noise.drop_types(ones, tokens, 0.0, "test") is ones
+
+
+def test_dropped_weights_follow_the_step_not_the_batch_and_keep_their_mean() -> None:
+    rate, weight = 0.3, torch.ones(17, 13)
+    found = torch.stack(
+        [Noise(1, s, torch.arange(3)).drop_weights(weight, rate, "test") for s in range(101)]
+    )
+    other = Noise(1, 2, torch.arange(5, 9)).drop_weights(weight, rate, "test")
+    assert torch.equal(found[2], other)
+    assert not torch.equal(found[2], found[3])
+    assert not torch.equal(found[2], Noise(1, 2, torch.arange(3)).drop_weights(weight, rate, "b"))
+    assert abs(float(found.mean()) - 1.0) < 4 * math.sqrt(rate / (1 - rate) / found.numel())
+    spread = found.mean(0).std(), math.sqrt(rate / (1 - rate) / 101)
+    assert float(spread[0]) == pytest.approx(spread[1], rel=0.2), "entries are independent"
+    assert Noise(1, 2, torch.arange(3)).drop_weights(weight, 0.0, "test") is weight

@@ -15,7 +15,7 @@ from textvae.data import grammar
 from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import load_config
-from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK
+from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.run_data import EMBEDDED
 from textvae.text_vae import TextVAE
 
@@ -43,7 +43,9 @@ def lines_of(file: Path) -> list[str]:
 # -- sampling ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", [Temperature(), Greedy(), TopK(k=5), Nucleus(p=0.9)], ids=str)
+@pytest.mark.parametrize(
+    "strategy", [Temperature(), Greedy(), TopK(k=5), Nucleus(p=0.9), Typical(p=0.9)], ids=str
+)
 def test_samples_are_a_function_of_the_seed_and_their_index(
     vae: TextVAE, strategy: Strategy
 ) -> None:

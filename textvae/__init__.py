@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from textvae.candidates import Candidate, n_best
     from textvae.errors import (
         CheckpointError,
         ConfigError,
@@ -16,45 +17,65 @@ if TYPE_CHECKING:
     )
     from textvae.evaluate.report import Evaluation
     from textvae.experiment import ExperimentConfig, load_config
-    from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK
+    from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
+    from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
+    from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
     from textvae.model.gaussian import DiagonalGaussian
     from textvae.text_vae import TextVAE
 
     __version__: str
 
 __all__ = [
+    "Beam",
+    "Candidate",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "DiagonalGaussian",
     "Evaluation",
     "ExperimentConfig",
+    "GNMTPenalty",
     "Greedy",
+    "MinLength",
+    "NoRepeatedNgrams",
     "Nucleus",
+    "RepetitionPenalty",
     "Temperature",
     "TextVAE",
     "TextVAEError",
+    "TokenMean",
     "TopK",
     "TrainingError",
+    "Typical",
     "__version__",
     "load_config",
+    "n_best",
 ]
 
 _HOMES = {
+    "Beam": "generate.beam",
+    "Candidate": "candidates",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "DiagonalGaussian": "model.gaussian",
     "Evaluation": "evaluate.report",
     "ExperimentConfig": "experiment",
+    "GNMTPenalty": "generate.beam",
     "Greedy": "generate.strategies",
+    "MinLength": "generate.rules",
+    "NoRepeatedNgrams": "generate.rules",
     "Nucleus": "generate.strategies",
+    "RepetitionPenalty": "generate.rules",
     "Temperature": "generate.strategies",
     "TextVAE": "text_vae",
     "TextVAEError": "errors",
+    "TokenMean": "generate.beam",
     "TopK": "generate.strategies",
     "TrainingError": "errors",
+    "Typical": "generate.strategies",
     "load_config": "experiment",
+    "n_best": "candidates",
 }
 
 

@@ -115,7 +115,8 @@ def _load_unfinished(path: Path) -> LoadedModel:
     experiment = decode(
         read_config_file(path / EXPERIMENT), ExperimentConfig, source=str(path / EXPERIMENT)
     )
-    part = "best." if any(name.startswith("best.") for name in state.tensors) else "model."
+    parts = ("best.", "average.mean.", "model.")
+    part = next(p for p in parts if any(name.startswith(p) for name in state.tensors))
     tensors = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
     data = tokenizer.read_bytes()
     model = _model(path, experiment.model, data, tensors)
@@ -185,17 +186,21 @@ def _model(
 def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None) -> str:
     """README.md of a model directory: what it is, how to use it, and its numbers."""
     count = sum(p.numel() for p in model.parameters())
+    tag, title = "variational-autoencoder", "A sentence VAE"
+    kind = f"variational autoencoder with a latent of {config.latent_dim} dimensions,"
+    if model.is_language_model:
+        tag, title = "language-model", "A language model of sentences"
+        kind = "language model (the decoder of the autoencoder, with no encoder or latent) with"
     lines = [
         "---",
         "library_name: textvae",
         "pipeline_tag: text-generation",
-        "tags: [textvae, variational-autoencoder]",
+        f"tags: [textvae, {tag}]",
         "---",
         "",
-        "# A sentence VAE",
+        f"# {title}",
         "",
-        f"A GRU variational autoencoder with a latent of {config.latent_dim} dimensions, "
-        f"{count:,} parameters and a {tokenizer.kind} vocabulary of "
+        f"A GRU {kind} {count:,} parameters and a {tokenizer.kind} vocabulary of "
         f"{tokenizer.vocabulary_size:,}; made with textvae {installed_version()}.",
         "",
         "```python",

@@ -124,26 +124,60 @@ class Noise(NamedTuple):
     examples: Tensor
     """int64 `[B]`: the index of each sentence in the corpus."""
 
-    def dropout(self, values: Tensor, rate: float, purpose: str) -> Tensor:
+    def dropout(self, values: Tensor, rate: float, purpose: str, *, locked: bool = False) -> Tensor:
         """Inverted dropout (Srivastava et al. 2014) of `[B, ..., D]` values.
 
-        One hash yields four masks of 16 bits, so the rate is rounded to a multiple of 2^-16.
-        Axes between the first and the last are indexed by position.
+        Axes between the first and the last are positions, each with a mask of its own; `locked`,
+        all of them have the mask of the first (Gal and Ghahramani 2016).
         """
         if rate == 0.0:
             return values
-        threshold = min(round(rate * 65536), 65535)  # at least one value in 65536 is kept
-        lanes = (values.shape[-1] + 3) // 4
-        positions = torch.arange(values[0, ..., 0].numel(), device=values.device)
-        bits = hashes(
-            key(self.seed, "dropout", purpose, self.step),
-            self.examples[:, None],
-            positions,
-            lanes=lanes,
-        )
-        keep = bits.view(torch.int16)[..., : values.shape[-1]] >= threshold - 32768
-        scale = 65536.0 / (65536 - threshold)
-        return values * keep.view(values.shape).to(values.dtype).mul_(scale)
+        count = 1 if locked else values[0, ..., 0].numel()
+        width, positions = values.shape[-1], torch.arange(count, device=values.device)
+        mask_key = key(self.seed, "dropout", purpose, self.step)
+        mask = _mask(mask_key, self.examples[:, None], positions, like=values, rate=rate)
+        between = [1] * (values.dim() - 2) if locked else values.shape[1:-1]
+        return values * mask.view(-1, *between, width)
+
+    def drop_types(self, vectors: Tensor, tokens: Tensor, rate: float, purpose: str) -> Tensor:
+        """Inverted dropout of whole word types (Gal and Ghahramani 2016).
+
+        A word's vector is zero wherever the word occurs in a sentence, or nowhere in it.
+
+        Args:
+            vectors: `[B, T, E]`.
+            tokens: `[B, T]`, whose vectors they are.
+            rate: the share of the types that is dropped.
+            purpose: sets these draws apart from others.
+        """
+        if rate == 0.0:
+            return vectors
+        types_key = key(self.seed, "drop types", purpose, self.step)
+        keep = uniforms(types_key, self.examples[:, None], tokens) >= rate
+        return vectors * keep[:, :, None].to(vectors.dtype).mul_(1.0 / (1.0 - rate))
+
+    def drop_weights(self, weight: Tensor, rate: float, purpose: str) -> Tensor:
+        """Inverted dropout of the entries of a matrix `[R, C]`, the same for every sentence.
+
+        DropConnect (Wan et al. 2013), as Merity et al. 2018 use it: one mask a step.
+        """
+        if rate == 0.0:
+            return weight
+        rows = torch.arange(weight.shape[0], device=weight.device)
+        mask_key = key(self.seed, "drop weights", purpose, self.step)
+        return weight * _mask(mask_key, rows, like=weight, rate=rate)
+
+
+def _mask(key: int, *indices: Tensor, like: Tensor, rate: float) -> Tensor:
+    """Zeros with probability `rate` and else 1 / (1 - rate), with the last axis of `like`.
+
+    One hash yields four masks of 16 bits, so the rate is rounded to a multiple of 2^-16.
+    """
+    threshold = min(round(rate * 65536), 65535)  # at least one value in 65536 is kept
+    width = like.shape[-1]
+    bits = hashes(key, *indices, lanes=(width + 3) // 4)
+    keep = bits.view(torch.int16)[..., :width] >= threshold - 32768
+    return keep.to(like.dtype).mul_(65536.0 / (65536 - threshold))
 
 
 class Draws(NamedTuple):

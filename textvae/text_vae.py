@@ -16,9 +16,11 @@ from textvae.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
+from textvae.generate.beam import Beam, beam_search
 from textvae.generate.decoding import decode
-from textvae.generate.latents import PathKind, interpolation, prior_latents
-from textvae.generate.strategies import Greedy, Strategy, Temperature, check_strategy
+from textvae.generate.latents import PathKind, check_latents, interpolation, sample_latents
+from textvae.generate.options import AnyStrategy, check_strategy
+from textvae.generate.strategies import Greedy, Temperature
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
@@ -136,22 +138,30 @@ class TextVAE:
         num_samples: int = 1,
         *,
         seed: int = 0,
-        strategy: Strategy = Temperature(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Temperature(),  # noqa: B008 -- a frozen struct
         max_length: int | None = None,
+        near: str | None = None,
+        scale: float | None = None,
     ) -> list[str]:
-        """Sentences from the prior; sentence i is a function of (seed, i).
+        """Sentences from the prior, or near one; sentence i is a function of (seed, i).
 
         Args:
             num_samples: how many.
             seed: of the latents and of the words.
             strategy: how words are chosen.
             max_length: the most tokens; None is the model's limit.
+            near: a sentence: latents are the mean of its posterior plus noise.
+            scale: of the noise, in standard deviations of that posterior, 0 to 1000; None is 1.
 
         Raises:
-            ConfigError: a number out of bounds.
+            ConfigError: a number out of bounds, or a scale without a sentence.
+            DataError: a sentence that `encode` refuses.
         """
         _at_least(0, num_samples=num_samples)
-        latents = prior_latents(self.model.prior, num_samples, seed=seed)
+        posterior = None if near is None else self.encode([near])
+        latents = sample_latents(
+            self.model.prior, num_samples, seed=seed, posterior=posterior, scale=scale
+        )
         return self.decode(latents, strategy=strategy, seed=seed, max_length=max_length)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
@@ -159,7 +169,13 @@ class TextVAE:
 
         Raises:
             DataError: no sentence, a blank one, or one longer than the model's limit.
+            CheckpointError: the model is a language model, which has no posterior.
         """
+        if self.model.is_language_model:
+            raise CheckpointError(
+                f"{self.path or 'this model'}: is a language model without a latent, so it cannot "
+                "encode, reconstruct or interpolate; it can sample and evaluate"
+            )
         array, _ = self._tokenize(_given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.model.device))
 
@@ -167,7 +183,7 @@ class TextVAE:
         self,
         latents: Tensor,
         *,
-        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
     ) -> list[str]:
@@ -183,28 +199,26 @@ class TextVAE:
             DataError: latents of another dimension.
             ConfigError: a number out of bounds.
         """
-        if latents.dim() != 2 or latents.shape[1] != self.config.latent_dim:
-            raise DataError(
-                f"latents of shape {tuple(latents.shape)}: this model wants "
-                f"(any number, {self.config.latent_dim})"
-            )
-        longest = self.config.max_length if max_length is None else max_length
-        _at_least(1, max_length=longest)
-        found = decode(self.model, latents, check_strategy(strategy), seed=seed, max_length=longest)
-        return [self.tokenizer.decode(ids) for ids in found.sentences]
+        longest = check_decoding(self, latents, max_length)
+        checked = check_strategy(strategy)
+        if isinstance(checked, Beam):
+            best = beam_search(self.model, latents, checked, max_length=longest)
+            return [self.tokenizer.decode(found[0].words) for found in best]
+        written = decode(self.model, latents, checked, seed=seed, max_length=longest)
+        return [self.tokenizer.decode(ids) for ids in written.sentences]
 
     def reconstruct(
         self,
         sentences: Sequence[str],
         *,
-        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
     ) -> list[str]:
         """What the decoder writes at the posterior mean of each sentence.
 
         Raises:
-            DataError: as `encode`.
+            DataError, CheckpointError: as `encode`.
         """
         mean = self.encode(sentences).mean
         return self.decode(mean, strategy=strategy, seed=seed, max_length=max_length)
@@ -216,7 +230,7 @@ class TextVAE:
         *,
         steps: int = 7,
         path: PathKind = "straight",
-        strategy: Strategy = Greedy(),  # noqa: B008 -- a frozen struct
+        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
     ) -> list[str]:
@@ -232,7 +246,7 @@ class TextVAE:
             max_length: the most tokens; None is the model's limit.
 
         Raises:
-            DataError: as `encode`.
+            DataError, CheckpointError: as `encode`.
             ConfigError: fewer than two steps.
         """
         mean = self.encode([first, second]).mean
@@ -254,7 +268,7 @@ class TextVAE:
         Args:
             data: a file, a directory (its test split), `hf:name`, or a list of sentences; None is
                 the test split that the run was made with.
-            num_samples: K of the importance-weighted bound.
+            num_samples: K of the importance-weighted bound; a language model needs but one.
             seed: of the samples.
             rows: latents decoded at once, which bounds the memory; no effect on the result.
             dtype: of the matrix products.
@@ -312,6 +326,19 @@ class TextVAE:
                 )
         array, facts, _ = tokenize_sentences(part, self.tokenizer, limit)
         return array, facts
+
+
+def check_decoding(vae: TextVAE, latents: Tensor, max_length: int | None) -> int:
+    """The most tokens of a sentence, for latents that the model can decode.
+
+    Raises:
+        DataError: latents of another shape than `[N, Z]`.
+        ConfigError: a limit below 1.
+    """
+    check_latents(latents, vae.config.latent_dim)
+    longest = vae.config.max_length if max_length is None else max_length
+    _at_least(1, max_length=longest)
+    return longest
 
 
 def _given(sentences: Sequence[str]) -> Sentences:

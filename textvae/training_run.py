@@ -18,6 +18,7 @@ from textvae.experiment import ExperimentConfig, check_device, choose_data, choo
 from textvae.files import saying_why, write_file
 from textvae.kernels.linear_cross_entropy import CHUNK_ROWS
 from textvae.measure import measure
+from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import VAE
 from textvae.model_directory import Results, TrainingFacts, load_model, publish, read_results
 from textvae.randomness import key, permutation
@@ -140,7 +141,9 @@ def dry_run(plan: Plan) -> DryRun:
     seconds = (time.perf_counter() - begun) / TIMED_STEPS
     parameters = sum(p.numel() for p in model.parameters())
     longest = int(plan.data.arrays["train"].lengths.max())
-    width = 24 * config.model.decoder.hidden_dim + 4 * config.model.encoder.hidden_dim
+    width = 24 * config.model.decoder.hidden_dim
+    if not isinstance(config.model.encoder, NoEncoderConfig):
+        width += 4 * config.model.encoder.hidden_dim
     activations = (
         4 * config.train.batch_size * longest * width + 4 * 3 * CHUNK_ROWS * facts.vocabulary_size
     )

@@ -65,6 +65,23 @@ def test_a_longer_list_of_samples_begins_with_the_shorter_one(place: Path, invok
         (["--temperature", "0.5"], textvae.Temperature(temperature=0.5)),
         (["--top-k", "3", "--temperature", "2"], textvae.TopK(k=3, temperature=2.0)),
         (["--strategy", "nucleus", "--top-p", "0.5"], textvae.Nucleus(p=0.5)),
+        (["--typical-p", "0.3"], textvae.Typical(p=0.3)),
+        (
+            ["--min-length", "7", "--top-k", "3"],
+            textvae.TopK(k=3, rules=(textvae.MinLength(tokens=7),)),
+        ),
+        (
+            ["--repetition-penalty", "1.5", "--no-repeat-ngram", "2", "--beam-size", "2"],
+            textvae.Beam(
+                size=2,
+                rules=(
+                    textvae.RepetitionPenalty(factor=1.5),
+                    textvae.NoRepeatedNgrams(size=2),
+                ),
+            ),
+        ),
+        (["--beam-size", "3"], textvae.Beam(size=3)),
+        (["--length-penalty", "mean"], textvae.Beam(length_penalty=textvae.TokenMean())),
     ],
     ids=str,
 )
@@ -76,6 +93,19 @@ def test_decoding_options_reach_the_decoder(
     result = invoke("sample", "-n", "7", "--seed", "5", "--max-length", "11", *given)
     assert result.stdout.split("\n")[:-1] == expected
     assert all(len(line.split()) <= 11 for line in result.stdout.splitlines())
+
+
+def test_samples_near_a_sentence(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    near = ["sample", "-n", "263", "--seed", "3", "--near", FIRST]
+    for options, scale in (([], None), (["--scale", "2.5"], 2.5)):
+        lines = invoke(*near, *options).stdout.splitlines()
+        assert lines == vae.sample(263, seed=3, near=FIRST, scale=scale)
+        assert lines[:7] == vae.sample(7, seed=3, near=FIRST, scale=scale)
+    (alone,) = set(invoke(*near, "--scale", "0", "--strategy", "greedy").stdout.splitlines())
+    assert [alone] == vae.reconstruct([FIRST])
+    found = invoke("sample", "-n", "3", "--near", "-", stdin=FIRST.encode())
+    assert found.stdout.splitlines() == vae.sample(3, near=f" {FIRST} ")
 
 
 def test_interpolate_with_and_without_a_model_and_from_standard_input(
@@ -116,6 +146,29 @@ def test_reconstruct_writes_a_line_for_each_sentence(place: Path, invoke: Invoke
     assert [row["reconstruction"] for row in found] == result.stdout.splitlines()
     drawn = ["reconstruct", FIRST, SECOND, "--temperature", "3", "--seed"]
     assert invoke(*drawn, "1").stdout == invoke(*drawn, "1").stdout != invoke(*drawn, "2").stdout
+
+
+def test_the_n_best_are_lines_and_with_json_have_scores(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    options = ["--n-best", "2", "--beam-size", "3", "--length-penalty", "0.7"]
+    beam = textvae.Beam(size=3, length_penalty=textvae.GNMTPenalty(alpha=0.7))
+    expected = textvae.n_best(vae, vae.encode([FIRST, SECOND]).mean, 2, beam=beam)
+    lines = invoke("reconstruct", FIRST, SECOND, *options).stdout.splitlines()
+    assert lines == [one.text for best in expected for one in best]
+    assert lines[::2] == vae.reconstruct([FIRST, SECOND], strategy=beam)
+    found = objects(invoke("reconstruct", FIRST, SECOND, *options, "--json").stdout)
+    assert [row["sentence"] for row in found] == [FIRST, FIRST, SECOND, SECOND]
+    assert [row["rank"] for row in found] == [1, 2, 1, 2]
+    for row, one in zip(found, [one for best in expected for one in best], strict=True):
+        assert row["reconstruction"] == one.text
+        assert (row["log_likelihood"], row["score"]) == (one.log_likelihood, one.score)
+        assert row["log_likelihood"] <= row["score"] < 0
+    between = objects(invoke("interpolate", FIRST, SECOND, *options, "--json").stdout)
+    assert [row["step"] for row in between] == [step for step in range(7) for _ in range(2)]
+    samples = objects(invoke("sample", "-n", "3", *options, "--json").stdout)
+    assert [(row["index"], row["rank"]) for row in samples] == [
+        (index, rank) for index in range(3) for rank in (1, 2)
+    ]
 
 
 def test_evaluate_says_every_figure_and_setting(place: Path, invoke: Invoke) -> None:

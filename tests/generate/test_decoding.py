@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from textvae.generate.decoding import ROWS, Decoded, decode
 from textvae.generate.latents import prior_latents
-from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK
+from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.interfaces import END
@@ -15,7 +15,7 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import Draws, key
 
 Z, E, H, V, N, LIMIT = 5, 7, 11, 17, 13, 19
-STRATEGIES = [Greedy(), Temperature(), TopK(k=3), Nucleus(p=0.7, temperature=1.3)]
+STRATEGIES = [Greedy(), Temperature(), TopK(k=3), Nucleus(p=0.7, temperature=1.3), Typical(p=0.7)]
 
 
 def build(*, layers: int = 1, tied: bool = False, end: float = -0.5) -> VAE:

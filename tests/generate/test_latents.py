@@ -11,9 +11,11 @@ from textvae.errors import ConfigError
 from textvae.generate.latents import (
     interpolation,
     prior_latents,
+    sample_latents,
     spherical_path,
     straight_path,
 )
+from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.prior import StandardNormalPrior
 from textvae.randomness import key, normals
 
@@ -110,6 +112,43 @@ def test_draws_from_the_prior_depend_on_their_index_alone() -> None:
     assert prior_latents(prior, 0, seed=5).shape == (0, Z)
     assert abs(float(many.mean())) < 5.0 / math.sqrt(1009 * Z)
     assert abs(float(many.var()) - 1.0) < 5.0 * math.sqrt(2.0 / (1009 * Z))
+
+
+def posterior() -> DiagonalGaussian:
+    mean, log_variance = normals(key(7, "posterior"), torch.arange(2), lanes=Z)
+    return DiagonalGaussian(3.0 * mean[None], log_variance[None])
+
+
+@pytest.mark.parametrize("scale", [None, 0.5, 1.0, 2.0])
+def test_draws_near_a_sentence_have_its_mean_and_its_scaled_deviation(scale: float | None) -> None:
+    prior, near, count = StandardNormalPrior(Z), posterior(), 1009
+    found = sample_latents(prior, count, seed=5, posterior=near, scale=scale)
+    deviation = (1.0 if scale is None else scale) * (0.5 * near.log_variance).exp()
+    standard = ((found - near.mean) / deviation).double()
+    assert float(standard.mean(0).abs().max()) < 5.0 / math.sqrt(count)
+    assert float((standard.var(0) - 1.0).abs().max()) < 5.0 * math.sqrt(2.0 / count)
+    assert torch.equal(found[:3], sample_latents(prior, 3, seed=5, posterior=near, scale=scale))
+    other = sample_latents(prior, count, seed=6, posterior=near, scale=scale)
+    assert not torch.equal(found, other)
+
+
+def test_draws_near_a_sentence_at_scale_0_are_its_mean() -> None:
+    near = posterior()
+    found = sample_latents(StandardNormalPrior(Z), 3, seed=5, posterior=near, scale=0.0)
+    assert torch.equal(found, near.mean.expand(3, -1))
+
+
+def test_without_a_posterior_draws_are_those_of_the_prior() -> None:
+    prior = StandardNormalPrior(Z)
+    assert torch.equal(sample_latents(prior, 11, seed=5), prior_latents(prior, 11, seed=5))
+    with pytest.raises(ConfigError, match=r"--scale 0\.5: belongs to --near"):
+        sample_latents(prior, 11, seed=5, scale=0.5)
+
+
+@pytest.mark.parametrize("scale", [-0.1, 1000.5, math.nan, math.inf])
+def test_a_scale_out_of_bounds_is_refused(scale: float) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--scale {scale}: must be from 0 to 1000")):
+        sample_latents(StandardNormalPrior(Z), 3, seed=5, posterior=posterior(), scale=scale)
 
 
 @pytest.mark.parametrize("steps", [1, 0, -3])

@@ -1,21 +1,12 @@
 """Each rule draws from its own distribution, and never a word it does not allow."""
 
 import math
-import re
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from textvae.errors import ConfigError
-from textvae.generate.strategies import (
-    Greedy,
-    Nucleus,
-    Strategy,
-    Temperature,
-    TopK,
-    strategy_from_options,
-)
+from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.randomness import Draws, key, uniforms
 
 B, V, DRAWS = 7, 13, 5003
@@ -101,6 +92,25 @@ def test_the_nucleus_draws_from_the_smallest_set_with_its_mass(
     assert_drawn_from(expected, draws(Nucleus(p=p, temperature=temperature), row))
 
 
+@pytest.mark.parametrize(("p", "temperature"), [(0.3, 1.0), (0.8, 1.0), (0.8, 2.0), (0.97, 0.6)])
+def test_typical_draws_from_the_words_nearest_to_the_entropy(p: float, temperature: float) -> None:
+    row = logits()[3]
+    probabilities = (row.double() / temperature).softmax(0)
+    entropy = -float((probabilities * probabilities.log()).sum())
+    order = sorted(range(V), key=lambda v: abs(-math.log(float(probabilities[v])) - entropy))
+    size = next(n for n in range(1, V + 1) if float(probabilities[order[:n]].sum()) >= p)
+    assert 0 < size < V
+    expected = only(probabilities, order[:size])
+    assert_drawn_from(expected, draws(Typical(p=p, temperature=temperature), row))
+
+
+def test_the_likeliest_word_may_be_untypical() -> None:
+    row = torch.tensor([0.4, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06, 0.06]).log()
+    counts = draws(Typical(p=0.5), row)  # entropy 2.05: log(1/0.4) is 0.92, log(1/0.06) 2.81
+    assert int(counts[0]) == 0
+    assert_drawn_from(only(row.exp().double(), list(range(1, 10))), counts)
+
+
 def test_a_nucleus_smaller_than_the_likeliest_word_holds_that_word() -> None:
     rows = logits()
     found = Nucleus(p=1e-9)(rows, Fixed(torch.full((B,), BELOW_ONE)))
@@ -127,6 +137,8 @@ EVERY = [
     TopK(k=3),
     Nucleus(p=0.8),
     Nucleus(p=1.0),
+    Typical(p=0.7),
+    Typical(p=1.0, temperature=1.3),
 ]
 
 
@@ -160,6 +172,7 @@ def test_temperature_to_zero_is_greedy(temperature: float) -> None:
         Temperature(temperature=temperature),
         TopK(k=5, temperature=temperature),
         Nucleus(p=0.9, temperature=temperature),
+        Typical(p=0.9, temperature=temperature),
     )
     for strategy in strategies:
         assert torch.equal(strategy(rows, numbers), expected)
@@ -175,6 +188,7 @@ def test_top_k_of_every_word_and_the_whole_nucleus_are_temperature() -> None:
     expected = Temperature(temperature=1.3)(rows, numbers)
     assert torch.equal(TopK(k=V, temperature=1.3)(rows, numbers), expected)
     assert torch.equal(Nucleus(p=1.0, temperature=1.3)(rows, numbers), expected)
+    assert torch.equal(Typical(p=1.0, temperature=1.3)(rows, numbers), expected)
 
 
 def test_the_whole_nucleus_of_many_words_loses_none_to_rounding() -> None:
@@ -195,69 +209,3 @@ def test_a_row_is_drawn_alone_as_among_others() -> None:
             for i in range(rows.shape[0])
         ]
         assert together == one_by_one
-
-
-# -- options of the command line -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "temperature", "top_k", "top_p", "expected"),
-    [
-        (None, None, None, None, Temperature()),
-        (None, 0.5, None, None, Temperature(temperature=0.5)),
-        (None, None, 7, None, TopK(k=7)),
-        (None, 0.5, 7, None, TopK(k=7, temperature=0.5)),
-        (None, None, None, 0.5, Nucleus(p=0.5)),
-        (None, 2.0, None, 1.0, Nucleus(p=1.0, temperature=2.0)),
-        ("greedy", None, None, None, Greedy()),
-        ("temperature", None, None, None, Temperature()),
-        ("temperature", 3.0, None, None, Temperature(temperature=3.0)),
-        ("top-k", None, None, None, TopK()),
-        ("top-k", 0.5, None, None, TopK(temperature=0.5)),
-        ("top-k", None, 1, None, TopK(k=1)),
-        ("nucleus", None, None, None, Nucleus()),
-        ("nucleus", 0.5, None, 0.7, Nucleus(p=0.7, temperature=0.5)),
-    ],
-)
-def test_options_describe_a_strategy(
-    name: str | None,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    expected: Strategy,
-) -> None:
-    found = strategy_from_options(name, temperature=temperature, top_k=top_k, top_p=top_p)
-    assert found == expected
-
-
-def test_the_default_counts_only_where_no_option_is_given() -> None:
-    assert strategy_from_options(default=Greedy()) == Greedy()
-    assert strategy_from_options(top_k=3, default=Greedy()) == TopK(k=3)
-    assert strategy_from_options("temperature", default=Greedy()) == Temperature()
-
-
-@pytest.mark.parametrize(
-    ("name", "temperature", "top_k", "top_p", "words"),
-    [
-        (None, None, 3, 0.5, "--top-k and --top-p are two strategies"),
-        ("greedy", None, 3, None, "--top-k belongs to --strategy top-k, not to greedy"),
-        ("nucleus", None, 3, None, "--top-k belongs to --strategy top-k, not to nucleus"),
-        ("temperature", None, None, 0.5, "--top-p belongs to --strategy nucleus"),
-        ("top-k", None, None, 0.5, "--top-p belongs to --strategy nucleus, not to top-k"),
-        ("greedy", 0.5, None, None, "--temperature has no effect on --strategy greedy"),
-        (None, 0.0, None, None, "--temperature 0.0: must be greater than 0"),
-        (None, -1.0, 3, None, "--temperature -1.0"),
-        (None, math.nan, None, None, "--temperature nan"),
-        (None, math.inf, None, None, "--temperature inf"),
-        (None, None, 0, None, "--top-k 0: must be at least 1"),
-        (None, None, None, 0.0, "--top-p 0.0: must be greater than 0 and at most 1"),
-        (None, None, None, 1.1, "--top-p 1.1"),
-        (None, None, None, math.nan, "--top-p nan"),
-        ("beam", None, None, None, "must be one of greedy, temperature, top-k, nucleus"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused_in_words(
-    name: str | None, temperature: float | None, top_k: int | None, top_p: float | None, words: str
-) -> None:
-    with pytest.raises(ConfigError, match=re.escape(words)):
-        strategy_from_options(name, temperature=temperature, top_k=top_k, top_p=top_p)

@@ -14,6 +14,8 @@ from textvae.kernels.sampling import (
     nucleus_reference,
     top_k,
     top_k_reference,
+    typical,
+    typical_reference,
 )
 from textvae.randomness import Draws, key, normals, uniforms
 
@@ -139,6 +141,28 @@ def test_top_k_by_rejection_draws_what_topk_draws(size: int, words: int) -> None
     assert int(plain[expected == 0].sum()) == 0
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("words", [13, 1009])
+def test_typical_by_rejection_draws_what_sorting_draws(share: float, words: int) -> None:
+    p = probabilities(words)[5].expand(COUNT, -1)
+    fast = typical(p, share, some_draws(COUNT)).bincount(minlength=words)
+    exact = p[0].double()
+    order = (-exact.log() + (exact * exact.log()).sum()).abs().argsort()
+    ordered = exact[order]
+    kept = ordered.cumsum(0) - ordered < share * ordered.sum()
+    expected = torch.zeros_like(ordered).scatter_(0, order, ordered * kept)
+    plain = typical_reference(p, share, numbers(COUNT)).bincount(minlength=words)
+    for counts in (fast, plain):
+        assert chi_square_agrees(expected / expected.sum(), counts)
+        assert int(counts[expected == 0].sum()) == 0
+
+
+def test_of_equally_typical_words_the_first_are_kept() -> None:
+    p = torch.full((COUNT, 1009), 1.0 / 1009)
+    found = typical(p, 0.1, some_draws(COUNT)).unique().tolist()
+    assert found == list(range(101))  # 101 of 1009 are the first to reach a tenth
+
+
 def test_of_equally_likely_words_the_nucleus_keeps_the_first() -> None:
     p = torch.full((COUNT, 1009), 1.0 / 1009)
     p[:, 7] = 5.0 / 1009  # comes first; then words 0, 1, 2, ... in turn
@@ -151,16 +175,19 @@ def test_rows_that_are_always_rejected_come_from_the_plain_path() -> None:
     found = nucleus(p, 1e-9, some_draws(ROWS))
     assert found.tolist() == p.argmax(1).tolist()
     assert top_k(p, 1, some_draws(ROWS)).tolist() == p.argmax(1).tolist()
+    sharpest = (-p.log() - torch.special.entr(p).sum(1, keepdim=True)).abs().argmin(1)
+    assert typical(p, 1e-9, some_draws(ROWS)).tolist() == sharpest.tolist()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.6])
 def test_a_row_is_rejected_and_drawn_again_whoever_is_beside_it(share: float) -> None:
     p, draws = probabilities(1009), some_draws(ROWS)
-    together = nucleus(p, share, draws).tolist()
-    alone = [
-        int(nucleus(p[i : i + 1], share, draws.select(torch.tensor([i])))) for i in range(ROWS)
-    ]
-    assert together == alone
+    for rule in (nucleus, typical):
+        together = rule(p, share, draws).tolist()
+        alone = [
+            int(rule(p[i : i + 1], share, draws.select(torch.tensor([i])))) for i in range(ROWS)
+        ]
+        assert together == alone
 
 
 def test_rounds_draw_different_numbers() -> None:

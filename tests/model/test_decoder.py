@@ -16,6 +16,7 @@ SIZES = {"embedding_dim": E, "hidden_dim": H}
 PLAIN = GRUDecoderConfig(
     **SIZES, num_layers=1, tie_embeddings=False, dropout_rate=0.0, output_dropout_rate=0.0
 )
+LOCKED = {"locked_dropout": True, "dropout_rate": 0.4, "output_dropout_rate": 0.3}
 FLOAT64 = torch.float64
 
 
@@ -32,6 +33,11 @@ def variants() -> Iterator[Any]:
     yield changed(tie_embeddings=True)  # with a projection from H to E
     yield changed(embedding_dim=H, tie_embeddings=True, num_layers=2)
     yield changed(num_layers=2, tie_embeddings=True, dropout_rate=0.4, output_dropout_rate=0.3)
+    yield changed(skip_connection=True)
+    yield changed(skip_connection=True, tie_embeddings=True, num_layers=2)
+    yield changed(skip_connection=True, tie_embeddings=True, embedding_dim=H)
+    yield changed(num_layers=2, **LOCKED)
+    yield changed(embedding_dropout_rate=0.3, weight_dropout_rate=0.4)
 
 
 every_decoder = pytest.mark.parametrize("config", list(variants()), ids=str)
@@ -227,12 +233,57 @@ def test_tied_vectors_get_the_gradient_of_reading_and_of_saying() -> None:
     assert float(said[V].abs().max()) == 0.0, "<s> is never said"
 
 
-@pytest.mark.parametrize("rates", [(0.4, 0.0), (0.0, 0.4), (0.4, 0.3)])
+@pytest.mark.parametrize("tied", [False, True])
+@torch.no_grad()
+def test_a_skip_connection_adds_one_term_a_sentence_to_the_logits(tied: bool) -> None:
+    decoder, c = build(changed(skip_connection=True, tie_embeddings=tied)), conditions()[0]
+    found = forward(decoder, inputs(), c) @ decoder.output_weight.t()
+    term = c @ decoder.skip_weight.t() @ decoder.output_weight.t()
+    decoder.skip_weight.zero_()
+    without = forward(decoder, inputs(), c) @ decoder.output_weight.t()
+    torch.testing.assert_close(found - without, term[:, None].expand_as(found))
+    plain = changed(tie_embeddings=tied).build(V, C).to(FLOAT64)
+    plain.load_state_dict({n: v for n, v in decoder.state_dict().items() if n != "skip_weight"})
+    torch.testing.assert_close(forward(plain, inputs(), c), forward(decoder, inputs(), c))
+
+
+@torch.no_grad()
+def test_a_projected_skip_connection_is_one_matrix_on_state_and_condition() -> None:
+    """P h + U z = [P, U] [h; z], by hand for the first position."""
+    decoder, c = build(changed(skip_connection=True, tie_embeddings=True)), conditions()[0]
+    state = decoder.writer(dtype=FLOAT64).step(inputs()[:, 0], decoder.start(c))[1].hidden[0]
+    both = torch.cat([decoder.projection, decoder.skip_weight], dim=1)
+    expected = torch.cat([state, c], dim=1) @ both.t()
+    torch.testing.assert_close(forward(decoder, inputs(), c)[:, 0], expected)
+
+
+@torch.no_grad()
+def test_a_skip_connection_needs_a_condition_and_is_spared_by_dropout() -> None:
+    assert build(changed(skip_connection=True), 0).skip_weight is None
+    rates = {"skip_connection": True, "output_dropout_rate": 0.999}
+    decoder, c = build(changed(**rates)), conditions()[0]
+    found = forward(decoder, inputs(), c, Noise(1, 2, torch.arange(B)))
+    skipped = (c @ decoder.skip_weight.t())[:, None].expand_as(found)
+    assert float((found == skipped).double().mean()) > 0.98
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"dropout_rate": 0.4},
+        {"output_dropout_rate": 0.4},
+        {"dropout_rate": 0.4, "output_dropout_rate": 0.3},
+        LOCKED,
+        {"embedding_dropout_rate": 0.4, "output_dropout_rate": 0.3},
+        {"weight_dropout_rate": 0.4, "output_dropout_rate": 0.3},
+    ],
+    ids=str,
+)
 @torch.no_grad()
 def test_dropout_follows_the_seed_the_step_and_the_sentence_not_the_row(
-    rates: tuple[float, float],
+    rates: dict[str, Any],
 ) -> None:
-    decoder = build(changed(num_layers=2, dropout_rate=rates[0], output_dropout_rate=rates[1]))
+    decoder = build(changed(num_layers=2, **rates))
     c, order = conditions()[0], torch.tensor([2, 0, 1])
     noise = Noise(1, 2, torch.tensor([5, 3, 8]))
     found = forward(decoder, inputs(), c, noise)

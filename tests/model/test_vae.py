@@ -220,7 +220,7 @@ def test_a_model_built_to_be_loaded_takes_every_tensor_of_another() -> None:
     [
         {"latent_dim": 0},
         {"latent_dim": 1.5},
-        {"encoder": {"hidden_dim": 0}},
+        {"encoder": {"kind": "gru", "hidden_dim": 0}},
         {"decoder": {"dropout_rate": 1.0}},
         {"decoder": {"num_layers": -1}},
         {"decoder": {"kind": "abacus"}},

@@ -14,6 +14,7 @@ FLOORS = {
     "__init__": 9,
     "__main__": 9,
     "cli": 9,
+    "candidates": 8,
     "text_vae": 8,
     "experiment": 7,
     "measure": 7,

@@ -13,21 +13,30 @@ import textvae
 ROOT = Path(__file__).parents[2]
 
 NAMES = [
+    "Beam",
+    "Candidate",
     "CheckpointError",
     "ConfigError",
     "DataError",
     "DiagonalGaussian",
     "Evaluation",
     "ExperimentConfig",
+    "GNMTPenalty",
     "Greedy",
+    "MinLength",
+    "NoRepeatedNgrams",
     "Nucleus",
+    "RepetitionPenalty",
     "Temperature",
     "TextVAE",
     "TextVAEError",
+    "TokenMean",
     "TopK",
     "TrainingError",
+    "Typical",
     "__version__",
     "load_config",
+    "n_best",
 ]
 
 

@@ -17,11 +17,12 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.loop import TrainConfig, train, validate
+from textvae.train.loop import DTYPES, TrainConfig, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
+from textvae.train.step import train_step
 
 V, E, H, Z, N = 23, 5, 31, 2, 61
 
@@ -144,3 +145,37 @@ def test_a_validation_counts_every_sentence_once_at_weight_one_without_dropout()
     kl = float(posterior.kl_to_standard_normal().sum()) / valid.num_sentences
     assert uniform.kl == pytest.approx(kl, rel=1e-5)
     assert -uniform.elbo == pytest.approx(float(expected) + kl, rel=1e-5)
+
+
+def curve(precision: str, seed: int) -> torch.Tensor:
+    """The loss of 200 steps, averaged over windows of 20: `[10]` nats a sentence."""
+    vae, data, losses = model(), factor(503), []
+    settings = config(200, 1e-2)
+    optimizer = settings.optimizer.build(vae)
+    order = [
+        batch
+        for epoch in range(6)
+        for batch in settings.batches.order(data.lengths, 13, seed=seed, epoch=epoch)
+    ]
+    for step in range(200):
+        taken = train_step(
+            vae,
+            optimizer,
+            data.batch(order[step]),
+            settings.objective,
+            step=step,
+            total=200,
+            seed=seed,
+            clip_norm=5.0,
+            dtype=DTYPES[precision],
+        )
+        losses.append(float(taken.loss.value))
+    return torch.tensor(losses).view(10, 20).mean(1)
+
+
+def test_bfloat16_learns_as_float32_does_within_the_noise_between_seeds() -> None:
+    exact, other, low = curve("float32", 0), curve("float32", 1), curve("bfloat16", 0)
+    assert not torch.equal(exact, low)
+    noise = (exact - other).abs().mean()
+    assert float((exact - low).abs().mean()) < float(noise)
+    assert float(low[-1]) < 0.5 * float(low[0])

@@ -12,6 +12,7 @@ from textvae.errors import CheckpointError
 
 if TYPE_CHECKING:
     from textvae.checkpoint import FileCheck
+    from textvae.model.vae import ModelConfig
     from textvae.text_vae import TextVAE
 
 
@@ -76,12 +77,9 @@ def _facts(where: Path, vae: "TextVAE") -> dict[str, Any]:
 def _lines(where: Path, vae: "TextVAE") -> list[str]:
     config, results = vae.config, vae.results
     parameters = sum(p.numel() for p in vae.model.parameters())
-    prior = type(config.prior).__struct_config__.tag
-    both = ", both directions" if config.encoder.bidirectional else ""
     lines = [
         f"model       {where}",
-        f"latent      {config.latent_dim} dimensions, {prior} prior",
-        f"encoder     GRU, {config.encoder.num_layers} x {config.encoder.hidden_dim}{both}",
+        *_latent_lines(config),
         f"decoder     GRU, {config.decoder.num_layers} x {config.decoder.hidden_dim}",
         f"parameters  {parameters:,}",
         f"tokenizer   {vae.tokenizer.kind}, {vae.tokenizer.vocabulary_size:,} in the vocabulary",
@@ -103,3 +101,16 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
     if results.evaluation is not None:
         lines += [f"figures     on {results.evaluation.source}", results.evaluation.table()]
     return lines
+
+
+def _latent_lines(config: "ModelConfig") -> list[str]:
+    from textvae.model.encoder_none import NoEncoderConfig  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    if isinstance(config.encoder, NoEncoderConfig):
+        return ["latent      none: a language model"]
+    prior = type(config.prior).__struct_config__.tag
+    both = ", both directions" if config.encoder.bidirectional else ""
+    return [
+        f"latent      {config.latent_dim} dimensions, {prior} prior",
+        f"encoder     GRU, {config.encoder.num_layers} x {config.encoder.hidden_dim}{both}",
+    ]

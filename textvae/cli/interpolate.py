@@ -6,7 +6,8 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, say_which
+from textvae.cli.terminal import say_which
+from textvae.cli.writing import say, show
 from textvae.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     is the newest run; but a name of a file or of a run under runs/, or a word with a slash, is
     taken for a MODEL that is not there. After a MODEL everything is a sentence.
 
-    With --json: `step`, `share` (0 at FIRST, 1 at SECOND) and `text`.""",
+    With --json: `step`, `share` (0 at FIRST, 1 at SECOND) and `text`, and for a beam `rank`,
+    `log_likelihood` (nats) and `score`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FIRST SECOND]", nargs=-1)
 @click.option(
@@ -61,18 +63,14 @@ def command(
     if len(sentences) != 2:
         raise DataError(f"standard input: holds {len(sentences):,} sentences, expected 2")
 
+    from textvae.generate.latents import interpolation  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
 
     strategy = options.strategy_of(decoding, Greedy())
-    found = options.load(where, device).interpolate(
-        *sentences,
-        steps=steps,
-        path=cast("PathKind", path),
-        strategy=strategy,
-        seed=decoding["seed"],
-        max_length=decoding["max_length"],
-    )
+    vae = options.load(where, device)
+    first, second = vae.encode(sentences).mean
+    points = interpolation(first, second, steps=steps, path=cast("PathKind", path))
+    found = list(say(vae, points, strategy, decoding))
     say_which(where, named=len(given) < len(arguments))
-    for step, text in enumerate(found):
-        share = step / (steps - 1)
-        emit_json({"step": step, "share": share, "text": text}) if as_json else emit(text)
+    for step, said in enumerate(found):
+        show(said, {"step": step, "share": step / (steps - 1)}, as_json=as_json)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from textvae.generate.strategies import Strategy
+    from textvae.generate.options import AnyStrategy
     from textvae.text_vae import TextVAE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-STRATEGIES = ("greedy", "temperature", "top-k", "nucleus")
+STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 PATHS = ("straight", "spherical")
 
@@ -25,7 +25,14 @@ class Decoding(TypedDict):
     temperature: float | None
     top_k: int | None
     top_p: float | None
+    typical_p: float | None
+    beam_size: int | None
+    n_best: int | None
+    length_penalty: str | None
+    min_length: int | None
     max_length: int | None
+    repetition_penalty: float | None
+    no_repeat_ngram: int | None
 
 
 def decoding(command: F) -> F:
@@ -38,9 +45,44 @@ def decoding(command: F) -> F:
             click.option("--top-k", type=click.IntRange(min=1), help="Draw from the k likeliest."),
             click.option("--top-p", type=float, help="Draw from the likeliest with this mass."),
             click.option(
+                "--typical-p", type=float, help="Draw from the most typical with this mass."
+            ),
+            click.option(
+                "--beam-size",
+                type=click.IntRange(min=1, max=1024),
+                help="Search for the likeliest sentence with so many hypotheses.  [default: 5]",
+            ),
+            click.option(
+                "--n-best",
+                type=click.IntRange(min=1),
+                help="Lines for each latent, the best sentences of a beam.  [default: 1]",
+            ),
+            click.option(
+                "--length-penalty",
+                metavar="NUMBER|mean",
+                help="What a beam compares: log-likelihoods over ((5 + tokens) / 6)^NUMBER, or "
+                "their mean over tokens.  [default: 0, the log-likelihood itself]",
+            ),
+            click.option(
+                "--min-length",
+                type=click.IntRange(min=1),
+                help="The fewest tokens of a sentence.  [default: none]",
+            ),
+            click.option(
                 "--max-length",
                 type=click.IntRange(min=1),
                 help="The most tokens of a sentence.  [default: the model's limit]",
+            ),
+            click.option(
+                "--repetition-penalty",
+                type=float,
+                help="Divide the logits of words already written (multiply those below 0).  "
+                "[default: 1, no penalty]",
+            ),
+            click.option(
+                "--no-repeat-ngram",
+                type=click.IntRange(min=1),
+                help="No so many tokens in a row that the sentence has already.  [default: off]",
             ),
         ]
     ):
@@ -61,17 +103,15 @@ device = click.option(
 )
 
 
-def strategy_of(options: Decoding, default: "Strategy | None" = None) -> "Strategy":
+def strategy_of(options: Decoding, default: "AnyStrategy | None" = None) -> "AnyStrategy":
     """The strategy that the options describe, or the verb's own; ConfigError on nonsense."""
-    from textvae.generate.strategies import strategy_from_options  # noqa: PLC0415 -- imports torch
-
-    return strategy_from_options(
-        options["strategy"],
-        temperature=options["temperature"],
-        top_k=options["top_k"],
-        top_p=options["top_p"],
-        default=default,
+    from textvae.generate.options import (  # noqa: PLC0415 -- imports torch, 1.5 s
+        DecodingOptions,
+        strategy_from_options,
     )
+
+    given = {name: options[name] for name in DecodingOptions._fields}  # type: ignore[literal-required]
+    return strategy_from_options(DecodingOptions(**given), default)
 
 
 def load(model: Path, device: str) -> "TextVAE":

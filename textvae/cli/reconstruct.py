@@ -6,7 +6,8 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, say_which
+from textvae.cli.terminal import say_which
+from textvae.cli.writing import say, show
 
 
 @click.command(
@@ -20,7 +21,8 @@ from textvae.cli.terminal import emit, emit_json, say_which
     is the newest run; but a name of a file or of a run under runs/, or a word with a slash, is
     taken for a MODEL that is not there. After a MODEL everything is a sentence.
 
-    With --json: `sentence` and `reconstruction`.""",
+    With --json: `sentence` and `reconstruction`, and for a beam `rank`, `log_likelihood` (nats) and
+    `score`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)
 @options.decoding
@@ -36,9 +38,8 @@ def command(
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
 
     strategy = options.strategy_of(decoding, Greedy())
-    found = options.load(where, device).reconstruct(
-        sentences, strategy=strategy, seed=decoding["seed"], max_length=decoding["max_length"]
-    )
+    vae = options.load(where, device)
+    found = list(say(vae, vae.encode(sentences).mean, strategy, decoding))
     say_which(where, named=len(given) < len(arguments))
-    for sentence, text in zip(sentences, found, strict=True):
-        emit_json({"sentence": sentence, "reconstruction": text}) if as_json else emit(text)
+    for sentence, said in zip(sentences, found, strict=True):
+        show(said, {"sentence": sentence}, as_json=as_json, name="reconstruction")

@@ -5,8 +5,10 @@ from typing import Unpack
 import click
 
 from textvae.cli import options
-from textvae.cli.arguments import find_model
-from textvae.cli.terminal import emit, emit_json, flush, say_which
+from textvae.cli.arguments import find_model, take_sentences
+from textvae.cli.terminal import flush, say_which
+from textvae.cli.writing import say, show
+from textvae.errors import DataError
 
 
 @click.command(
@@ -14,7 +16,12 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which
     help="""MODEL is a run or model directory; left out, the newest run under runs/.
 
     Sentence i depends on the seed and on i alone. Words are drawn at temperature 1 unless options
-    say otherwise. With --json: `index` and `text`.""",
+    say otherwise. With --json: `index` and `text`, and for a beam `rank`, `log_likelihood` (nats)
+    and `score`.
+
+    With --near the latents are not drawn from the prior but around a sentence: the mean of its
+    posterior, plus --scale times its standard deviation times a standard normal draw, in each
+    dimension. At 1 that is the posterior itself; at 0 all latents are its mean.""",
 )
 @click.argument("model", required=False)
 @click.option(
@@ -25,38 +32,43 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which
     show_default=True,
     help="How many sentences.",
 )
+@click.option("--near", metavar="SENTENCE", help="Draw latents around that of a sentence.")
+@click.option(
+    "--scale", type=float, help="How far around, in its standard deviations.  [default: 1]"
+)
 @options.decoding
 @options.device
 @options.as_json
 def command(
     model: str | None,
     num_samples: int,
+    near: str | None,
+    scale: float | None,
     device: str,
     as_json: bool,
     **decoding: Unpack[options.Decoding],
 ) -> None:
-    """Write sentences from the prior."""
+    """Write sentences from the prior, or near one."""
     where = find_model(model)
+    sentences = [] if near is None else take_sentences([near])
+    if len(sentences) > 1:
+        raise DataError(f"standard input: holds {len(sentences):,} sentences, --near takes 1")
     strategy = options.strategy_of(decoding)
     vae = options.load(where, device)
 
-    from textvae.generate.decoding import ROWS, decode  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.generate.latents import prior_latents  # noqa: PLC0415 -- as above
+    from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.generate.latents import sample_latents  # noqa: PLC0415 -- as above
 
-    seed, longest = decoding["seed"], decoding["max_length"] or vae.config.max_length
-    latents = prior_latents(vae.model.prior, num_samples, seed=seed)
-    say_which(where, named=model is not None)
+    posterior = vae.encode(sentences) if sentences else None
+    latents = sample_latents(
+        vae.model.prior, num_samples, seed=decoding["seed"], posterior=posterior, scale=scale
+    )
     # Written as they come, so that `| head` ends a long list early.
     for start in range(0, num_samples, ROWS):
-        found = decode(
-            vae.model,
-            latents[start : start + ROWS],
-            strategy,
-            seed=seed,
-            max_length=longest,
-            first_index=start,
-        )
-        for index, ids in enumerate(found.sentences, start=start):
-            text = vae.tokenizer.decode(ids)
-            emit_json({"index": index, "text": text}) if as_json else emit(text)
+        some = latents[start : start + ROWS]
+        said = list(say(vae, some, strategy, decoding, first_index=start))
+        if not start:  # what is wrong with the options has been said, alone
+            say_which(where, named=model is not None)
+        for index, written in enumerate(said, start=start):
+            show(written, {"index": index}, as_json=as_json)
         flush()

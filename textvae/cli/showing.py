@@ -32,7 +32,7 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     second: str
     """Another one."""
     interpolation: list[str]
-    """Between the two, greedily; the ends are their reconstructions."""
+    """Between the two, greedily; the ends are their reconstructions. A language model has none."""
     evaluation: Evaluation | None
     grammatical: float | None
     """The share of samples that the grammar of the embedded corpus accepts."""
@@ -42,10 +42,12 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """For a reader."""
         lines = [f"model: {self.model}", ""]
-        lines += ["samples from the prior", *(f"  {text}" for text in self.samples), ""]
-        lines += ["interpolation between two held-out sentences", f"  {self.first}"]
-        lines += [f"    {text}" for text in self.interpolation]
-        lines += [f"  {self.second}", ""]
+        source = " from the prior" if self.interpolation else ""
+        lines += [f"samples{source}", *(f"  {text}" for text in self.samples), ""]
+        if self.interpolation:
+            lines += ["interpolation between two held-out sentences", f"  {self.first}"]
+            lines += [f"    {text}" for text in self.interpolation]
+            lines += [f"  {self.second}", ""]
         if self.evaluation is not None:
             lines += [f"measured on {self.evaluation.source}", self.evaluation.table()]
         if self.grammatical is not None:
@@ -57,7 +59,7 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
             "",
             "next",
             f"  textvae sample {model} -n 10 --seed 1",
-            f"  textvae interpolate {model} {first} {second}",
+            *([f"  textvae interpolate {model} {first} {second}"] if self.interpolation else []),
             f"  textvae evaluate {model}",
         ]
         return "\n".join(lines)
@@ -80,7 +82,7 @@ def show(plan: Plan, outcome: RunOutcome) -> Showing:
         samples=samples[:SHOWN],
         first=first,
         second=second,
-        interpolation=vae.interpolate(first, second),
+        interpolation=[] if vae.model.is_language_model else vae.interpolate(first, second),
         evaluation=outcome.evaluation,
         grammatical=grammatical,
         num_judged=len(samples) if embedded else 0,

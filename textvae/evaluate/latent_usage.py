@@ -39,7 +39,7 @@ class MutualInformation(NamedTuple):
 
 def active_units(mean: Tensor) -> int:
     """Units whose posterior mean, `[N, Z]`, varies over the corpus (Burda et al. 2016)."""
-    if mean.shape[0] < 2:
+    if mean.shape[0] < 2 or mean.shape[1] == 0:
         return 0
     return int((mean.double().var(0) > ACTIVE_VARIANCE).sum())
 
@@ -86,8 +86,10 @@ def permutation_costs(
     order, so nobody keeps its own. A decoder that ignores the latent shows 0, however large the KL.
 
     Returns:
-        float64 `[N]`; all zeros for a corpus of one sentence.
+        float64 `[N]`; all zeros for a corpus of one sentence, and without a latent.
     """
+    if model.is_language_model:  # every sentence has the same nothing: three forward passes saved
+        return torch.zeros(data.num_sentences, dtype=torch.float64)
     order = permutation(key(seed, "permute latents"), data.num_sentences).to(mean.device)
     other = torch.empty_like(order)
     other[order] = order.roll(1)
@@ -96,7 +98,7 @@ def permutation_costs(
 
 
 def diagnosis(kl: float, active: int, latent_dim: int, cost: float | None = None) -> str | None:
-    """A collapsed latent in words, with the next thing to try; None for one that is used.
+    """A collapsed latent in words, with the next thing to try; None for one used, or none at all.
 
     Args:
         kl: nats a sentence.
@@ -104,6 +106,8 @@ def diagnosis(kl: float, active: int, latent_dim: int, cost: float | None = None
         latent_dim: of how many.
         cost: nats lost when latents are permuted, where it has been measured.
     """
+    if latent_dim == 0:
+        return None
     usage = f"KL {kl:.2f}, {active} of {latent_dim} units active"
     if kl < DEAD_KL or active == 0:
         return f"the decoder ignores the latent: {usage}; raise free_bits or word_dropout: {REMEDY}"

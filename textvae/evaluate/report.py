@@ -49,7 +49,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The denominator: tokens of the model's tokenizer, and one `</s>` for each sentence."""
     num_sentences: int
     num_samples: int
-    """K."""
+    """K; 1 for a language model, whose figures are exact."""
     mutual_information: float
     mutual_information_stderr: float
     mutual_information_cap: float
@@ -81,23 +81,12 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def table(self) -> str:
         """The figures for a reader."""
+        kind = f"K = {self.num_samples}" if self.latent_dim else "exact: there is no latent"
         rows = [
-            ("nll", f"{self.nll:.3f} +- {self.nll_stderr:.3f}", f"K = {self.num_samples}"),
+            ("nll", f"{self.nll:.3f} +- {self.nll_stderr:.3f}", kind),
             ("perplexity", f"{self.perplexity:.3f}", f"over {self.num_tokens:,} tokens"),
-            ("elbo", f"{self.elbo:.3f}", f"perplexity {self.perplexity_elbo:.3f}"),
-            ("kl", f"{self.kl:.3f}", f"reconstruction {self.reconstruction:.3f}"),
-            (
-                "mutual information",
-                f"{self.mutual_information:.3f} +- {self.mutual_information_stderr:.3f}",
-                f"at most {self.mutual_information_cap:.3f} from {self.num_sentences:,} sentences",
-            ),
-            ("active units", f"{self.active_units} of {self.latent_dim}", ""),
-            (
-                "permuted latents",
-                f"{self.permutation_cost:+.3f} +- {self.permutation_cost_stderr:.3f}",
-                "nats, at posterior means",
-            ),
         ]
+        rows += self._latent_rows() if self.latent_dim else []
         if self.tokenizer != "word":
             rows.append(
                 (
@@ -123,6 +112,24 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """A collapsed latent in words, with the next thing to try."""
         return diagnosis(self.kl, self.active_units, self.latent_dim, self.permutation_cost)
 
+    def _latent_rows(self) -> list[tuple[str, str, str]]:
+        """What only a model with a latent has."""
+        return [
+            ("elbo", f"{self.elbo:.3f}", f"perplexity {self.perplexity_elbo:.3f}"),
+            ("kl", f"{self.kl:.3f}", f"reconstruction {self.reconstruction:.3f}"),
+            (
+                "mutual information",
+                f"{self.mutual_information:.3f} +- {self.mutual_information_stderr:.3f}",
+                f"at most {self.mutual_information_cap:.3f} from {self.num_sentences:,} sentences",
+            ),
+            ("active units", f"{self.active_units} of {self.latent_dim}", ""),
+            (
+                "permuted latents",
+                f"{self.permutation_cost:+.3f} +- {self.permutation_cost_stderr:.3f}",
+                "nats, at posterior means",
+            ),
+        ]
+
 
 def evaluate(
     model: VAE,
@@ -140,14 +147,14 @@ def evaluate(
         model: in evaluation mode.
         data: N sentences, tokenized; each counts once.
         counts: of the same sentences.
-        num_samples: K of the importance-weighted bound.
+        num_samples: K of the importance-weighted bound; of a language model one is exact.
         seed: of the samples.
         rows: latents decoded at once, which bounds the memory.
         dtype: of the matrix products.
     """
-    begun = time.perf_counter()
-    data = data.to(model.device)
+    begun, data = time.perf_counter(), data.to(model.device)
     size, num_tokens = data.num_sentences, data.num_targets
+    num_samples = 1 if model.is_language_model else num_samples
     posterior = encode_corpus(model, data, dtype=dtype)
     likelihoods = importance_weighted(
         model, data, posterior, num_samples=num_samples, seed=seed, rows=rows, dtype=dtype

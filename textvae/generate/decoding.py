@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from textvae.generate.rules import Written, check_rules, refuse_nothing, steer
 from textvae.generate.strategies import Strategy
 from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
@@ -75,7 +76,11 @@ def decode(
         max_length: the most words of a sentence.
         first_index: the index of the first sentence; the others follow.
         dtype: of the matrix products.
+
+    Raises:
+        ConfigError: rules that cannot be met.
     """
+    check_rules(strategy.rules, max_length)
     count, device = latents.shape[0], model.device
     written = torch.zeros(count, max_length, dtype=torch.int64, device=device)
     lengths = torch.full((count,), max_length, dtype=torch.int64, device=device)
@@ -88,6 +93,7 @@ def decode(
         while active.rows.shape[0]:
             logits, state = writer.step(active.tokens, active.state)
             rows, positions = active.rows, active.positions
+            logits = _steered(logits, strategy, written, active)
             tokens = strategy(logits, Draws(draws_key, rows + first_index, positions))
             ended = tokens == END
             lengths[rows[ended]] = positions[ended]
@@ -107,6 +113,17 @@ def decode(
         ids[:length] for ids, length in zip(written.tolist(), lengths.tolist(), strict=True)
     ]
     return Decoded(sentences, finished.tolist())
+
+
+def _steered(logits: Tensor, strategy: Strategy, written: Tensor, active: _Active) -> Tensor:
+    """Logits `[A, V]` under the strategy's rules; `written` `[N, L]` holds every sentence."""
+    if not strategy.rules:
+        return logits
+    longest = int(active.positions.max())
+    history = Written(written[active.rows, :longest], active.positions)
+    logits = steer(logits, strategy.rules, history)
+    refuse_nothing(logits)
+    return logits
 
 
 def _begin(writer: Writer, latents: Tensor, first: int, start: int) -> _Active:

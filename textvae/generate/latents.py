@@ -1,11 +1,12 @@
-"""Where latents come from: the prior, and paths between two of them."""
+"""Where latents come from: the prior, around a posterior, paths between two of them."""
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from textvae.errors import ConfigError
+from textvae.errors import ConfigError, DataError
+from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Prior
 from textvae.randomness import key, normals
 
@@ -17,6 +18,52 @@ def prior_latents(prior: Prior, num_samples: int, *, seed: int) -> Tensor:
     return prior.from_normals(
         normals(key(seed, "prior"), torch.arange(num_samples), lanes=prior.latent_dim)
     )
+
+
+def sample_latents(
+    prior: Prior,
+    num_samples: int,
+    *,
+    seed: int,
+    posterior: DiagonalGaussian | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Draws from the prior, or around a posterior: `[N, Z]`; draw i is a function of (seed, i).
+
+    Around a posterior a draw is mean + scale * standard deviation * e, with e standard normal: 1
+    is the posterior itself, 0 its mean.
+
+    Args:
+        prior: where to draw from without a posterior.
+        num_samples: N.
+        seed: of the draws.
+        posterior: of one sentence, `[1, Z]`.
+        scale: from 0 to 1000; None is 1.
+
+    Raises:
+        ConfigError: a scale out of bounds, or without a posterior.
+    """
+    if posterior is None:
+        if scale is not None:
+            raise ConfigError(f"--scale {scale}: belongs to --near, the sentence to draw around")
+        return prior_latents(prior, num_samples, seed=seed)
+    scale = 1.0 if scale is None else scale
+    if not 0.0 <= scale <= 1000.0:
+        raise ConfigError(f"--scale {scale}: must be from 0 to 1000")
+    drawn = normals(key(seed, "near"), torch.arange(num_samples), lanes=prior.latent_dim)
+    return posterior.sample(scale * drawn.to(posterior.mean.device))
+
+
+def check_latents(latents: Tensor, latent_dim: int) -> None:
+    """Refuse latents that are not `[N, latent_dim]`.
+
+    Raises:
+        DataError: they are not.
+    """
+    if latents.dim() != 2 or latents.shape[1] != latent_dim:
+        raise DataError(
+            f"latents of shape {tuple(latents.shape)}: this model wants (any number, {latent_dim})"
+        )
 
 
 def straight_path(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:

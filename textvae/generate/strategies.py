@@ -1,4 +1,7 @@
-"""Rules that choose the next word: frozen structs; logits and the draws of each row in, ids out."""
+"""Strategies that choose the next word: frozen structs; logits and draws of each row in, ids out.
+
+The `rules` of a strategy change the logits before it sees them: `decode` sees to that.
+"""
 
 from typing import Annotated
 
@@ -6,9 +9,9 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from textvae.config import Config, decode
-from textvae.errors import ConfigError
-from textvae.kernels.sampling import draw, nucleus, top_k
+from textvae.config import Config
+from textvae.generate.rules import Rule
+from textvae.kernels.sampling import draw, nucleus, top_k, typical
 from textvae.randomness import Draws
 
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -28,6 +31,8 @@ def distribution(logits: Tensor, temperature: float) -> Tensor:
 class Greedy(Config, tag_field="kind", tag="greedy"):
     """The most probable word."""
 
+    rules: tuple[Rule, ...] = ()
+
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows (not used) -> int64 `[B]`."""
         return logits.argmax(1)
@@ -37,6 +42,7 @@ class Temperature(Config, tag_field="kind", tag="temperature"):
     """Ancestral sampling from softmax(logits / temperature)."""
 
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
@@ -48,6 +54,7 @@ class TopK(Config, tag_field="kind", tag="top_k"):
 
     k: Annotated[int, Meta(ge=1)] = 50
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
@@ -63,69 +70,28 @@ class Nucleus(Config, tag_field="kind", tag="nucleus"):
 
     p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.9
     temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
 
     def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
         """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
         return nucleus(distribution(logits, self.temperature), self.p, draws)
 
 
-Strategy = Greedy | Temperature | TopK | Nucleus
+class Typical(Config, tag_field="kind", tag="typical"):
+    """Sampling from the smallest set of most typical words with mass at least p.
 
-
-def check_strategy(strategy: Strategy) -> Strategy:
-    """The strategy itself, which may have been made in Python, where bounds are not checked.
-
-    Raises:
-        ConfigError: a number out of bounds.
+    The most typical word is the one whose information, -log of its probability, is nearest to the
+    entropy of the distribution (Meister et al. 2023); the likeliest word may fall out. Of equally
+    typical words the first in the vocabulary comes first. The temperature comes before all that.
     """
-    return decode(strategy, type(strategy), source=type(strategy).__name__)
+
+    p: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
+    temperature: Positive = 1.0
+    rules: tuple[Rule, ...] = ()
+
+    def __call__(self, logits: Tensor, draws: Draws) -> Tensor:
+        """Logits `[B, V]`, draws of B rows -> int64 `[B]`."""
+        return typical(distribution(logits, self.temperature), self.p, draws)
 
 
-def strategy_from_options(
-    name: str | None = None,
-    *,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    default: Strategy | None = None,
-) -> Strategy:
-    """The strategy that command-line options describe; a number implies its strategy.
-
-    Args:
-        name: `greedy`, `temperature`, `top-k` or `nucleus`; left out, it follows from the rest.
-        temperature: of any strategy that draws.
-        top_k: of `top-k`.
-        top_p: of `nucleus`.
-        default: where no option is given.
-
-    Raises:
-        ConfigError: options that do not go together, or numbers out of bounds.
-    """
-    if name is None and temperature is None and top_k is None and top_p is None:
-        return default if default is not None else Temperature()
-    if top_k is not None and top_p is not None:
-        raise ConfigError("--top-k and --top-p are two strategies: give one of them")
-    implied = "top-k" if top_k is not None else "nucleus" if top_p is not None else "temperature"
-    if name is None:
-        name = implied
-    elif implied != "temperature" and name != implied:
-        option = "--top-k" if top_k is not None else "--top-p"
-        raise ConfigError(f"{option} belongs to --strategy {implied}, not to {name}")
-    if name == "greedy" and temperature is not None:
-        raise ConfigError("--temperature has no effect on --strategy greedy: leave one out")
-    heat = 1.0 if temperature is None else temperature
-    if not 0.0 < heat < float("inf"):
-        raise ConfigError(f"--temperature {heat}: must be greater than 0")
-    if top_k is not None and top_k < 1:
-        raise ConfigError(f"--top-k {top_k}: must be at least 1")
-    if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise ConfigError(f"--top-p {top_p}: must be greater than 0 and at most 1")
-    members: dict[str, Strategy] = {
-        "greedy": Greedy(),
-        "temperature": Temperature(temperature=heat),
-        "top-k": TopK(k=50 if top_k is None else top_k, temperature=heat),
-        "nucleus": Nucleus(p=0.9 if top_p is None else top_p, temperature=heat),
-    }
-    if name not in members:
-        raise ConfigError(f"--strategy {name}: must be one of {', '.join(members)}")
-    return members[name]
+Strategy = Greedy | Temperature | TopK | Nucleus | Typical

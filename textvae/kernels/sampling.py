@@ -113,6 +113,52 @@ def top_k(probabilities: Tensor, size: int, draws: Draws) -> Tensor:
     return _reject(probabilities, draws, accepts, lambda p, u: top_k_reference(p, size, u))
 
 
+def typical_reference(probabilities: Tensor, share: float, uniforms: Tensor) -> Tensor:
+    """Draw from the smallest set of most typical words with mass of at least `share`.
+
+    The most typical word is the one whose information is nearest to the entropy (Meister et al.
+    2023). A word belongs to the set if the mass of the words before it is below the share; of
+    equally typical words the first in the vocabulary comes first. Probabilities `[B, V]` that add
+    to 1, uniforms `[B]` -> int64 `[B]`.
+    """
+    order = _atypicality(probabilities).argsort(dim=1, stable=True)
+    ordered = probabilities.gather(1, order)
+    cumulative = ordered.double().cumsum(1)
+    inside = cumulative - ordered < share * cumulative[:, -1:]
+    kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
+    return draw(kept, uniforms)
+
+
+def typical(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
+    """`typical_reference` by rejection, exact for the reason that `nucleus` is."""
+    if share >= 1.0:
+        return draw(probabilities, draws.uniforms())
+
+    def accepts(some: Tensor, drawn: Tensor) -> Tensor:
+        distance = _atypicality(some)
+        own = distance.gather(1, drawn[:, None])
+        compared = torch.lt(distance, own, out=torch.empty_like(some))  # floats: see nucleus
+        before = (compared * some).sum(1)
+        equal = torch.eq(distance, own, out=compared).sum(1)
+        tied = (equal > 1.0).nonzero()[:, 0]
+        if tied.numel():
+            earlier = torch.arange(some.shape[1], device=some.device) < drawn[tied, None]
+            before[tied] += (some[tied] * ((distance[tied] == own[tied]) & earlier)).sum(1)
+        return before < share * some.sum(1)
+
+    return _reject(probabilities, draws, accepts, lambda p, u: typical_reference(p, share, u))
+
+
+def _atypicality(probabilities: Tensor) -> Tensor:
+    """How far the information of each word is from the entropy, nats: `[B, V]` -> `[B, V]`.
+
+    A word without probability is far from it, and never drawn.
+    """
+    logarithms = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log_()
+    entropy = -(probabilities * logarithms).sum(1, keepdim=True)
+    return logarithms.add_(entropy).abs_()
+
+
 def _reject(
     probabilities: Tensor,
     draws: Draws,

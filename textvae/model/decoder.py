@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textvae.config import Config
-from textvae.kernels.gru import gru_expanded, gru_sequence, low_linear
+from textvae.kernels.gru import GRUWeights, gru_expanded, gru_sequence, low_linear
 from textvae.model.interfaces import DecoderState
 from textvae.model.recurrent import GRULayer, read_words
 from textvae.model.writer import GRUWriter
@@ -31,6 +31,17 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
     """Dropout on the word vectors."""
     output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
     """Dropout on the states that go to the next layer and to the output."""
+    skip_connection: bool = False
+    """Add a linear map of the condition to what the words are predicted from, at each position
+    (Dieng et al. 2019)."""
+    locked_dropout: bool = False
+    """Keep the masks of these two for all positions of a sentence (Gal and Ghahramani 2016);
+    else every position has its own."""
+    embedding_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Share of the words whose vectors are zero wherever they are read in a sentence (Gal and
+    Ghahramani 2016)."""
+    weight_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the recurrent matrices, one mask a step (Merity et al. 2018)."""
 
     def build(self, vocabulary_size: int, condition_dim: int) -> "GRUDecoder":
         """A decoder with uninitialised parameters; `condition_dim` 0 is a language model."""
@@ -58,6 +69,10 @@ class GRUDecoder(nn.Module):
             )
             self.initial_bias = nn.Parameter(torch.empty(config.num_layers * hidden))
         self.projection = None
+        self.skip_weight = None
+        if condition_dim and config.skip_connection:
+            size = embedding if config.tie_embeddings else hidden
+            self.skip_weight = nn.Parameter(torch.empty(size, condition_dim))
         self.output_embedding = None
         if not config.tie_embeddings:
             self.output_embedding = nn.Parameter(torch.empty(vocabulary_size, hidden))
@@ -82,27 +97,26 @@ class GRUDecoder(nn.Module):
     ) -> Tensor:
         """Features `[B, T, D]` under teacher forcing; see the contract."""
         initial = self._initial(inputs.shape[0], condition)
-        first, *others = self._layers()
+        first, *others = self._dropped_weights(noise)
         states = read_words(
             inputs,
             self.input_embedding,
             initial[0],
-            first.weights(),
+            first,
             condition,
             noise=noise,
             rate=self.config.dropout_rate,
             purpose="decoder.0",
             dtype=dtype,
+            locked=self.config.locked_dropout,
+            type_rate=self.config.embedding_dropout_rate,
         )
-        for number, layer in enumerate(others, start=1):
-            if noise is not None:
-                purpose = f"decoder.{number}"
-                states = noise.dropout(states, self.config.output_dropout_rate, purpose)
-            weights = layer.weights()
+        for number, weights in enumerate(others, start=1):
+            states = self._dropped(states, f"decoder.{number}", noise)
             states = gru_sequence(states, initial[number], weights, condition, dtype=dtype)
-        if noise is not None:
-            states = noise.dropout(states, self.config.output_dropout_rate, "decoder.output")
-        return self._features(states, dtype)
+        features = self._features(self._dropped(states, "decoder.output", noise), dtype)
+        skipped = self._skipped(condition)
+        return features if skipped is None else features + skipped[:, None]
 
     @torch.no_grad()
     def expanded(
@@ -124,7 +138,8 @@ class GRUDecoder(nn.Module):
                 gates, initial = gates.view(1, samples * batch, -1), initial.flatten(0, 1)[None]
             states = gru_expanded(projected, gates, initial, layer.weights(), dtype=dtype)
             states = states.view(-1, samples, batch, states.shape[-1])
-        return self._features(states, dtype)
+        features, skipped = self._features(states, dtype), self._skipped(conditions)
+        return features if skipped is None else features.add_(skipped)
 
     def start(self, condition: Tensor) -> DecoderState:
         """The state before the first word, for conditions `[B, C]`."""
@@ -135,7 +150,8 @@ class GRUDecoder(nn.Module):
             if layer.condition_weight is not None:
                 bias = F.linear(condition, layer.condition_weight, layer.bias)
             gates.append(bias)
-        return DecoderState(tuple(hidden), tuple(gates))
+        skipped = self._skipped(condition)
+        return DecoderState(tuple(hidden), tuple(gates), () if skipped is None else (skipped,))
 
     def writer(self, *, dtype: torch.dtype = torch.float32, tabulate: bool = False) -> GRUWriter:
         """For generation; see the contract."""
@@ -152,6 +168,26 @@ class GRUDecoder(nn.Module):
     def _layers(self) -> list[GRULayer]:
         return [layer for layer in self.layers if isinstance(layer, GRULayer)]
 
+    def _dropped(self, states: Tensor, purpose: str, noise: Noise | None) -> Tensor:
+        """States `[B, T, H]` on their way up, after dropout."""
+        if noise is None:
+            return states
+        rate, locked = self.config.output_dropout_rate, self.config.locked_dropout
+        return noise.dropout(states, rate, purpose, locked=locked)
+
+    def _dropped_weights(self, noise: Noise | None) -> list[GRUWeights]:
+        """The weights of each layer, after dropout of the recurrent matrix."""
+        weights, rate = (
+            [layer.weights() for layer in self._layers()],
+            self.config.weight_dropout_rate,
+        )
+        if noise is None:
+            return weights
+        return [
+            layer._replace(recurrent=noise.drop_weights(layer.recurrent, rate, f"decoder.{number}"))
+            for number, layer in enumerate(weights)
+        ]
+
     def _initial(self, batch: int, condition: Tensor | None) -> list[Tensor]:
         """A state `[B, H]` for each layer: tanh of a linear map of the condition, else zeros."""
         given = 0 if condition is None else condition.shape[1]
@@ -161,6 +197,12 @@ class GRUDecoder(nn.Module):
             return [zeros] * self.config.num_layers
         stacked = F.linear(condition, self.initial_weight, self.initial_bias).tanh()
         return list(stacked.chunk(self.config.num_layers, dim=1))
+
+    def _skipped(self, condition: Tensor | None) -> Tensor | None:
+        """What the condition `[..., C]` adds to the features, `[..., D]`."""
+        if self.skip_weight is None or condition is None:
+            return None
+        return F.linear(condition, self.skip_weight)
 
     def _features(self, states: Tensor, dtype: torch.dtype) -> Tensor:
         return (

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
+from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.posterior import NoConstraintConfig, PosteriorConstraintConfig
 from textvae.model.recurrent import GRULayer, last_states, read_words, reverse_sentences
@@ -36,7 +37,7 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
         return GRUEncoder(self, vocabulary_size, latent_dim)
 
 
-EncoderConfig = GRUEncoderConfig
+EncoderConfig = GRUEncoderConfig | NoEncoderConfig
 
 
 class GRUEncoder(nn.Module):

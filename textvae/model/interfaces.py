@@ -67,10 +67,12 @@ class DecoderState(NamedTuple):
     """A state `[B, H]` for each layer."""
     gates: tuple[Tensor, ...]
     """What the condition and the biases add to the gates of each layer, `[B, 3H]`."""
+    output: tuple[Tensor, ...] = ()
+    """What the condition adds to the features, `[B, D]`, where it adds anything."""
 
     def select(self, rows: Tensor) -> "DecoderState":
         """The state of some rows: int64 `[b]` of indices into the batch."""
-        return DecoderState(tuple(h[rows] for h in self.hidden), tuple(g[rows] for g in self.gates))
+        return DecoderState(*(tuple(values[rows] for values in part) for part in self))
 
     def join(self, other: "DecoderState") -> "DecoderState":
         """The state of these rows followed by others."""

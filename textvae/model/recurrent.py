@@ -68,17 +68,21 @@ def read_words(
     rate: float,
     purpose: str,
     dtype: torch.dtype,
+    locked: bool = False,
+    type_rate: float = 0.0,
 ) -> Tensor:
     """The states `[B, T, H]` of a first layer that reads tokens `[B, T]`, dropout on their vectors.
 
     On a CPU each word of the batch is projected once, unless dropout makes every token another
-    vector. Elsewhere counting the words would make the host wait for the device.
+    vector. Elsewhere counting the words would make the host wait for the device. `locked` and
+    `type_rate` are those of `Noise.dropout` and `Noise.drop_types`.
     """
-    if tokens.device.type == "cpu" and (noise is None or rate == 0.0):
+    if tokens.device.type == "cpu" and (noise is None or rate == type_rate == 0.0):
         return gru_words(tokens, embedding, initial, weights, condition, dtype=dtype)
     words = F.embedding(tokens.t(), embedding).transpose(0, 1)
     if noise is not None:
-        words = noise.dropout(words, rate, purpose)
+        words = noise.dropout(words, rate, purpose, locked=locked)
+        words = noise.drop_types(words, tokens, type_rate, purpose)
     return gru_sequence(words, initial, weights, condition, dtype=dtype)
 
 

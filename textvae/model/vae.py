@@ -13,6 +13,7 @@ from textvae.config import Config
 from textvae.kernels.linear_cross_entropy import CrossEntropy, linear_cross_entropy
 from textvae.model.decoder import DecoderConfig, GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
+from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Decoder, Encoder, Prior
 from textvae.model.prior import PriorConfig, StandardNormalPriorConfig
@@ -23,13 +24,23 @@ from textvae.randomness import Noise
 class ModelConfig(Config):
     """Everything that decides the shapes of the weights, but for the vocabulary."""
 
-    latent_dim: Annotated[int, Meta(ge=1, le=4096)] = 32
-    """Dimensions of the latent."""
+    latent_dim: Annotated[int, Meta(ge=0, le=4096)] = 32
+    """Dimensions of the latent; 0, with `encoder.kind = "none"`, is a language model."""
     max_length: Annotated[int, Meta(ge=1, le=100_000)] = 200
     """The most tokens of a sentence, `</s>` not counted; longer ones are refused."""
     encoder: EncoderConfig = GRUEncoderConfig()
     prior: PriorConfig = StandardNormalPriorConfig()
     decoder: DecoderConfig = GRUDecoderConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse an encoder without a latent, and a latent without an encoder."""
+        if isinstance(self.encoder, NoEncoderConfig) and self.latent_dim:
+            raise ValueError(
+                f"encoder.kind none is a language model, so latent_dim must be 0, "
+                f"found {self.latent_dim}"
+            )
+        if not self.latent_dim and not isinstance(self.encoder, NoEncoderConfig):
+            raise ValueError("latent_dim 0 is a language model, so encoder.kind must be none")
 
     def build(self, vocabulary_size: int, *, seed: int | None = 0) -> "VAE":
         """The model on the CPU; with `seed` None its parameters are left unset, to be loaded."""
@@ -60,6 +71,11 @@ class VAE(nn.Module):
     def __init__(self, encoder: Encoder, prior: Prior, decoder: Decoder) -> None:
         super().__init__()
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether there is no latent: the KL is 0 and the ELBO is the log-likelihood."""
+        return self.prior.latent_dim == 0
 
     @property
     def device(self) -> torch.device:

@@ -68,5 +68,7 @@ class GRUWriter:
             hidden.append(below)
         if self.projection is not None:
             below = low_linear(below, self.projection, dtype=self.dtype)
+        for skipped in state.output:
+            below = below + skipped
         logits = vocabulary_logits(below.to(self.dtype), self.output_weight, self.output_bias)
-        return logits, DecoderState(tuple(hidden), state.gates)
+        return logits, state._replace(hidden=tuple(hidden))

@@ -23,6 +23,7 @@ from textvae.evaluate.latent_usage import active_units, diagnosis
 from textvae.evaluate.likelihood import ENCODER_BATCH
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals
+from textvae.train.averaging import Average, AveragingConfig, NoAveraging
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import (
@@ -31,9 +32,17 @@ from textvae.train.optimizer import (
     OptimizerConfig,
     set_learning_rate,
 )
+from textvae.train.plateau import NoPlateau
 from textvae.train.procedures import JointProcedure, ProcedureConfig
-from textvae.train.state import Position, Validation, restore_position, save_position
-from textvae.train.step import train_step
+from textvae.train.state import (
+    Position,
+    Validation,
+    copies,
+    load_training_tensors,
+    restore_position,
+    save_position,
+)
+from textvae.train.step import Step, train_step
 
 Count = Annotated[int, Meta(ge=1)]
 Precision = Literal["float32", "bfloat16"]
@@ -70,6 +79,8 @@ class TrainConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     procedure: ProcedureConfig = JointProcedure()
     """What a step updates, and how the run is divided."""
+    averaging: AveragingConfig = NoAveraging()
+    """What is validated, selected and saved: the parameters, or an average of them over steps."""
 
 
 class TrainResult(NamedTuple):
@@ -108,19 +119,24 @@ def train(
     Raises:
         TrainingError: the loss or the gradient is no longer finite; nothing of it is saved.
     """
-    total, dtype = config.max_steps, DTYPES[config.precision or "float32"]
+    total = config.max_steps
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
-    position, best = restore_position(run, model, optimizer, config.objective.rate.start())
+    updates = _updates(model, optimizer, config, seed)
+    average = Average(config.averaging, total)
+    plateau, procedure = config.learning_rate.plateau, config.procedure
+    begin = Position(rate=config.objective.rate.start())
+    position, best, rewind = restore_position(run, model, optimizer, average, begin)
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
     sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
-    procedure = config.procedure
     eligible = procedure.settled(config.objective.kl_weight.settled(), total)
+    if model.is_language_model:
+        eligible = 0  # without a latent there is no KL whose annealing would have to be over
     collapse: str | None = None
     order, epoch, begun = [], -1, time.perf_counter() - position.seconds
     model.train()
@@ -134,27 +150,17 @@ def train(
 
             stage = procedure.stage(step, total)
             procedure.prepare(model, optimizer, step, total, seed)
-            factor = config.learning_rate.factor(stage.step, stage.total)
+            factor = config.learning_rate.factor(stage.step, stage.total, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            update = partial(
-                train_step,
-                model,
-                optimizer,
-                config=config.objective,
-                step=step,
-                total=total,
-                seed=seed,
-                clip_norm=config.clip_norm,
-                dtype=dtype,
-                rate=position.rate,
-                stage=stage,
-            )
+            update = partial(updates, step=step, total=total, rate=position.rate, stage=stage)
             terms, loss, finite, rate = procedure.step(
                 update, corpus, order, batch, stage=stage, seed=seed, state=position.procedure
             )
             if not finite:
                 raise TrainingError(_not_finite(step, optimizer, loss.kl_weight, run))
 
+            if not stage.autoencoder:  # whose decoder is drawn anew: it is in no average
+                average.update(model, step)
             sums.add(terms, loss.value, batch.lengths)
             seconds = time.perf_counter() - begun
             position = position._replace(step=step + 1, seconds=seconds, rate=rate)
@@ -172,14 +178,17 @@ def train(
                 )
             if _due(step + 1, config.validate_every, total):
                 paused = time.perf_counter()
-                found = validate(model, valid, seed=seed)
-                judged = procedure.judge(
+                with average.in_place_of(model):
+                    found = validate(model, valid, seed=seed)
+                judged = procedure.judge(  # what is trained, not its average
                     model, valid, position.procedure, seed=seed, report=progress.say
                 )
                 position = position._replace(procedure=judged)
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
-                    best = {name: p.detach().clone() for name, p in model.state_dict().items()}
+                    best = average.parameters(model)
+                    if not isinstance(plateau, NoPlateau):
+                        rewind = copies(model, optimizer, average)
                     position = position._replace(best_step=step + 1, best=found, bad_validations=0)
                 elif step + 1 >= eligible:
                     position = position._replace(bad_validations=position.bad_validations + 1)
@@ -189,15 +198,20 @@ def train(
                     if collapse is not None:
                         progress.say(collapse)
                 journal.write(step=step + 1, validation=found._asdict(), selected=better)
+                if rewind and plateau.due(position.bad_validations):
+                    # The step, the state of the target rate and that of the procedure stay: they
+                    # follow from all batches so far, and a controller soon answers what it sees.
+                    load_training_tensors(rewind, model, optimizer, average)
+                    position = position._replace(decays=position.decays + 1)
+                    progress.say(_plateau_line(position, plateau.factor(position.decays)))
                 progress.leave_out(time.perf_counter() - paused)
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
-                save_position(run, model, best, optimizer, position)
+                save_position(run, model, best, optimizer, position, average, rewind)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
     if run is not None and caught:
-        save_position(run, model, best, optimizer, position)
-    if best:
-        model.load_state_dict(best)
+        save_position(run, model, best, optimizer, position, average, rewind)
+    model.load_state_dict(best or average.parameters(model))
     model.eval()
     stopped = caught[0] if caught else None
     return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
@@ -225,18 +239,44 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     return Validation(elbo, float(kl) / count, active_units(torch.cat(means)))
 
 
+def _updates(
+    model: VAE, optimizer: torch.optim.Optimizer, config: TrainConfig, seed: int
+) -> partial[Step]:
+    """`train_step` of this run; what changes from step to step is still to be given."""
+    return partial(
+        train_step,
+        model,
+        optimizer,
+        config=config.objective,
+        seed=seed,
+        clip_norm=config.clip_norm,
+        dtype=DTYPES[config.precision or "float32"],
+    )
+
+
 def _due(step: int, every: int, total: int) -> bool:
     return step % every == 0 or step == total
 
 
 def _exhausted(position: Position, config: TrainConfig) -> bool:
+    if config.learning_rate.plateau.exhausted(position.decays):
+        return True
     return config.patience is not None and position.bad_validations >= config.patience
 
 
 def _validation_line(step: int, found: Validation, latent_dim: int, better: bool) -> str:
+    if latent_dim == 0:
+        return f"step {step}  validation: nll {-found.elbo:.3f}{'  *' if better else ''}"
     return (
         f"step {step}  validation: nll <= {-found.elbo:.3f}  kl {found.kl:.2f}  "
         f"active {found.active_units}/{latent_dim}{'  *' if better else ''}"
+    )
+
+
+def _plateau_line(position: Position, factor: float) -> str:
+    return (
+        f"step {position.step}  no better for {position.bad_validations} validations: back to step "
+        f"{position.best_step}, at {factor:.3g} of the learning rate"
     )
 
 

@@ -112,11 +112,13 @@ class Progress:
         now = time.perf_counter()
         speed = interval.num_targets / max(now - self._since, 1e-9)
         self._since = now
-        line = (
-            f"nll <= {interval.reconstruction + interval.kl:.2f}  kl {interval.kl:.2f}  "
-            f"kl_weight {kl_weight:.2f}  active {interval.active_units}/{self._latent_dim}  "
-            f"tokens/s {speed:,.0f}"
-        )
+        line = f"nll {interval.reconstruction:.2f}  tokens/s {speed:,.0f}"
+        if self._latent_dim:
+            line = (
+                f"nll <= {interval.reconstruction + interval.kl:.2f}  kl {interval.kl:.2f}  "
+                f"kl_weight {kl_weight:.2f}  active {interval.active_units}/{self._latent_dim}  "
+                f"tokens/s {speed:,.0f}"
+            )
         if self._bar is not None:
             self._bar.set_postfix_str(line)
         else:

@@ -7,6 +7,7 @@ from msgspec import Meta
 from torch import nn
 
 from textvae.config import Config
+from textvae.train.plateau import NoPlateau, PlateauConfig
 from textvae.train.schedules import CosineSchedule, ScheduleConfig
 
 Rate = Annotated[float, Meta(gt=0.0)]
@@ -56,11 +57,13 @@ class LearningRateConfig(Config):
     warmup_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
     """Share of the run over which the rate rises from nothing."""
     decay: ScheduleConfig = CosineSchedule(start=1.0, end=0.02, share=1.0)
+    plateau: PlateauConfig = NoPlateau()
+    """What else lowers the rate: validations that stop getting better."""
 
-    def factor(self, step: int, total: int) -> float:
-        """The factor at a step of a run of `total` steps."""
+    def factor(self, step: int, total: int, decays: int = 0) -> float:
+        """The factor at a step of a run of `total`, after so many decays on a plateau."""
         warm = min(1.0, (step + 1) / (self.warmup_share * total + 1))
-        return warm * self.decay(step, total)
+        return warm * self.decay(step, total) * self.plateau.factor(decays)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -117,7 +117,7 @@ class PretrainingProcedure(_Procedure, tag_field="kind", tag="pretraining"):
     def settled(self, share: float, total: int) -> float:
         """The step from which a schedule of the second part no longer changes."""
         first = self.first(total)
-        return first + share * (total - first)
+        return first + max(1.0, share * (total - first))  # nothing is selected before the reset
 
     def prepare(
         self, model: VAE, optimizer: torch.optim.Optimizer, step: int, total: int, seed: int

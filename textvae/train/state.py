@@ -1,5 +1,6 @@
 """Where a run is, and how it is saved and found again: parameters, moments, and plain numbers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from textvae.checkpoint import load_state, save_state
 from textvae.model.vae import VAE
+from textvae.train.averaging import Average
 from textvae.train.procedures import ProcedureState
 from textvae.train.rate import RateState
 
@@ -28,6 +30,8 @@ class Position(NamedTuple):
     best: Validation = Validation(float("-inf"), 0.0, 0)
     bad_validations: int = 0
     seconds: float = 0.0
+    decays: int = 0
+    """How often the learning rate has fallen on a plateau."""
     rate: RateState = RateState()
     procedure: ProcedureState = ProcedureState()
 
@@ -38,18 +42,17 @@ def save_position(
     best: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     position: Position,
+    average: Average,
+    rewind: Mapping[str, Tensor],
 ) -> None:
-    """Save all that a run needs to go on.
+    """Save all that a run needs to go on; `rewind` is `copies` at its best, or empty.
 
     Raises:
         CheckpointError: it could not be written.
     """
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors = training_tensors(model, optimizer, average)
     tensors |= {f"best.{name}": value for name, value in best.items()}
-    for number, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if value is not None:
-                tensors[f"optimizer.{number}.{name}"] = value
+    tensors |= {f"rewind.{name}": value for name, value in rewind.items()}
     facts = position._asdict()
     for name in ("best", "rate", "procedure"):
         facts[name] = list(facts[name])
@@ -59,35 +62,69 @@ def save_position(
 
 
 def restore_position(
-    run: Path | None, model: VAE, optimizer: torch.optim.Optimizer, rate: RateState
-) -> tuple[Position, dict[str, Tensor]]:
+    run: Path | None,
+    model: VAE,
+    optimizer: torch.optim.Optimizer,
+    average: Average,
+    begin: Position,
+) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]]:
     """The position of the newest good state of a run, whose tensors go where they belong.
 
     Returns:
-        The position, or where nothing was saved the beginning with the given state of the target
-        rate; and the best parameters so far.
+        The position, `begin` where nothing was saved; the best parameters so far; and `rewind`.
 
     Raises:
         CheckpointError: all saved states are damaged.
     """
-    begin = Position(rate=rate)
     state = load_state(run) if run is not None else None
     if state is None:
-        return begin, {}
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
-    for name, value in state.tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = value.to(model.device)
-    model.load_state_dict(parts["model"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        number, _, moment = name.partition(".")
-        moments.setdefault(int(number), {})[moment] = value
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        return begin, {}, {}
+    load_training_tensors(state.tensors, model, optimizer, average)
     facts = dict(state.facts)
     facts["best"] = Validation(*facts["best"]) if facts["best"] else begin.best  # type: ignore[misc]
     for name, kind in (("rate", RateState), ("procedure", ProcedureState)):
         if name in facts:  # older states lack them
             facts[name] = kind(*facts[name])  # type: ignore[misc]
-    return begin._replace(**facts), parts["best"]  # type: ignore[arg-type]
+    best, rewind = (_part(state.tensors, name, model.device) for name in ("best", "rewind"))
+    return begin._replace(**facts), best, rewind  # type: ignore[arg-type]
+
+
+def training_tensors(
+    model: VAE, optimizer: torch.optim.Optimizer, average: Average
+) -> dict[str, Tensor]:
+    """All tensors that change from step to step, themselves and not copies.
+
+    Names begin with `model.`, `optimizer.` and the number of a parameter, or `average.`.
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if value is not None:
+                tensors[f"optimizer.{number}.{name}"] = value
+    return tensors | {f"average.{name}": value for name, value in average.tensors().items()}
+
+
+def copies(model: VAE, optimizer: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
+    """What `training_tensors` returns, to come back to."""
+    tensors = training_tensors(model, optimizer, average)
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def load_training_tensors(
+    tensors: Mapping[str, Tensor], model: VAE, optimizer: torch.optim.Optimizer, average: Average
+) -> None:
+    """Put copies of what `training_tensors` returned back; other tensors are passed over."""
+    model.load_state_dict(_part(tensors, "model", model.device))
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _part(tensors, "optimizer", model.device).items():
+        number, _, moment = name.partition(".")
+        moments.setdefault(int(number), {})[moment] = value.clone()  # updated in place from now on
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    average.load(_part(tensors, "average", model.device))
+
+
+def _part(tensors: Mapping[str, Tensor], part: str, device: torch.device) -> dict[str, Tensor]:
+    """The tensors whose names begin with a word and a dot, without these."""
+    start = f"{part}."
+    return {n.removeprefix(start): t.to(device) for n, t in tensors.items() if n.startswith(start)}

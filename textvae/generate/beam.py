@@ -1,0 +1,299 @@
+"""Beam search: the likeliest sentences for a latent, found side by side for many latents.
+
+A beam of K places follows K hypotheses. At each position the likeliest continuations of all of them
+fill the places that are free; one that ends keeps its place (Bahdanau et al. 2015, whose beams
+shrink in this way), so that K sentences are found at most and a beam of 1 is greedy decoding. The
+search of a latent stops when none of its open hypotheses can come among the best any more.
+
+Letters: S latents searched side by side, K places, L words at most, and those of the contracts.
+"""
+
+from typing import Annotated, NamedTuple
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from textvae.config import Config
+from textvae.errors import ConfigError
+from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
+from textvae.model.interfaces import END, DecoderState, Writer
+from textvae.model.vae import VAE
+
+ROWS = 256
+"""Hypotheses read side by side, as in `decoding`."""
+WORDS = 10
+"""As in `decoding`: from here on a table of the vocabulary pays."""
+
+
+class GNMTPenalty(Config, tag_field="kind", tag="gnmt"):
+    """Log-likelihood / ((5 + tokens) / 6)^alpha (Wu et al. 2016, equation 14); 0 is none."""
+
+    alpha: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
+
+    def divisor(self, tokens: int) -> float:
+        """Of the log-likelihood of a sentence of that many tokens, `</s>` counted."""
+        return float(((5.0 + tokens) / 6.0) ** self.alpha)
+
+
+class TokenMean(Config, tag_field="kind", tag="token_mean"):
+    """Log-likelihood / tokens, `</s>` counted: nats a token."""
+
+    def divisor(self, tokens: int) -> float:
+        """The tokens themselves."""
+        return float(tokens)
+
+
+LengthPenalty = GNMTPenalty | TokenMean
+
+
+class Beam(Config, tag_field="kind", tag="beam"):
+    """Beam search for the sentences with the highest score; nothing is drawn."""
+
+    size: Annotated[int, Meta(ge=1, le=1024)] = 5
+    """Hypotheses followed for each latent."""
+    length_penalty: LengthPenalty = GNMTPenalty()
+    """What a log-likelihood is divided by; it never falls with the length."""
+    rules: tuple[Rule, ...] = ()
+    """What is not allowed, or costs; no rule makes a word likelier."""
+
+
+class Hypothesis(NamedTuple):
+    """A sentence that a beam search found."""
+
+    words: list[int]
+    """Ids without `</s>`."""
+    log_likelihood: float
+    """log p(x|z) of the words and `</s>`, nats, whether or not it was cut."""
+    score: float
+    """What the hypotheses are ordered by: the log-likelihood, less what repetition costs by a
+    `RepetitionPenalty`, over the length penalty."""
+    finished: bool
+    """False where `max_length` words came and another word was likelier than `</s>`."""
+
+
+class _Open(NamedTuple):
+    """The beams of S latents, each of which has written the same number of words."""
+
+    rows: Tensor
+    """int64 `[S]`: which of the latents."""
+    totals: Tensor
+    """float64 `[S, K]`: the log-likelihoods less what the rules cost, nats; -infinity where a
+    place holds no open hypothesis."""
+    log_likelihoods: Tensor
+    """float64 `[S, K]`, nats; anything where there is no hypothesis."""
+    words: Tensor
+    """int64 `[S, K, L]`, of which the first few are written."""
+    tokens: Tensor
+    """int64 `[S, K]`: the last of them, or `<s>`."""
+    state: DecoderState
+    """Of `[S * K]` rows."""
+
+    def select(self, kept: Tensor) -> "_Open":
+        """Some of the latents, int64 indices."""
+        places = torch.arange(self.tokens.shape[1], device=kept.device)
+        state = self.state.select((kept[:, None] * places.shape[0] + places).flatten())
+        rows, totals, log_likelihoods, words, tokens = (part[kept] for part in self[:5])
+        return _Open(rows, totals, log_likelihoods, words, tokens, state)
+
+
+class _Step(NamedTuple):
+    """The continuations that took the free places, likeliest first; all `[S, K]`."""
+
+    totals: Tensor
+    """float64, as in `_Open`, and so are the log-likelihoods."""
+    log_likelihoods: Tensor
+    parents: Tensor
+    """int64: the place each comes from."""
+    tokens: Tensor
+    """int64: the word each adds."""
+
+
+class _Pool(NamedTuple):
+    """The sentences found for N latents, in the order in which they were."""
+
+    counts: Tensor
+    """int64 `[N]`."""
+    log_likelihoods: Tensor
+    """float64 `[N, K]`, nats; -infinity where there is none yet. So are the scores."""
+    scores: Tensor
+    words: Tensor
+    """int64 `[N, K, L]`."""
+    lengths: Tensor
+    """int64 `[N, K]`, and so is whether they finished, in bool."""
+    finished: Tensor
+
+    def add(self, found: _Open, ended: Tensor, length: int, divisor: float) -> None:
+        """Put in what `ended` (int64 `[S, K]`: 0 open, 1 finished, 2 cut) says of the open."""
+        which, place = ended.nonzero(as_tuple=True)
+        row = found.rows[which]
+        slot = self.counts[row] + ((ended > 0).cumsum(1) - 1)[which, place]
+        self.log_likelihoods[row, slot] = found.log_likelihoods[which, place]
+        self.scores[row, slot] = found.totals[which, place] / divisor
+        self.words[row, slot] = found.words[which, place]
+        self.lengths[row, slot] = length
+        self.finished[row, slot] = ended[which, place] == 1
+        self.counts[found.rows] += (ended > 0).sum(1)
+
+
+def beam_search(
+    model: VAE,
+    latents: Tensor,
+    beam: Beam,
+    *,
+    num_best: int = 1,
+    max_length: int,
+    dtype: torch.dtype = torch.float32,
+) -> list[list[Hypothesis]]:
+    """The best sentences for each latent `[N, Z]`, the best first.
+
+    A sentence of `max_length` words is scored with the `</s>` that has to follow. What is found
+    for a latent does not depend on the others, nor the best on how many are asked for.
+
+    Args:
+        model: whose decoder writes.
+        latents: `[N, Z]`, moved to the model's device.
+        beam: how wide, and what is best.
+        num_best: hypotheses for each latent; there are fewer only where no more sentences exist.
+        max_length: the most words of a sentence.
+        dtype: of the matrix products.
+
+    Raises:
+        ConfigError: more hypotheses than the beam has places, or rules that cannot be met.
+    """
+    check_rules(beam.rules, max_length)
+    if not 1 <= num_best <= beam.size:
+        raise ConfigError(
+            f"{num_best} hypotheses of a beam of {beam.size}: ask for 1 to {beam.size}"
+        )
+    vocabulary_size, some = model.decoder.output_bias.shape[0], max(1, ROWS // beam.size)
+    tabulate = latents.shape[0] * beam.size * WORDS > vocabulary_size
+    writer = model.decoder.writer(dtype=dtype, tabulate=tabulate)
+    found: list[list[Hypothesis]] = []
+    if not latents.shape[0]:
+        return found
+    with torch.inference_mode():
+        for group in latents.split(some):  # type: ignore[no-untyped-call]
+            given = group.to(model.device)
+            pool = _search(writer, given, beam, num_best, max_length, vocabulary_size)
+            found += _best(pool, num_best)
+    return found
+
+
+def _search(
+    writer: Writer, latents: Tensor, beam: Beam, num_best: int, max_length: int, start: int
+) -> _Pool:
+    """Search for latents `[S, Z]` until each has its best."""
+    pool = _empty_pool(latents, beam.size, max_length)
+    active = _begin(writer, latents, beam.size, max_length, start)
+    for position in range(max_length + 1):
+        logits, state = writer.step(active.tokens.flatten(), active.state)
+        steered = logits
+        if beam.rules:
+            history = active.words[:, :, :position].flatten(0, 1)
+            lengths = torch.full_like(active.tokens, position).flatten()
+            steered = steer(logits, beam.rules, Written(history, lengths))
+        divisor = beam.length_penalty.divisor(position + 1)
+        if position == max_length:
+            last, ended = _close(active, logits, steered)
+            pool.add(last, ended, position, divisor)
+            break
+        step = _extend(active, logits, steered, beam.size - pool.counts[active.rows])
+        active = _follow(active._replace(state=state), step, position)
+        ended = (step.tokens == END) & step.totals.isfinite()
+        pool.add(active, ended.long(), position, divisor)
+        going = active.totals.masked_fill(ended, -torch.inf)
+        active = active._replace(totals=going)
+        # Totals only fall and divisors only grow: no open hypothesis can end above this.
+        bound = going.amax(1) / beam.length_penalty.divisor(max_length + 1)
+        worst = pool.scores[active.rows].topk(num_best, dim=1).values[:, -1]
+        kept = (bound > worst).nonzero()[:, 0]
+        if not kept.numel():
+            break
+        if kept.shape[0] < bound.shape[0]:
+            active = active.select(kept)
+    return pool
+
+
+def _begin(writer: Writer, latents: Tensor, size: int, max_length: int, start: int) -> _Open:
+    """Beams before their first word: one hypothesis each, the other places empty."""
+    count, device = latents.shape[0], latents.device
+    totals = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)
+    totals[:, 0] = 0.0
+    words = torch.zeros(count, size, max_length, dtype=torch.int64, device=device)
+    tokens = torch.full((count, size), start, dtype=torch.int64, device=device)
+    state = writer.start(latents.repeat_interleave(size, dim=0))
+    rows = torch.arange(count, device=device)
+    return _Open(rows, totals, torch.zeros_like(totals), words, tokens, state)
+
+
+def _empty_pool(latents: Tensor, size: int, max_length: int) -> _Pool:
+    count, device = latents.shape[0], latents.device
+    nothing = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)
+    counts = torch.zeros(count, size, dtype=torch.int64, device=device)
+    words = torch.zeros(count, size, max_length, dtype=torch.int64, device=device)
+    return _Pool(counts[:, 0].clone(), nothing, nothing.clone(), words, counts, counts.bool())
+
+
+def _extend(active: _Open, logits: Tensor, steered: Tensor, free: Tensor) -> _Step:
+    """The likeliest continuations, as many as places are free.
+
+    Args:
+        active: the open hypotheses.
+        logits: `[S * K, V]`, as the model gives them.
+        steered: `[S * K, V]`, as the rules left them.
+        free: int64 `[S]`.
+    """
+    beams, size = active.totals.shape
+    # The best of each hypothesis by its logits themselves: added to a sum in float32, two words
+    # that differ in the last bits would become equal, and a beam of 1 would not be greedy.
+    best = steered.topk(min(size, logits.shape[1]), dim=1)
+    normalizer = logits.logsumexp(1, keepdim=True).double()
+    total = (active.totals.view(-1, 1) + (best.values.double() - normalizer)).view(beams, -1)
+    own = logits.gather(1, best.indices).double() - normalizer
+    log_likelihoods = (active.log_likelihoods.view(-1, 1) + own).view(beams, -1)
+    ordered, order = total.sort(dim=1, descending=True, stable=True)
+    order = order[:, :size]
+    taken = torch.arange(size, device=order.device) < free[:, None]
+    found = ordered[:, :size].masked_fill(~taken, -torch.inf)
+    tokens = best.indices.reshape(beams, -1).gather(1, order)
+    parents = order // best.indices.shape[1]
+    return _Step(found, log_likelihoods.gather(1, order), parents, tokens)
+
+
+def _follow(active: _Open, step: _Step, position: int) -> _Open:
+    """The hypotheses after a step, their words and states moved to their new places."""
+    beams, size, limit = active.words.shape
+    words = active.words.gather(1, step.parents[:, :, None].expand(-1, -1, limit))
+    words[:, :, position] = step.tokens
+    first = torch.arange(beams, device=step.parents.device)[:, None] * size
+    state = active.state.select((first + step.parents).flatten())
+    return _Open(active.rows, step.totals, step.log_likelihoods, words, step.tokens, state)
+
+
+def _close(active: _Open, logits: Tensor, steered: Tensor) -> tuple[_Open, Tensor]:
+    """End every open hypothesis, and say which (1) would have ended and which (2) are cut."""
+    shape = active.tokens.shape
+    normalizer = logits.logsumexp(1).double()
+    own = [(some[:, END].double() - normalizer).view(shape) for some in (steered, logits)]
+    totals, log_likelihoods = active.totals + own[0], active.log_likelihoods + own[1]
+    last = active._replace(totals=totals, log_likelihoods=log_likelihoods)
+    ended = torch.where(steered.argmax(1).view(shape) == END, 1, 2)
+    return last, ended.masked_fill(~totals.isfinite(), 0)
+
+
+def _best(pool: _Pool, num_best: int) -> list[list[Hypothesis]]:
+    """The best of what was found; of equal scores the one found first."""
+    if not bool(pool.counts.all()):
+        refuse_no_sentence()
+    order = pool.scores.argsort(dim=1, descending=True, stable=True)[:, :num_best]
+    parts = (pool.log_likelihoods, pool.scores, pool.lengths, pool.finished)
+    columns = [part.gather(1, order).tolist() for part in parts]
+    words = pool.words.gather(1, order[:, :, None].expand(-1, -1, pool.words.shape[2])).tolist()
+    return [
+        [
+            Hypothesis(ids[:length], log_likelihood, score, finished)
+            for ids, log_likelihood, score, length, finished in zip(*beam, strict=True)
+        ][: int(count)]
+        for count, *beam in zip(pool.counts.tolist(), words, *columns, strict=True)
+    ]
