@@ -9,7 +9,11 @@ from click.testing import CliRunner, Result
 
 import textvae
 from textvae.cli.main import program
+from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.errors import CheckpointError
+from textvae.latent_space import posteriors
+from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.vae import ModelConfig
 
 OVERRIDES = (
     "model.encoder.kind=none",
@@ -111,3 +115,11 @@ def test_the_same_command_continues_and_a_dry_run_estimates(
     assert again.stdout.splitlines()[-2:] == trained[1].splitlines()[-2:]
     dry = invoke("train", str(tiny_data), *settings, "--dry-run", "--json")
     assert json.loads(dry.stdout)["num_parameters"] > 0
+
+
+def test_a_stream_of_sentences_is_refused_too() -> None:
+    config = ModelConfig(latent_dim=0, encoder=NoEncoderConfig())
+    tokenizer = WordTokenizerConfig().train(["a b"])
+    vae = textvae.TextVAE(config.build(tokenizer.vocabulary_size), tokenizer, config)
+    with pytest.raises(CheckpointError, match="is a language model without a latent"):
+        list(posteriors(vae, ["a", "b"]))

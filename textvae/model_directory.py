@@ -183,6 +183,19 @@ def _model(
     return model.eval()
 
 
+def require_latent(model: VAE, path: Path | None) -> None:
+    """Refuse a language model where posteriors are asked for.
+
+    Raises:
+        CheckpointError: the model has no latent.
+    """
+    if model.is_language_model:
+        raise CheckpointError(
+            f"{path or 'this model'}: is a language model without a latent, so it has no posterior "
+            "and cannot reconstruct or interpolate; it can sample and evaluate"
+        )
+
+
 def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None) -> str:
     """README.md of a model directory: what it is, how to use it, and its numbers."""
     count = sum(p.numel() for p in model.parameters())

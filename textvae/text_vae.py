@@ -16,15 +16,14 @@ from textvae.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
-from textvae.generate.beam import Beam, beam_search
-from textvae.generate.decoding import decode
 from textvae.generate.latents import PathKind, check_latents, interpolation, sample_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
+from textvae.generate.writing import write
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
-from textvae.model_directory import Results, load_model, publish
+from textvae.model_directory import Results, load_model, publish, require_latent
 from textvae.run_data import DATA, EMBEDDED, DataOptions, SplitFacts, open_split, tokenize_sentences
 from textvae.training_run import execute, plan_run
 
@@ -171,11 +170,7 @@ class TextVAE:
             DataError: no sentence, a blank one, or one longer than the model's limit.
             CheckpointError: the model is a language model, which has no posterior.
         """
-        if self.model.is_language_model:
-            raise CheckpointError(
-                f"{self.path or 'this model'}: is a language model without a latent, so it cannot "
-                "encode, reconstruct or interpolate; it can sample and evaluate"
-            )
+        require_latent(self.model, self.path)
         array, _ = self._tokenize(_given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.model.device))
 
@@ -201,11 +196,8 @@ class TextVAE:
         """
         longest = check_decoding(self, latents, max_length)
         checked = check_strategy(strategy)
-        if isinstance(checked, Beam):
-            best = beam_search(self.model, latents, checked, max_length=longest)
-            return [self.tokenizer.decode(found[0].words) for found in best]
-        written = decode(self.model, latents, checked, seed=seed, max_length=longest)
-        return [self.tokenizer.decode(ids) for ids in written.sentences]
+        written = write(self.model, latents, checked, seed=seed, max_length=longest)
+        return [self.tokenizer.decode(ids) for ids in written]
 
     def reconstruct(
         self,

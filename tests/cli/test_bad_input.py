@@ -70,7 +70,7 @@ def fingerprint(folder: Path) -> dict[str, bytes]:
         (["reconstruct", "runs/missing", "a"], "runs/missing: there is no such directory"),
         (["reconstruct", "two.txt"], "two.txt: is a file"),
         (["interpolate", "the cat", LONG], "sentence 2 has 20 tokens"),
-        (["interpolate", "the cat"], "an interpolation lies between 2 sentences, found 1"),
+        (["interpolate", "the cat"], "passes through at least 2 sentences, found 1"),
         (["evaluate", "empty"], "empty: has no manifest.json"),
         (["evaluate", "runs/tiny", "missing.txt"], "missing.txt: there is no such file"),
         (["evaluate", "missing.txt"], "missing.txt: there is no such model directory and no"),

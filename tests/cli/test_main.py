@@ -44,12 +44,15 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         "sample",
         "interpolate",
         "reconstruct",
+        "decode",
+        "analogy",
+        "attribute",
         "evaluate",
     }
     decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
     decoding += ["--beam-size", "--n-best", "--length-penalty", "--typical-p"]
     decoding += ["--min-length", "--repetition-penalty", "--no-repeat-ngram"]
-    for verb in ("sample", "interpolate", "reconstruct"):
+    for verb in ("sample", "interpolate", "reconstruct", "decode", "analogy", "attribute"):
         assert all(option in helps[verb] for option in decoding)
 
 
@@ -155,9 +158,11 @@ def test_shell_completion_knows_the_verbs(monkeypatch: pytest.MonkeyPatch, invok
 def test_choices_are_those_of_the_code_they_stand_for() -> None:
     from textvae.generate.latents import PathKind  # noqa: PLC0415 -- torch, for this test alone
     from textvae.generate.options import NAMES  # noqa: PLC0415 -- as above
+    from textvae.latent_space import Metric  # noqa: PLC0415 -- as above
     from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
 
     assert get_args(PathKind) == options.PATHS
+    assert get_args(Metric) == options.METRICS
     assert tuple(DTYPES) == options.PRECISIONS
     assert options.STRATEGIES == NAMES
 

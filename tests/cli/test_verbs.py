@@ -126,7 +126,20 @@ def test_interpolate_with_and_without_a_model_and_from_standard_input(
     assert [row["text"] for row in found] == expected
     assert [row["step"] for row in found] == [0, 1, 2, 3, 4]
     assert [row["share"] for row in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert all(row["reconstruction"] > 0.0 and row["num_tokens"] >= 1 for row in found)
+    known = [row["change"] for row in found[1:]]
+    assert found[0]["change"] is None
+    assert {row["mean_change"] for row in found} == {found[0]["mean_change"]}
+    assert found[0]["mean_change"] == pytest.approx(sum(known) / 4)
     assert invoke(*arguments, "--path", "spherical").exit_code == 0
+
+
+def test_interpolate_passes_through_every_sentence(place: Path, invoke: Invoke) -> None:
+    turns = [FIRST, SECOND, FIRST]
+    found = invoke("interpolate", "runs/tiny", *turns, "--steps", "3").stdout.splitlines()
+    assert found[::2] == invoke("reconstruct", "runs/tiny", *turns).stdout.splitlines()
+    stdin = "\n".join(turns).encode()
+    assert invoke("interpolate", "--steps", "3", stdin=stdin).stdout.splitlines() == found
 
 
 def test_the_ends_of_an_interpolation_are_reconstructions(place: Path, invoke: Invoke) -> None:
@@ -163,8 +176,11 @@ def test_the_n_best_are_lines_and_with_json_have_scores(place: Path, invoke: Inv
         assert row["reconstruction"] == one.text
         assert (row["log_likelihood"], row["score"]) == (one.log_likelihood, one.score)
         assert row["log_likelihood"] <= row["score"] < 0
-    between = objects(invoke("interpolate", FIRST, SECOND, *options, "--json").stdout)
-    assert [row["step"] for row in between] == [step for step in range(7) for _ in range(2)]
+    refused = invoke("interpolate", FIRST, SECOND, *options)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "--n-best belongs to sample and reconstruct" in refused.stderr
+    between = objects(invoke("interpolate", FIRST, SECOND, *options[2:], "--json").stdout)
+    assert [row["step"] for row in between] == list(range(7))
     samples = objects(invoke("sample", "-n", "3", *options, "--json").stdout)
     assert [(row["index"], row["rank"]) for row in samples] == [
         (index, rank) for index in range(3) for rank in (1, 2)

@@ -16,6 +16,9 @@ FLOORS = {
     "cli": 9,
     "candidates": 8,
     "text_vae": 8,
+    "editing": 8,  # as latent_space, on which it stands
+    "walks": 8,  # takes a TextVAE too
+    "latent_space": 8,  # functions that take a TextVAE
     "experiment": 7,
     "measure": 7,
     "model_directory": 7,
@@ -25,6 +28,7 @@ FLOORS = {
     "evaluate": 5,
     "generate": 4,
     "checkpoint": 3,
+    "latent_file": 3,  # a stream of sentences and their posteriors: data and model, and files
     "data": 2,
     "model": 2,
     "manifest": 2,
@@ -47,6 +51,7 @@ HOMES = {
     "huggingface_hub": ["data.hub", "checkpoint", "text_vae"],
     "sacrebleu": ["evaluate.text_quality"],
     "safetensors": ["checkpoint"],
+    "numpy": ["latent_file"],
     "click": ["cli"],
     "tqdm": ["train.metrics", "cli"],
     "matplotlib": [],

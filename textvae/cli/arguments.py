@@ -8,8 +8,9 @@ sentence for the newest run. After a MODEL everything is a sentence, whatever it
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from textvae.cli.terminal import talk
 from textvae.errors import CheckpointError, DataError
@@ -107,6 +108,50 @@ def take_sentences(given: Sequence[str]) -> list[str]:
     return _read_stdin()
 
 
+class Stream(NamedTuple):
+    """Sentences that need not be in memory."""
+
+    sentences: Iterable[str]
+    where: str
+    """Where they are from, for errors."""
+    blank: Callable[[], int]
+    """Blank lines left out, once all are read."""
+
+
+def take_stream(source: str | None, text_column: str | None = None) -> Stream:
+    """The sentences of a file or table, or of standard input for `-` and None.
+
+    Raises:
+        DataError: no such file, now; text that cannot be read, when it is come to.
+    """
+    from textvae.data.stream import Lines, stream_sentences  # noqa: PLC0415 -- imports msgspec
+
+    source = "-" if source is None else source
+    if source == "-":
+        _ready_stdin()
+    found = stream_sentences(source, text_column=text_column)
+    where = "standard input" if source == "-" else source
+    return Stream(found, where, lambda: found.blank if isinstance(found, Lines) else 0)
+
+
+def take_sentence_stream(given: Sequence[str]) -> Stream:
+    """The sentences given, or those of standard input, which need not be in memory.
+
+    Raises:
+        DataError: as `take_sentences`.
+    """
+    if given and list(given) != ["-"]:
+        return Stream(take_sentences(given), "the sentences given", lambda: 0)
+    return take_stream("-")
+
+
+def _ready_stdin() -> None:
+    if sys.stdin is None:  # what Python makes of a closed descriptor
+        raise DataError("standard input: is closed; give one sentence a line, or as arguments")
+    if sys.stdin.isatty():
+        talk("reading sentences from standard input, one a line; end with Ctrl-D")
+
+
 def _checked(text: str, number: int) -> str:
     """A sentence that is UTF-8, not blank and holds no NUL, as the corpus reader wants it."""
     try:
@@ -128,10 +173,7 @@ def _read_stdin() -> list[str]:
         split_lines,
     )
 
-    if sys.stdin is None:  # what Python makes of a closed descriptor
-        raise DataError("standard input: is closed; give one sentence a line, or as arguments")
-    if sys.stdin.isatty():
-        talk("reading sentences from standard input, one a line; end with Ctrl-D")
+    _ready_stdin()
     lines = [clean(line) for line in split_lines(decode_text(read_bytes("-"), "standard input"))]
     sentences = [line for line in lines if line]
     blank = len(lines) - len(sentences)

@@ -56,11 +56,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure a model on sentences."""
-    if len(arguments) > 2:
-        raise click.UsageError(
-            f"MODEL and DATA are 2 arguments at most, found {len(arguments)}.",
-            click.get_current_context(),
-        )
+    options.at_most(arguments, 2, "MODEL and DATA")
     where, data = split_model_and_data(arguments)
     vae = options.load(where, device)
 

@@ -6,35 +6,37 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import say_which
-from textvae.cli.writing import say, show
+from textvae.cli.terminal import emit, emit_json, say_which
 from textvae.errors import DataError
 
 if TYPE_CHECKING:
     from textvae.generate.latents import PathKind
 
+FEW = "an interpolation passes through at least 2 sentences"
+
 
 @click.command(
     "interpolate",
-    help="""The sentences written lie on a path between the means of the posteriors of FIRST and
-    SECOND; the first and the last are their reconstructions. Greedy, unless options say otherwise.
-    MODEL is a run or model directory; left out, the newest run under runs/. Without sentences, or
-    with `-`, they are two lines of standard input.
+    help="""The sentences written lie on a path through the means of the posteriors of the given
+    ones, two or more; the first and the last are reconstructions. Greedy, unless options say
+    otherwise. MODEL is a run or model directory; left out, the newest run under runs/. Without
+    sentences, or with `-`, they are the lines of standard input.
 
     The first argument is the MODEL if it is a directory. Otherwise it is a sentence, and the model
     is the newest run; but a name of a file or of a run under runs/, or a word with a slash, is
     taken for a MODEL that is not there. After a MODEL everything is a sentence.
 
-    With --json: `step`, `share` (0 at FIRST, 1 at SECOND) and `text`, and for a beam `rank`,
-    `log_likelihood` (nats) and `score`.""",
+    With --json: `step`, `share` (0 at the first, 1 at the last), `text`, `reconstruction` (-log
+    p(text|z) in nats, summed over `num_tokens` with </s>), `change` (token edit distance to the
+    step before, over the longer length; null at the first) and `mean_change`, of the path.""",
 )
-@click.argument("arguments", metavar="[MODEL] [FIRST SECOND]", nargs=-1)
+@click.argument("arguments", metavar="[MODEL] [FIRST SECOND]...", nargs=-1)
 @click.option(
     "--steps",
     type=click.IntRange(min=2),
     default=7,
     show_default=True,
-    help="How many sentences, both ends included.",
+    help="How many sentences from one to the next, both included.",
 )
 @click.option(
     "--path",
@@ -56,21 +58,30 @@ def command(
 ) -> None:
     """Write the sentences between two sentences."""
     where, given = split_model(arguments)
-    if given and given != ["-"] and len(given) != 2:
+    if given and given != ["-"] and len(given) < 2:
         taken = f" besides the MODEL {where}" if len(arguments) > len(given) else ""
-        raise DataError(f"an interpolation lies between 2 sentences, found {len(given)}{taken}")
+        raise DataError(f"{FEW}, found {len(given)}{taken}")
     sentences = take_sentences(given)
-    if len(sentences) != 2:
-        raise DataError(f"standard input: holds {len(sentences):,} sentences, expected 2")
+    if len(sentences) < 2:
+        raise DataError(f"standard input: {FEW}, found {len(sentences)}")
 
-    from textvae.generate.latents import interpolation  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.walks import walk  # noqa: PLC0415 -- as above
 
     strategy = options.strategy_of(decoding, Greedy())
-    vae = options.load(where, device)
-    first, second = vae.encode(sentences).mean
-    points = interpolation(first, second, steps=steps, path=cast("PathKind", path))
-    found = list(say(vae, points, strategy, decoding))
+    found = walk(
+        options.load(where, device),
+        sentences,
+        steps=steps,
+        path=cast("PathKind", path),
+        strategy=strategy,
+        seed=decoding["seed"],
+        max_length=decoding["max_length"],
+    )
     say_which(where, named=len(given) < len(arguments))
-    for step, said in enumerate(found):
-        show(said, {"step": step, "share": step / (steps - 1)}, as_json=as_json)
+    for number, step in enumerate(found.steps):
+        if as_json:
+            row = {"step": number} | step._asdict() | {"mean_change": found.mean_change}
+            emit_json(row)
+        else:
+            emit(step.text)

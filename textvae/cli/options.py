@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import click
 
+from textvae.errors import ConfigError
+
 if TYPE_CHECKING:
     from textvae.generate.options import AnyStrategy
     from textvae.text_vae import TextVAE
@@ -14,6 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
+METRICS = ("euclidean", "scaled")
 PATHS = ("straight", "spherical")
 
 
@@ -103,8 +106,15 @@ device = click.option(
 )
 
 
-def strategy_of(options: Decoding, default: "AnyStrategy | None" = None) -> "AnyStrategy":
-    """The strategy that the options describe, or the verb's own; ConfigError on nonsense."""
+def strategy_of(
+    options: Decoding, default: "AnyStrategy | None" = None, *, n_best: bool = False
+) -> "AnyStrategy":
+    """The strategy that the options describe, or the verb's own; ConfigError on nonsense.
+
+    `n_best` says that the verb prints as many sentences a latent as asked for.
+    """
+    if not n_best and (options["n_best"] or 1) > 1:
+        raise ConfigError("--n-best belongs to sample and reconstruct; here each latent has one")
     from textvae.generate.options import (  # noqa: PLC0415 -- imports torch, 1.5 s
         DecodingOptions,
         strategy_from_options,
@@ -119,3 +129,12 @@ def load(model: Path, device: str) -> "TextVAE":
     from textvae.text_vae import TextVAE  # noqa: PLC0415 -- imports torch, 1.5 s
 
     return TextVAE.from_pretrained(model, device=device)
+
+
+def at_most(arguments: tuple[str, ...], number: int, what: str) -> None:
+    """Refuse more arguments than a verb takes."""
+    if len(arguments) > number:
+        raise click.UsageError(
+            f"{what} are {number} arguments at most, found {len(arguments)}.",
+            click.get_current_context(),
+        )

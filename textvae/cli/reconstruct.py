@@ -37,7 +37,7 @@ def command(
 
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    strategy = options.strategy_of(decoding, Greedy())
+    strategy = options.strategy_of(decoding, Greedy(), n_best=True)
     vae = options.load(where, device)
     found = list(say(vae, vae.encode(sentences).mean, strategy, decoding))
     say_which(where, named=len(given) < len(arguments))

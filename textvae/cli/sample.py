@@ -53,7 +53,7 @@ def command(
     sentences = [] if near is None else take_sentences([near])
     if len(sentences) > 1:
         raise DataError(f"standard input: holds {len(sentences):,} sentences, --near takes 1")
-    strategy = options.strategy_of(decoding)
+    strategy = options.strategy_of(decoding, n_best=True)
     vae = options.load(where, device)
 
     from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s

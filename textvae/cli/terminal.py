@@ -25,6 +25,11 @@ def emit_json(value: Any) -> None:
     _write(msgspec.json.encode(value) + b"\n")
 
 
+def emit_raw(line: bytes) -> None:
+    """Write one line of results that is UTF-8 already."""
+    _write(line + b"\n")
+
+
 def talk(line: str) -> None:
     """Say something to a person; where nobody can hear it, work goes on."""
     try:

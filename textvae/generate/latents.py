@@ -1,5 +1,6 @@
 """Where latents come from: the prior, around a posterior, paths between two of them."""
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -103,3 +104,16 @@ def interpolation(start: Tensor, end: Tensor, *, steps: int, path: PathKind) -> 
     shares = torch.linspace(0.0, 1.0, steps, device=start.device)
     between = straight_path if path == "straight" else spherical_path
     return between(start, end, shares)
+
+
+def path_through(points: Tensor, *, steps: int, path: PathKind) -> Tensor:
+    """A path through points `[M, Z]`, M >= 2: `[(M - 1) (steps - 1) + 1, Z]`.
+
+    Raises:
+        ConfigError: as `interpolation`, which it is between each two.
+    """
+    legs = [
+        interpolation(start, end, steps=steps, path=path)[bool(number) :]
+        for number, (start, end) in enumerate(pairwise(points))
+    ]
+    return torch.cat(legs)

@@ -1,0 +1,120 @@
+"""analogy and attribute on one tiny model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+import textvae
+from textvae.editing import analogies, attribute_vector, edit
+
+A, B, C = "the dog sees the cat .", "the fox eats the cow .", "the bird likes the dog ."
+CATS, COWS = "cats.txt", "cows.txt"
+
+Invoke = Callable[..., Result]
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def parts(copy: Path) -> dict[str, list[str]]:
+    """Sentences that end in cats and in cows, as files and as a table."""
+    lines = (copy / "tiny.txt").read_text(encoding="utf-8").splitlines()
+    kinds = {
+        noun: [line for line in lines if line.endswith(f"{noun} .")] for noun in ("cat", "cow")
+    }
+    for name, kind in ((CATS, "cat"), (COWS, "cow")):
+        (copy / name).write_text("\n".join(kinds[kind]) + "\n", encoding="utf-8")
+    rows = [f"{kind},{line}" for kind, some in kinds.items() for line in some]
+    (copy / "table.csv").write_text("\n".join(["label,text", *rows]) + "\n", encoding="utf-8")
+    return kinds
+
+
+def test_analogy_is_the_python_call(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    expected = list(analogies(vae, [(A, B, C), (C, B, A)]))
+    result = invoke("analogy", A, B, C)
+    assert (result.stdout, result.stderr) == (f"{expected[0]}\n", "model: runs/tiny\n")
+    stdin = "\n".join([A, B, C, C, B, A]).encode()
+    assert invoke("analogy", "runs/tiny", stdin=stdin).stdout.splitlines() == expected
+    found = objects(invoke("analogy", "runs/tiny", "-", "--json", stdin=stdin).stdout)
+    assert found[1] == {"first": C, "second": B, "third": A, "text": expected[1]}
+    drawn = ["analogy", "runs/tiny", A, B, C, "--temperature", "3", "--seed"]
+    assert invoke(*drawn, "1").stdout == invoke(*drawn, "1").stdout != invoke(*drawn, "2").stdout
+
+
+def test_attribute_is_the_python_call(parts: dict[str, list[str]], invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    vector = attribute_vector(vae, parts["cat"], parts["cow"]).vector
+    expected = list(edit(vae, [A, B], vector, strength=2.0))
+    ends = ["--from", CATS, "--to", COWS, "--strength", "2"]
+    result = invoke("attribute", "runs/tiny", A, B, *ends)
+    assert result.stdout.splitlines() == expected
+    piped = invoke("attribute", *ends, stdin=f"{A}\n{B}\n".encode())
+    assert (piped.stdout, piped.stderr) == (result.stdout, "model: runs/tiny\n")
+    rows = objects(invoke("attribute", A, B, *ends, "--json").stdout)
+    assert rows == [
+        {"sentence": given, "text": text} for given, text in zip([A, B], expected, strict=True)
+    ]
+    labels = ["--data", "table.csv", "--from", "cat", "--to", "cow", "--strength", "2"]
+    for column in ([], ["--label-column", "label", "--text-column", "text"]):
+        assert invoke("attribute", A, B, *labels, *column).stdout == result.stdout
+
+
+def test_a_vector_is_kept_and_used(copy: Path, parts: dict[str, list[str]], invoke: Invoke) -> None:
+    ends = ["--from", CATS, "--to", COWS]
+    kept = invoke("attribute", "runs/tiny", *ends, "--output", "v.json", "--json")
+    (said,) = objects(kept.stdout)
+    assert (said["output"], said["num_from"], said["num_to"]) == ("v.json", 20, 20)
+    used = invoke("attribute", "runs/tiny", A, B, "--vector", "v.json")
+    assert used.stdout == invoke("attribute", A, B, *ends).stdout
+    assert invoke("attribute", *ends, "--output", "w.json").stdout.startswith("w.json: a vector of")
+    assert (copy / "w.json").read_bytes() == (copy / "v.json").read_bytes()
+    both = invoke("attribute", "runs/tiny", A, B, *ends, "--output", "w.json")
+    assert both.stdout == used.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["analogy", A, B], "an analogy takes 3 sentences, found 2"),
+        (["analogy", "runs/tiny", A], "found 1 besides the MODEL runs/tiny"),
+        (["analogy", "runs/tiny"], "standard input: holds nothing"),
+        (["analogy", A, B, "the " * 20], "sentence 3 has 20 tokens"),
+        (["attribute", A], "a vector wants --from and --to, or --vector"),
+        (["attribute", A, "--from", CATS], "a vector wants --from and --to, or --vector"),
+        (["attribute", A, "--vector", "v.json", "--to", CATS], "--vector is used as it is"),
+        (["attribute", A, "--vector", "v.json"], "v.json: there is no such file"),
+        (["attribute", A, "--vector", CATS], "cats.txt: is no vector"),
+        (["attribute", A, "--from", CATS, "--to", "cow.txt"], "did you mean cows.txt?"),
+        (["attribute", "--from", CATS, "--to", "-"], "standard input is read once"),
+        (["attribute", A, "--from", CATS, "--to", COWS, "--strength", "nan"], "--strength nan: t"),
+        (["attribute", "--from", CATS, "--to", COWS, "--output", "v.npz"], "a vector is a file na"),
+        (
+            ["attribute", A, "--data", "table.csv", "--from", "cat", "--to", "cwo"],
+            "--to cwo: no row of table.csv has that label; did you mean 'cow'?",
+        ),
+        (
+            ["attribute", A, "--data", CATS, "--from", "cat", "--to", "cow"],
+            "cats.txt: has no labels; name their column with --label-column",
+        ),
+        (
+            ["attribute", A, "--label-column", "label", "--from", CATS, "--to", COWS],
+            "--label-column belongs to --data",
+        ),
+    ],
+    ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(
+    parts: dict[str, list[str]], invoke: Invoke, arguments: list[str], said: str
+) -> None:
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1

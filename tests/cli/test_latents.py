@@ -1,0 +1,102 @@
+"""encode and decode on one tiny model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+
+import textvae
+
+FIRST, SECOND = "the dog sees the cat .", "the fox eats the cow ."
+LONG = "the " * 20
+
+Invoke = Callable[..., Result]
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_encode_writes_posteriors_wherever_they_are_wanted(copy: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    stdin = f"{FIRST}\n\n{SECOND}\n".encode()
+    result = invoke("encode", stdin=stdin)
+    assert result.stderr == "model: runs/tiny\nstandard input: 1 blank lines left out\n"
+    found = objects(result.stdout)
+    expected = vae.encode([FIRST, SECOND])
+    assert [row["sentence"] for row in found] == [FIRST, SECOND]
+    for name, values in expected._asdict().items():
+        torch.testing.assert_close(torch.tensor([row[name] for row in found]), values)
+
+    (copy / "two.txt").write_bytes(stdin)
+    for name in ("a.jsonl", "a.npz"):
+        said = invoke("encode", "runs/tiny", "two.txt", "--output", name, "--json")
+        assert objects(said.stdout) == [{"output": name, "num_sentences": 2, "latent_dim": 5}]
+    assert (copy / "a.jsonl").read_text("utf-8") == result.stdout
+    plain = invoke("encode", "runs/tiny", "-", "--output", "a.npz", stdin=stdin)
+    assert plain.stdout == "a.npz: 2 posteriors of 5 dimensions\n"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.npz"])
+def test_encode_then_decode_is_reconstruct(copy: Path, invoke: Invoke, name: str) -> None:
+    whole = invoke("reconstruct", "runs/tiny", stdin=(copy / "tiny.txt").read_bytes())
+    assert invoke("encode", "runs/tiny", "tiny.txt", "--output", name).exit_code == 0
+    assert invoke("decode", "runs/tiny", name).stdout == whole.stdout
+    newest = invoke("decode", name, "--json")
+    assert newest.stderr == "model: runs/tiny\n"
+    rows = [{"index": i, "text": text} for i, text in enumerate(whole.stdout.splitlines())]
+    assert objects(newest.stdout) == rows
+    drawn = ["decode", "runs/tiny", name, "--temperature", "2", "--seed"]
+    assert invoke(*drawn, "1").stdout == invoke(*drawn, "1").stdout != invoke(*drawn, "2").stdout
+
+
+def test_a_pipe_of_the_two(place: Path, invoke: Invoke) -> None:
+    lines = invoke("encode", "runs/tiny", stdin=f"{FIRST}\n{SECOND}\n".encode()).stdout.encode()
+    reconstructed = invoke("reconstruct", "runs/tiny", FIRST, SECOND).stdout
+    assert invoke("decode", "runs/tiny", stdin=lines).stdout == reconstructed
+    assert invoke("decode", "runs/tiny", "-", stdin=b"[0,0,0,0,0]\n").stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["encode", "runs/tiny", "tiny.tx"], "tiny.tx: there is no such file; did you mean tiny"),
+        (["encode", "tiny.txt", "--output", "a.pt"], "a.pt: latents are files named .npz or .js"),
+        (["encode", "tiny.txt", "--output", "no/a.npz"], "no/a.npz: cannot be written: No such"),
+        (["encode", "long.txt", "--output", "a.npz"], "long.txt: sentence 2 has 20 tokens"),
+        (["encode", "long.txt", "--output", "a.jsonl"], "long.txt: sentence 2 has 20 tokens"),
+        (["encode", "blank.txt"], "blank.txt: holds only 2 blank lines"),
+        (["encode", "runs/tiny", "bytes.txt"], "bytes.txt:1: byte 0xff is not UTF-8"),
+        (["encode", "a", "b", "c"], "MODEL and FILE are 2 arguments at most, found 3"),
+        (["decode", "runs/tiny", "tiny.txt"], "tiny.txt: latents are files named"),
+        (["decode", "runs/tiny", "none.npz"], "none.npz: there is no such file"),
+        (["decode", "runs/tiny", "short.jsonl"], "short.jsonl:1: a latent of 2 numbers; this mo"),
+        (["decode", "runs/tiny", "bad.npz"], "bad.npz: damaged or no .npz file"),
+        (["decode", "runs/tiny", "huge.jsonl"], "huge.jsonl: row 1 holds a number that is not"),
+        (["decode", "runs/tiny"], "standard input: holds no latents"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_changes_nothing(
+    copy: Path, invoke: Invoke, arguments: list[str], said: str
+) -> None:
+    for name, data in {
+        "blank.txt": b"\n \n",
+        "bytes.txt": b"a\xff\n",
+        "long.txt": f"the cat .\n{LONG}\n".encode(),
+        "short.jsonl": b"[1, 2]\n",
+        "huge.jsonl": b"[1, 2, 1e9, 0, 0]\n",
+        "bad.npz": b"PK",
+    }.items():
+        (copy / name).write_bytes(data)
+    before = sorted(copy.rglob("*"))
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert sorted(copy.rglob("*")) == before

@@ -1,0 +1,64 @@
+"""neighbors on one tiny model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+import textvae
+from textvae.latent_space import neighbors
+
+FIRST, SECOND = "the dog sees the cat .", "the fox eats the cow ."
+
+Invoke = Callable[..., Result]
+
+
+def test_neighbors_is_the_python_call(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    corpus = (place / "tiny.txt").read_text(encoding="utf-8").splitlines()
+    expected = neighbors(vae, [FIRST, SECOND], corpus, size=3)
+    arguments = ["neighbors", "runs/tiny", FIRST, SECOND, "--corpus", "tiny.txt", "-n", "3"]
+    rows = [json.loads(line) for line in invoke(*arguments, "--json").stdout.splitlines()]
+    assert rows == [
+        {"sentence": sentence, "rank": rank, **one._asdict()}
+        for sentence, near in zip([FIRST, SECOND], expected, strict=True)
+        for rank, one in enumerate(near, start=1)
+    ]
+    lines = invoke(*arguments).stdout.splitlines()
+    assert lines[0] == FIRST
+    assert lines[1] == f"{expected[0][0].distance:8.4f}  {expected[0][0].text}"
+    assert lines[4] == SECOND
+    alone = invoke("neighbors", FIRST, "--corpus", "tiny.txt", "-n", "3")
+    assert alone.stdout.splitlines() == lines[1:4]
+    assert alone.stderr == "model: runs/tiny\n"
+    stdin = f"{FIRST}\n{SECOND}\n".encode()
+    piped = invoke("neighbors", "runs/tiny", "--corpus", "tiny.txt", "-n", "3", stdin=stdin)
+    assert piped.stdout.splitlines() == lines
+    text = (place / "tiny.txt").read_bytes()
+    assert invoke(*arguments[:-3], "-", "-n", "3", stdin=text).stdout.splitlines() == lines
+    assert invoke(*arguments, "--metric", "scaled").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([FIRST], "Missing option '--corpus'"),
+        ([FIRST, "--corpus", "tiny.tx"], "tiny.tx: there is no such file; did you mean tiny.txt?"),
+        (["--corpus", "-"], "--corpus -: standard input is read once"),
+        ([FIRST, "--corpus", "-", "--metric", "scaled"], "--corpus -: standard input is read once"),
+        ([FIRST, "--corpus", "-"], "standard input: holds nothing"),
+        (["the " * 20, "--corpus", "tiny.txt"], "at most 19"),
+        ([FIRST, "--corpus", "tiny.txt", "-n", "0"], "0 is not in the range"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(
+    place: Path, invoke: Invoke, arguments: list[str], said: str
+) -> None:
+    result = invoke("neighbors", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1

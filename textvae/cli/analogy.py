@@ -1,0 +1,61 @@
+"""`textvae analogy`."""
+
+from collections.abc import Iterator
+from itertools import tee
+from typing import Unpack
+
+import click
+
+from textvae.cli import options
+from textvae.cli.arguments import split_model, take_sentence_stream
+from textvae.cli.terminal import emit, emit_json, flush, say_which
+from textvae.errors import DataError
+
+
+@click.command(
+    "analogy",
+    help="""What the decoder writes at a - b + c, the posterior means of the sentences A, B and C:
+    C, changed as B would have to be to become A. Greedily, unless options say otherwise. MODEL is a
+    run or model directory; left out, the newest run under runs/. Without sentences, or with `-`,
+    every three lines of standard input are one analogy.
+
+    The first argument is the MODEL if it is a directory.
+
+    With --json: `first`, `second`, `third` and `text`.""",
+)
+@click.argument("arguments", metavar="[MODEL] [A B C]", nargs=-1)
+@options.decoding
+@options.device
+@options.as_json
+def command(
+    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[options.Decoding]
+) -> None:
+    """Edit one sentence as two others differ."""
+    where, given = split_model(arguments)
+    if given and given != ["-"] and len(given) != 3:
+        taken = f" besides the MODEL {where}" if len(arguments) > len(given) else ""
+        raise DataError(f"an analogy takes 3 sentences, found {len(given)}{taken}")
+    stream = take_sentence_stream(given)
+
+    from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
+    from textvae.editing import analogies  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- as above
+
+    strategy = options.strategy_of(decoding, Greedy())
+    vae = options.load(where, device)
+    triples: Iterator[list[str]]
+    triples, shown = tee(chunks(stream.sentences, 3))
+    found = analogies(
+        vae,
+        triples,
+        source=stream.where,
+        strategy=strategy,
+        seed=decoding["seed"],
+        max_length=decoding["max_length"],
+    )
+    for number, text in enumerate(found):
+        if number == 0:
+            say_which(where, named=len(given) < len(arguments))
+        three = dict(zip(("first", "second", "third"), next(shown), strict=True))
+        emit_json(three | {"text": text}) if as_json else emit(text)
+    flush()

@@ -1,0 +1,190 @@
+"""`textvae attribute`."""
+
+import difflib
+from collections.abc import Iterable
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import click
+
+from textvae.cli import options
+from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
+from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from textvae.editing import AttributeVector
+    from textvae.text_vae import TextVAE
+
+
+class Given(TypedDict):
+    """Where the vector comes from."""
+
+    without: str | None
+    having: str | None
+    data: str | None
+    text_column: str | None
+    label_column: str | None
+    vector: str | None
+
+
+@click.command(
+    "attribute",
+    help="""A vector is the mean latent of the sentences of --to minus that of the sentences of
+    --from. It is added to the posterior mean of each SENTENCE, --strength times, and what the
+    decoder writes there is one line of stdout; greedily, unless options say otherwise. MODEL is a
+    run or model directory; left out, the newest run under runs/. Without sentences, or with `-`,
+    they are the lines of standard input.
+
+    --from and --to are files of sentences; or, with --data, two values of its label column.
+    --output keeps the vector as JSON, and then no sentence is needed; --vector uses one that was
+    kept, for the same model.
+
+    With --json: `sentence` and `text`; of --output alone, `output`, `num_from`, `num_to` and the
+    vector's `norm`.""",
+)
+@click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)
+@click.option("--from", "without", metavar="FILE|VALUE", help="Sentences as they are now.")
+@click.option("--to", "having", metavar="FILE|VALUE", help="Sentences as they should become.")
+@click.option(
+    "--data", metavar="FILE", help="A table with labels, whose values --from and --to are."
+)
+@click.option("--text-column", help="The column that holds the text.")
+@click.option("--label-column", help="The column of --data that holds the labels.")
+@click.option("--vector", metavar="FILE", help="A vector that --output wrote.")
+@click.option("--output", metavar="FILE", help="Keep the vector in a file named .json.")
+@click.option(
+    "--strength", type=float, default=1.0, show_default=True, help="How far to go; may be negative."
+)
+@options.decoding
+@options.device
+@options.as_json
+def command(
+    arguments: tuple[str, ...],
+    without: str | None,
+    having: str | None,
+    data: str | None,
+    text_column: str | None,
+    label_column: str | None,
+    vector: str | None,
+    output: str | None,
+    strength: float,
+    device: str,
+    as_json: bool,
+    **decoding: Unpack[options.Decoding],
+) -> None:
+    """Change an attribute of sentences."""
+    sources = Given(
+        without=without,
+        having=having,
+        data=data,
+        text_column=text_column,
+        label_column=label_column,
+        vector=vector,
+    )
+    where, sentences = split_model(arguments)
+    wanted = bool(sentences) or output is None
+    _check(sources, output, stdin=wanted and sentences in ([], ["-"]))
+    stream = take_sentence_stream(sentences) if wanted else None
+
+    from textvae.editing import check_vector_name, edit, save_vector  # noqa: PLC0415 -- torch
+    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    if output is not None:
+        check_vector_name(Path(output))
+    strategy = options.strategy_of(decoding, Greedy())
+    vae = options.load(where, device)
+    found = _vector(vae, sources)
+    named = len(sentences) < len(arguments)
+    if output is not None:
+        save_vector(Path(output), vae, found)
+    if stream is None:
+        say_which(where, named=named)
+        _report(str(output), found, as_json=as_json)
+        return
+    given, shown = tee(iter(stream.sentences))
+    edited = edit(
+        vae,
+        given,
+        found.vector,
+        strength=strength,
+        source=stream.where,
+        strategy=strategy,
+        seed=decoding["seed"],
+        max_length=decoding["max_length"],
+    )
+    for number, text in enumerate(edited):
+        if number == 0:
+            say_which(where, named=named)
+        emit_json({"sentence": next(shown), "text": text}) if as_json else emit(text)
+    flush()
+
+
+def _check(sources: Given, output: str | None, *, stdin: bool) -> None:
+    """Options that do not go together; ConfigError. `stdin`: sentences come from there."""
+    if [*sources.values(), "-" if stdin else None].count("-") > 1:
+        raise ConfigError("standard input is read once: one - at most, or sentences from it")
+    ends = (sources["without"], sources["having"])
+    if sources["vector"] is not None:
+        if any(value is not None for value in (*ends, sources["data"], output)):
+            raise ConfigError("--vector is used as it is: leave out --from, --to, --data, --output")
+    elif None in ends:
+        raise ConfigError("a vector wants --from and --to, or --vector with one that was kept")
+    if sources["label_column"] is not None and sources["data"] is None:
+        raise ConfigError("--label-column belongs to --data, whose values --from and --to are")
+
+
+def _vector(vae: "TextVAE", sources: Given) -> "AttributeVector":
+    from textvae.editing import attribute_vector, load_vector  # noqa: PLC0415 -- imports torch
+
+    if sources["vector"] is not None:
+        return load_vector(Path(sources["vector"]), vae)
+    too_long: list[int] = []
+    without, having = str(sources["without"]), str(sources["having"])
+    if sources["data"] is not None:
+        streams: tuple[Iterable[str], Iterable[str]] = _by_label(sources, without, having)
+        names = (f"{sources['data']}, {without}", f"{sources['data']}, {having}")
+    else:
+        first, second = (take_stream(name, sources["text_column"]) for name in (without, having))
+        streams, names = (first.sentences, second.sentences), (first.where, second.where)
+    found = attribute_vector(vae, *streams, sources=names, skipped=too_long.append)
+    if too_long:
+        talk(f"{len(too_long):,} sentences too long for the model left out")
+    return found
+
+
+def _by_label(sources: Given, without: str, having: str) -> tuple[list[str], list[str]]:
+    """The sentences of two labels of a table."""
+    from textvae.data.corpus import read_sentences  # noqa: PLC0415 -- imports tokenizers
+
+    part = read_sentences(
+        str(sources["data"]),
+        text_column=sources["text_column"],
+        label_column=sources["label_column"],
+        split="train",
+    )
+    if part.labels is None:
+        raise DataError(f"{part.source}: has no labels; name their column with --label-column")
+    kinds = sorted(set(part.labels))
+    for option, value in (("--from", without), ("--to", having)):
+        if value not in kinds:
+            near = difflib.get_close_matches(value, kinds, n=1)
+            shown = ", ".join(kinds[:12]) + (", ..." if len(kinds) > 12 else "")
+            hint = f"did you mean {near[0]!r}?" if near else f"the labels are {shown}"
+            raise DataError(f"{option} {value}: no row of {part.source} has that label; {hint}")
+    pairs = list(zip(part.texts, part.labels, strict=True))
+    first, second = ([text for text, label in pairs if label == v] for v in (without, having))
+    return first, second
+
+
+def _report(output: str, found: "AttributeVector", *, as_json: bool) -> None:
+    norm = float(found.vector.norm())
+    if as_json:
+        counts = {"num_from": found.num_from, "num_to": found.num_to}
+        emit_json({"output": output} | counts | {"norm": norm})
+    else:
+        emit(
+            f"{output}: a vector of norm {norm:.4f}, from {found.num_from:,} sentences to "
+            f"{found.num_to:,}"
+        )

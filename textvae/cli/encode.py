@@ -1,0 +1,85 @@
+"""`textvae encode`."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from textvae.cli import options
+from textvae.cli.arguments import split_model_and_data, take_stream
+from textvae.cli.terminal import emit, emit_json, emit_raw, flush, say_which, talk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textvae.model.gaussian import DiagonalGaussian
+
+
+@click.command(
+    "encode",
+    help="""The posterior of each sentence is a mean and a log-variance (natural logarithm) for
+    each dimension of the latent. MODEL is a run or model directory; left out, the newest run under
+    runs/. FILE holds one sentence a line, or is a table; left out, or `-`, standard input. One
+    argument alone is the MODEL if it is a directory.
+
+    --output F.jsonl has a line for each sentence: `sentence`, `mean`, `log_variance`. F.npz has the
+    arrays `mean` and `log_variance`, float32, a row for each sentence, for numpy.load. Either
+    appears only when it is whole. Without --output the lines go to stdout. Blank lines are left
+    out. `textvae decode` reads what this writes.
+
+    With --json and --output: one object with `output`, `num_sentences` and `latent_dim`.""",
+)
+@click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
+@click.option("--output", metavar="FILE", help="A file named .npz or .jsonl.")
+@click.option("--text-column", help="The column of FILE that holds the text.")
+@options.device
+@options.as_json
+def command(
+    arguments: tuple[str, ...],
+    output: str | None,
+    text_column: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write the posteriors of sentences."""
+    options.at_most(arguments, 2, "MODEL and FILE")
+    where, given = split_model_and_data(arguments)
+
+    from textvae.latent_file import (  # noqa: PLC0415 -- imports torch, 1.5 s
+        check_form,
+        json_rows,
+        write_latents,
+    )
+
+    if output is not None:
+        check_form(Path(output))
+    stream = take_stream(given, text_column)
+    vae = options.load(where, device)
+
+    from textvae.latent_space import posteriors  # noqa: PLC0415 -- as above
+
+    def to_stdout(sentences: "Sequence[str]", posterior: "DiagonalGaussian") -> None:
+        for row in json_rows(sentences, posterior):
+            emit_raw(row)
+        flush()
+
+    count = 0
+    with ExitStack() as stack:
+        add: Callable[[Sequence[str], DiagonalGaussian], None] = to_stdout
+        if output is not None:
+            add = stack.enter_context(write_latents(Path(output)))
+        for found in posteriors(vae, stream.sentences, source=stream.where):
+            add(found.texts, found.posterior)
+            count += len(found.texts)
+    say_which(where, named=len(arguments) > (given is not None))
+    if (blank := stream.blank()) > 0:
+        talk(f"{stream.where}: {blank:,} blank lines left out")
+    if output is None:
+        return
+    if as_json:
+        dim = vae.config.latent_dim
+        emit_json({"output": output, "num_sentences": count, "latent_dim": dim})
+    else:
+        emit(f"{output}: {count:,} posteriors of {vae.config.latent_dim} dimensions")

@@ -1,0 +1,103 @@
+"""`textvae neighbors`."""
+
+from collections.abc import Iterable
+from typing import cast
+
+import click
+
+from textvae.cli import options
+from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
+from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.errors import DataError
+
+TOGETHER = 64
+"""Sentences of standard input that share a pass over the corpus."""
+
+
+@click.command(
+    "neighbors",
+    help="""Of the sentences of a corpus, those whose posterior means are nearest to that of each
+    SENTENCE: distance and sentence, the nearest first. Every one of the corpus is compared, in
+    memory that does not grow with it; a sentence that is there twice is listed once, and one that
+    is too long for the model is left out. MODEL is a run or model directory; left out, the newest
+    run under runs/. Without sentences, or with `-`, they are the lines of standard input.
+
+    The first argument is the MODEL if it is a directory.
+
+    Of the metrics, euclidean takes the latent as it is: the prior gives all its dimensions one
+    unit. scaled divides by the standard deviation of the aggregate posterior of the corpus, which
+    is then read twice.
+
+    With --json: `sentence`, `rank` (from 1), `text`, `number` (its place in the corpus, from 0;
+    blank lines do not count) and `distance`.""",
+)
+@click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)
+@click.option(
+    "--corpus", required=True, metavar="FILE", help="A text file, a table, hf:name, or `-`."
+)
+@click.option(
+    "-n",
+    "size",
+    type=click.IntRange(min=1, max=100_000),
+    default=10,
+    show_default=True,
+    help="How many neighbors.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(options.METRICS),
+    default="euclidean",
+    show_default=True,
+    help="Between posterior means.",
+)
+@click.option("--text-column", help="The column of the corpus that holds the text.")
+@options.device
+@options.as_json
+def command(
+    arguments: tuple[str, ...],
+    corpus: str,
+    size: int,
+    metric: str,
+    text_column: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Find the nearest sentences."""
+    where, given = split_model(arguments)
+    from_stdin = not given or given == ["-"]
+    if corpus == "-" and (from_stdin or metric == "scaled"):
+        once = "is read once: give the sentences as arguments, and not --metric scaled"
+        raise DataError(f"--corpus -: standard input {once}")
+    stream = take_sentence_stream(given)
+    pool = take_stream(corpus, text_column)
+    vae = options.load(where, device)
+
+    from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
+    from textvae.latent_space import Metric, neighbors  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    # Given as arguments, they are few: one pass for all.
+    parts: Iterable[list[str]] = chunks(stream.sentences, TOGETHER if from_stdin else 1_000_000)
+    for number, sentences in enumerate(parts):
+        too_long: list[int] = []
+        found = neighbors(
+            vae,
+            sentences,
+            pool.sentences,
+            size=size,
+            metric=cast(Metric, metric),
+            source=pool.where,
+            skipped=too_long.append,
+        )
+        if number == 0:
+            say_which(where, named=len(given) < len(arguments))
+            if too_long:
+                talk(f"{pool.where}: {len(too_long):,} sentences too long for the model left out")
+        for sentence, near in zip(sentences, found, strict=True):
+            if (from_stdin or len(given) > 1) and not as_json:
+                emit(sentence)
+            for rank, one in enumerate(near, start=1):
+                if as_json:
+                    emit_json({"sentence": sentence, "rank": rank} | one._asdict())
+                else:
+                    emit(f"{one.distance:8.4f}  {one.text}")
+        flush()
