@@ -1,7 +1,9 @@
 """Defaults < file < overrides, and every choice made for the user can be said by the user."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -21,6 +23,9 @@ from textvae.experiment import (
     load_config,
     recipes,
 )
+from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
+from textvae.train.procedures import ProcedureConfig
+from textvae.train.rate import RateConfig
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 
@@ -188,3 +193,58 @@ def test_bfloat16_is_chosen_only_where_the_device_has_it() -> None:
     expected = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
     assert precision == expected
     assert not has_bfloat16(torch.device("mps"))
+
+
+# -- a language model ------------------------------------------------------------------------------
+
+LANGUAGE_MODEL = ["model.encoder.kind=none", "model.latent_dim=0"]
+REFUSED = [
+    *(("train.objective.rate", kind) for kind in get_args(RateConfig)[1:]),
+    *(("train.objective.free_bits", kind) for kind in (FreeBitsTotal, FreeBitsPerSentence)),
+    *(("train.procedure", kind) for kind in get_args(ProcedureConfig)[1:]),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), REFUSED)
+def test_a_language_model_is_refused_what_is_about_a_latent(
+    name: str, kind: Any, tmp_path: Path
+) -> None:
+    setting = f"{name}.kind={kind.__struct_config__.tag}"
+    assert load_config(None, [setting]), "it is right for an autoencoder"
+    expected = setting.replace("=", " ") + " is about a latent, and model.encoder.kind none is "
+    with pytest.raises(ConfigError, match=re.escape(expected)) as caught:
+        load_config(None, [*LANGUAGE_MODEL, setting])
+    assert len(str(caught.value).splitlines()) == 1
+    file = tmp_path / "experiment.json"
+    file.write_bytes(encode_json(load_config(None, [setting])))
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(file))} .*{re.escape(expected)}"):
+        load_config(file, LANGUAGE_MODEL)
+
+
+def test_a_language_model_has_no_posterior_to_bind() -> None:
+    settings = [*LANGUAGE_MODEL, "model.encoder.posterior.kind=batch_norm"]
+    with pytest.raises(ConfigError, match=r"model\.encoder\.posterior: unknown key") as caught:
+        load_config(None, settings)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_language_model_takes_all_other_training() -> None:
+    others = ["train.averaging.kind=tail", "train.learning_rate.plateau.kind=divide"]
+    assert load_config(None, LANGUAGE_MODEL + others).model.latent_dim == 0
+    for kind in ("none", "per_dimension", "per_sentence_and_dimension"):
+        load_config(None, [*LANGUAGE_MODEL, f"train.objective.free_bits.kind={kind}"])
+
+
+def test_an_experiment_from_before_there_were_these_settings_loads(tmp_path: Path) -> None:
+    """What lacks a table has its default, and the default is what was done before."""
+    values = json.loads(encode_json(load_config()))
+    for path in ("procedure", "averaging", "objective.rate", "learning_rate.plateau"):
+        *tables, last = path.split(".")
+        place = values["train"]
+        for table in tables:
+            place = place[table]
+        del place[last]
+    del values["model"]["encoder"]["posterior"]
+    file = tmp_path / "experiment.json"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    assert load_config(file) == load_config()

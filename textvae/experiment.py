@@ -13,13 +13,25 @@ from textvae.config import Config, read_config_file, resolve
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
 from textvae.errors import ConfigError
+from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import ModelConfig
 from textvae.train.loop import TrainConfig
+from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
+from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
+from textvae.train.rate import ControlledRate, LagrangianRate
 
 EPOCHS = 20
 """Passes over a corpus where nobody says how many, within the bounds of STEPS."""
 STEPS = (1_000, 3_000)
 VALIDATIONS = 20
+ABOUT_A_LATENT = (
+    LagrangianRate
+    | ControlledRate
+    | FreeBitsTotal  # of no KL, a floor is a constant in the loss
+    | FreeBitsPerSentence
+    | PretrainingProcedure
+    | AggressiveProcedure
+)
 
 
 class EvaluateConfig(Config):
@@ -40,6 +52,23 @@ class ExperimentConfig(Config):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse for a language model what is about a latent."""
+        if not isinstance(self.model.encoder, NoEncoderConfig):
+            return
+        aim = self.train.objective
+        settings = {
+            "objective.rate": aim.rate,
+            "objective.free_bits": aim.free_bits,
+            "procedure": self.train.procedure,
+        }
+        for name, setting in settings.items():
+            if isinstance(setting, ABOUT_A_LATENT):
+                raise ValueError(
+                    f"train.{name}.kind {setting.__struct_config__.tag} is about a latent, and "
+                    "model.encoder.kind none is a language model without one"
+                )
 
 
 def recipes() -> dict[str, Path]:

@@ -11,6 +11,7 @@ from textvae.kernels.gru import gru_reference
 from textvae.model.encoder import EncoderConfig, GRUEncoder, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.posterior import PosteriorConstraintConfig
 from textvae.model.recurrent import GRULayer, initialize
 from textvae.randomness import Noise, hashes, key
 
@@ -28,6 +29,8 @@ def variants() -> Iterator[Any]:
     yield GRUEncoderConfig(**SIZES, bidirectional=True)
     yield GRUEncoderConfig(**SIZES, num_layers=2)
     yield GRUEncoderConfig(**SIZES, num_layers=2, bidirectional=True, dropout_rate=0.4)
+    for constraint in get_args(PosteriorConstraintConfig):
+        yield GRUEncoderConfig(**SIZES, posterior=constraint())
 
 
 every_encoder = pytest.mark.parametrize("config", list(variants()), ids=str)

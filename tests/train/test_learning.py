@@ -1,8 +1,11 @@
 """Training learns what there is, uses the latent where told to, and says when it is not used."""
 
+import os
 from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -11,21 +14,23 @@ from textvae.evaluate.latent_usage import permutation_costs
 from textvae.evaluate.likelihood import encode_corpus, reconstruction_at
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.loop import DTYPES, TrainConfig, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
+from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 from textvae.train.step import train_step
 
 V, E, H, Z, N = 23, 5, 31, 2, 61
 
 
-def model(dropout: float = 0.0) -> VAE:
+def model(dropout: float = 0.0, **encoder: Any) -> VAE:
     config = ModelConfig(
         latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=dropout),
+        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=dropout, **encoder),
         decoder=GRUDecoderConfig(
             embedding_dim=E,
             hidden_dim=H,
@@ -78,6 +83,45 @@ def test_free_bits_keep_the_latent_in_use_where_there_is_a_factor() -> None:
     costs = permutation_costs(vae, data, encode_corpus(vae, data).mean, seed=0)
     assert float(costs.mean()) > 0.5, "the decoder reads the latent"
     assert not any("ignores the latent" in line for line in said)
+
+
+def test_batch_normalised_means_keep_their_kl_and_go_on_exactly_after_a_stop(
+    tmp_path: Path,
+) -> None:
+    aim = config(60, 1e-2, kl_weight=ConstantSchedule(), beta=10.0)  # which would collapse
+    data, built = factor(), {"posterior": BatchNormConfig(scale=0.7)}
+    straight = model(**built)
+    found = train(straight, data, data, aim, seed=0, run=None, report=lambda _: None)
+    assert found.best.kl >= Z * 0.7**2 / 2 * 0.9, "of the running statistics"
+    aim, parts = msgspec.structs.replace(aim, log_every=1), []
+    for stop in (31, 60):
+        again = model(**built)
+        said = f"step {stop}/"
+        kill = lambda line, said=said: line.startswith(said) and os.kill(os.getpid(), SIGTERM)  # noqa: E731
+        parts.append(train(again, data, data, aim, seed=0, run=tmp_path, report=kill).steps)
+    assert parts == [31, 60]
+    for name, value in straight.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+RATES = [LagrangianRate(nats=1.5, step_size=0.01), ControlledRate(nats=1.5, integral_gain=0.01)]
+
+
+@pytest.mark.parametrize("rate", RATES, ids=lambda rate: type(rate).__name__)
+def test_a_target_rate_finds_the_weight_and_selects_at_weight_one(
+    rate: Any, tmp_path: Path
+) -> None:
+    aim = config(300, 1e-2, kl_weight=ConstantSchedule())
+    aims = msgspec.structs.replace(aim.objective, rate=rate)
+    aim = msgspec.structs.replace(aim, objective=aims, validate_every=20, log_every=20)
+    vae, data = model(), factor()  # of log 7 = 1.95 nats
+    found = train(vae, data, data, aim, seed=0, run=tmp_path, report=lambda _: None)
+    lines = [msgspec.json.decode(x) for x in (tmp_path / "metrics.jsonl").read_bytes().splitlines()]
+    weights = [line["kl_weight"] for line in lines if "kl_weight" in line]
+    validations = [line["validation"] for line in lines if "validation" in line]
+    assert validations[-1]["kl"] == pytest.approx(1.5, abs=0.2)
+    assert len(set(weights)) == len(weights), "the journal shows the weight that was found"
+    assert found.best.elbo == max(line["elbo"] for line in validations), "at weight 1"
 
 
 def test_a_latent_that_is_ignored_is_said_so_once(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from textvae.randomness import hashes, key
 from textvae.train.loop import TrainConfig, TrainResult, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, OptimizerConfig, SGDConfig
+from textvae.train.procedures import AggressiveProcedure, ProcedureConfig
+from textvae.train.rate import RateConfig
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
 V, E, H, Z, N = 23, 5, 11, 2, 61
@@ -58,14 +60,11 @@ def changed(**fields: Any) -> TrainConfig:
 def model(dropout: float = 0.2) -> VAE:
     config = ModelConfig(
         latent_dim=Z,
-        encoder=GRUEncoderConfig(
-            embedding_dim=E, hidden_dim=H, bidirectional=False, dropout_rate=dropout
-        ),
+        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=dropout),
         decoder=GRUDecoderConfig(
             embedding_dim=E,
             hidden_dim=H,
             tie_embeddings=False,
-            dropout_rate=0.0,
             output_dropout_rate=dropout,
         ),
     )
@@ -91,9 +90,8 @@ def run(
 
 
 def journal(path: Path) -> list[dict[str, Any]]:
-    return [
-        msgspec.json.decode(line) for line in (path / "metrics.jsonl").read_bytes().splitlines()
-    ]
+    lines = (path / "metrics.jsonl").read_bytes().splitlines()
+    return [msgspec.json.decode(line) for line in lines]
 
 
 def validations(path: Path) -> list[dict[str, Any]]:
@@ -110,8 +108,13 @@ def untimed(found: TrainResult) -> TrainResult:
 
 # -- a run that stops and goes on ------------------------------------------------------------------
 
-OPTIMIZERS = [kind(learning_rate=1e-2) for kind in get_args(OptimizerConfig)]
-OPTIMIZERS.append(SGDConfig(learning_rate=1e-2, momentum=0.9))
+VARIANTS: list[dict[str, Any]] = [
+    *({"optimizer": kind(learning_rate=1e-2)} for kind in get_args(OptimizerConfig)),
+    {"optimizer": SGDConfig(learning_rate=1e-2, momentum=0.9)},
+    *({"procedure": kind()} for kind in get_args(ProcedureConfig)),
+    {"procedure": AggressiveProcedure(share=0.6, max_updates=5, check_every=2)},
+    *({"objective": msgspec.structs.replace(NOISY, rate=kind())} for kind in get_args(RateConfig)),
+]
 
 
 def at(step: int, action: Callable[[], object]) -> Callable[[str], None]:
@@ -141,10 +144,12 @@ def check_journal(path: Path, straight: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
-def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(optimizer: Any, tmp_path: Path) -> None:
-    number = signal.SIGTERM if isinstance(optimizer, SGDConfig) else signal.SIGINT
-    config = changed(optimizer=optimizer)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
+    variant: dict[str, Any], tmp_path: Path
+) -> None:
+    config = changed(**variant)
+    number = signal.SIGTERM if isinstance(config.optimizer, SGDConfig) else signal.SIGINT
     expected, whole = run(config, tmp_path / "straight")
     handler = signal.getsignal(number)
     stop = at(11, lambda: os.kill(os.getpid(), number))

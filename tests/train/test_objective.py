@@ -15,12 +15,16 @@ from textvae.randomness import hashes, key, uniforms
 from textvae.train.objective import (
     FreeBitsConfig,
     FreeBitsPerDimension,
+    FreeBitsPerSentence,
+    FreeBitsPerSentenceAndDimension,
     FreeBitsTotal,
     NoFreeBits,
     ObjectiveConfig,
+    Stage,
     drop_words,
     objective,
 )
+from textvae.train.rate import RateState
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
 B, T, V, Z = 3, 7, 23, 2
@@ -67,6 +71,67 @@ def test_free_bits_of_the_total_put_one_floor_under_the_sum(
     torch.testing.assert_close(gradient, torch.full((B, Z), pushes / B).double())
 
 
+@pytest.mark.parametrize(
+    ("nats", "expected", "pushes"),
+    [
+        (0.05, 3.3, [[1, 1], [1, 1], [1, 1]]),
+        (0.4, (0.4 + 2 + 0.4 + 1 + 0.5 + 6) / 3, [[0, 1], [0, 1], [1, 1]]),
+        (2.5, (2.5 * 5 + 6) / 3, [[0, 0], [0, 0], [0, 1]]),
+    ],
+)
+def test_free_bits_per_sentence_and_dimension_put_a_floor_under_each_cell(
+    nats: float, expected: float, pushes: list[list[int]]
+) -> None:
+    value, gradient = value_and_gradient(FreeBitsPerSentenceAndDimension(nats=nats))
+    assert value == pytest.approx(expected)
+    torch.testing.assert_close(gradient, torch.tensor(pushes).double() / B)
+
+
+@pytest.mark.parametrize(
+    ("nats", "expected", "pushes"),
+    [(1.0, 3.3, [1, 1, 1]), (2.0, (2.1 + 2 + 6.5) / 3, [1, 0, 1]), (9.0, 9.0, [0, 0, 0])],
+)
+def test_free_bits_per_sentence_put_a_floor_under_each_sentence(
+    nats: float, expected: float, pushes: list[int]
+) -> None:
+    value, gradient = value_and_gradient(FreeBitsPerSentence(nats=nats))
+    assert value == pytest.approx(expected)
+    torch.testing.assert_close(gradient, torch.tensor([pushes] * Z).t().double() / B)
+
+
+@pytest.mark.parametrize("nats", [0.05, 0.3, 0.7, 1.9, 5.0])
+def test_floors_under_sentences_or_dimensions_are_no_lower_than_under_their_mean_or_sum(
+    nats: float,
+) -> None:
+    cells = float(FreeBitsPerSentenceAndDimension(nats=nats)(kl()).detach())
+    dimensions = float(FreeBitsPerDimension(nats=nats)(kl()).detach())
+    sentences = float(FreeBitsPerSentence(nats=Z * nats)(kl()).detach())
+    total = float(FreeBitsTotal(nats=Z * nats)(kl()).detach())
+    assert cells >= max(dimensions, sentences) - 1e-12
+    assert min(dimensions, sentences) >= total - 1e-12
+
+
+def test_without_variation_over_sentences_each_floor_is_that_of_the_mean() -> None:
+    same = torch.tensor([[0.3, 3.0]] * B).double()
+    for nats in (0.1, 1.0, 7.0):
+        pairs = [
+            (FreeBitsPerSentenceAndDimension(nats=nats), FreeBitsPerDimension(nats=nats)),
+            (FreeBitsPerSentence(nats=nats), FreeBitsTotal(nats=nats)),
+        ]
+        for each, mean in pairs:
+            assert float(each(same)) == pytest.approx(float(mean(same)))
+
+
+def test_the_names_in_files_stay_what_they_are() -> None:
+    assert [kind.__struct_config__.tag for kind in get_args(FreeBitsConfig)] == [
+        "none",
+        "per_dimension",
+        "per_sentence_and_dimension",
+        "total",
+        "per_sentence",
+    ]
+
+
 @pytest.mark.parametrize("kind", get_args(FreeBitsConfig), ids=lambda kind: kind.__name__)
 def test_every_kind_is_at_least_the_kl_and_a_mean_over_the_batch(kind: Any) -> None:
     config, leaf = kind(), kl().detach()
@@ -84,14 +149,14 @@ def terms() -> ElboTerms:
 def test_the_loss_is_reconstruction_plus_the_weighted_kl_of_a_sentence() -> None:
     config = ObjectiveConfig(kl_weight=LinearSchedule(share=0.5), beta=0.4, free_bits=NoFreeBits())
     for step, weight in ((0, 0.0), (25, 0.2), (50, 0.4), (99, 0.4)):
-        loss = objective(config, terms(), step, 100)
+        loss = objective(config, terms(), Stage(step, 100), RateState())
         assert loss.kl_weight == pytest.approx(weight)
         assert float(loss.value.detach()) == pytest.approx(21 / B + weight * 3.3)
 
 
 def test_the_loss_at_weight_one_is_minus_the_elbo() -> None:
     config = ObjectiveConfig(kl_weight=ConstantSchedule(), free_bits=NoFreeBits())
-    loss = objective(config, terms(), 0, 1)
+    loss = objective(config, terms(), Stage(0, 1), RateState())
     assert float(loss.value.detach()) == pytest.approx(7.0 + 3.3)
 
 
@@ -100,7 +165,7 @@ def test_the_floor_comes_before_the_weight() -> None:
         kl_weight=ConstantSchedule(value=0.5), free_bits=FreeBitsTotal(nats=4.0)
     )
     given = terms()
-    loss = objective(config, given, 0, 1)
+    loss = objective(config, given, Stage(0, 1), RateState())
     assert float(loss.value.detach()) == pytest.approx(7.0 + 0.5 * 4.0)
     reconstruction, kl_gradient = torch.autograd.grad(
         loss.value, [given.reconstruction.total, given.kl]

@@ -15,6 +15,7 @@ from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
@@ -22,6 +23,8 @@ from textvae.train.loop import TrainConfig, TrainResult, train, validate
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.plateau import DivideOnPlateau
+from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
+from textvae.train.rate import LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
 V, E, H, Z, N = 23, 5, 11, 2, 61
@@ -48,7 +51,7 @@ def changed(**fields: Any) -> TrainConfig:
 
 def model(encoder: EncoderConfig | None = None) -> VAE:
     config = ModelConfig(
-        latent_dim=0 if encoder else Z,
+        latent_dim=0 if isinstance(encoder, NoEncoderConfig) else Z,
         encoder=encoder or GRUEncoderConfig(embedding_dim=E, hidden_dim=H),
         decoder=GRUDecoderConfig(
             embedding_dim=E,
@@ -100,7 +103,10 @@ def state(path: Path) -> State:
     return found
 
 
+TARGET = msgspec.structs.replace(PLAIN.objective, rate=LagrangianRate(nats=3.0))
 PLATEAU = LearningRateConfig(decay=ConstantSchedule(), plateau=DivideOnPlateau(validations=1))
+CONSTANT = LearningRateConfig(warmup_share=0.0, decay=ConstantSchedule())
+NORMALISED = GRUEncoderConfig(embedding_dim=E, hidden_dim=H, posterior=BatchNormConfig())
 VARIANTS: dict[str, dict[str, Any]] = {
     **{str(kind.__name__): {"averaging": kind()} for kind in get_args(AveragingConfig)},
     "long tail": {"averaging": TailAveraging(share=0.6)},
@@ -113,6 +119,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plateau and momentum": {
         "learning_rate": PLATEAU,
         "optimizer": SGDConfig(learning_rate=1.0, momentum=0.9),
+    },
+    "plateau, target rate and average": {
+        "learning_rate": PLATEAU,
+        "objective": TARGET,
+        "averaging": ExponentialAveraging(decay=0.5),
+        "validate_every": 1,
+    },
+    "plateau, pretraining and average": {
+        "learning_rate": PLATEAU,
+        "procedure": PretrainingProcedure(share=0.5),
+        "averaging": ExponentialAveraging(),
+        "validate_every": 1,
+    },
+    "plateau and aggressive": {
+        "learning_rate": PLATEAU,
+        "procedure": AggressiveProcedure(share=0.9, max_updates=5, check_every=2),
     },
 }
 
@@ -136,13 +158,19 @@ def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
         assert first.facts["decays"] != 0, "a plateau was reached"
 
 
-def test_a_language_model_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    expected, whole = run(PLAIN, vae=model(NoEncoderConfig()))
-    run(PLAIN, tmp_path, stop_at(13), model(NoEncoderConfig()))
-    weights, found = run(PLAIN, tmp_path, vae=model(NoEncoderConfig()))
+@pytest.mark.parametrize("encoder", [NoEncoderConfig(), NORMALISED], ids=str)
+@pytest.mark.parametrize("fields", [{}, VARIANTS["plateau and average"]], ids=["plain", "both"])
+def test_other_encoders_go_on_bit_for_bit(
+    encoder: EncoderConfig, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    config = changed(**fields)
+    expected, whole = run(config, tmp_path / "straight", vae=model(encoder))
+    assert (state(tmp_path / "straight").facts["decays"] != 0) is bool(fields)
+    run(config, tmp_path / "stopped", stop_at(13), model(encoder))
+    weights, found = run(config, tmp_path / "stopped", vae=model(encoder))
     assert equal(weights, expected)
     assert found == whole
-    assert found.best.kl == 0.0
+    assert (found.best.kl == 0.0) is (encoder is not NORMALISED)
 
 
 # -- averages ----------------------------------------------------------------------------------
@@ -188,6 +216,39 @@ def test_a_run_stopped_before_any_selection_ends_with_its_average(tmp_path: Path
         assert not torch.equal(value, tensors[f"model.{name}"])
 
 
+def test_an_average_has_the_newest_buffers_and_can_be_evaluated(tmp_path: Path) -> None:
+    """The KL in evaluation is near the bound that batch normalisation gives it in training."""
+    vae, config = model(NORMALISED), changed(averaging=TailAveraging(share=0.5), max_steps=61)
+    _, found = run(config, tmp_path, vae=vae)
+    tensors, buffers = state(tmp_path).tensors, [name for name, _ in vae.named_buffers()]
+    assert len(buffers) == 3
+    for name in vae.state_dict():
+        same = torch.equal(tensors[f"average.mean.{name}"], tensors[f"model.{name}"])
+        assert same is (name in buffers), name
+    assert validate(vae, corpus("valid", 17), seed=0) == found.best
+    assert found.best.kl > 0.8 * Z * BatchNormConfig().scale ** 2 / 2
+
+
+@pytest.mark.parametrize("averaging", [ExponentialAveraging(), TailAveraging(share=1.0)], ids=str)
+def test_no_average_holds_the_decoder_that_was_pretrained(
+    averaging: AveragingConfig, tmp_path: Path
+) -> None:
+    """Its first member is what the first step after the reset left; 12 steps come before that."""
+    config = changed(averaging=averaging, procedure=PretrainingProcedure(share=0.5))
+    vae = model()
+    run(config, tmp_path / "12", stop_at(12), vae)
+    found = state(tmp_path / "12").tensors
+    assert not any(name.startswith("average.") for name in found)
+    assert all(torch.equal(v, found[f"model.{n}"]) for n, v in vae.state_dict().items())
+    run(config, tmp_path / "13", stop_at(13))
+    found = state(tmp_path / "13").tensors
+    assert int(found["average.count"]) == 1
+    for name in model().state_dict():
+        assert torch.equal(found[f"average.mean.{name}"], found[f"model.{name}"])
+    run(config, tmp_path / "run")
+    assert int(state(tmp_path / "run").tensors["average.count"]) == 11
+
+
 # -- plateaus ----------------------------------------------------------------------------------
 
 
@@ -226,6 +287,38 @@ def test_on_a_plateau_a_run_goes_back_to_its_best(
         assert torch.equal(found.tensors[name], value), name
     assert found.tensors.keys() >= expected.keys()
     assert any(name.startswith("optimizer.") for name in expected)
+
+
+def test_on_a_plateau_the_target_rate_goes_on(tmp_path: Path) -> None:
+    """Its multiplier is the one that followed from all steps, not that of the best one."""
+
+    def report(line: str) -> None:
+        if "back to step" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = msgspec.structs.replace(plateau(validations=2), objective=TARGET)
+    run(config, tmp_path / "gone back", report)
+    back = state(tmp_path / "gone back")
+    assert back.facts["decays"] == 1
+    still = msgspec.structs.replace(config, learning_rate=CONSTANT)
+    for step in (back.facts["best_step"], back.step):
+        assert isinstance(step, int)
+        run(still, tmp_path / str(step), stop_at(step))
+    best, newest = (state(tmp_path / str(s)) for s in (back.facts["best_step"], back.step))
+    assert back.facts["rate"] == newest.facts["rate"] != best.facts["rate"]
+    assert all(torch.equal(back.tensors[n], v) for n, v in best.tensors.items())
+
+
+def test_a_plateau_does_not_go_back_behind_the_reset_of_the_decoder(tmp_path: Path) -> None:
+    """Also where nothing is annealed, so that all of the second part may be selected."""
+    objective = msgspec.structs.replace(PLAIN.objective, kl_weight=ConstantSchedule())
+    procedure = PretrainingProcedure(share=0.5)
+    fields = {"objective": objective, "procedure": procedure, "validate_every": 1}
+    run(msgspec.structs.replace(plateau(validations=1), **fields), tmp_path)
+    found, first = state(tmp_path), procedure.first(41)
+    assert found.facts["decays"] != 0
+    lines = (tmp_path / "metrics.jsonl").read_bytes().splitlines()
+    assert min(r["step"] for r in map(msgspec.json.decode, lines) if r.get("selected")) == first + 1
 
 
 def test_after_a_plateau_the_rate_is_divided(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.posterior import NoConstraintConfig, PosteriorConstraintConfig
 from textvae.model.recurrent import GRULayer, last_states, read_words, reverse_sentences
 from textvae.randomness import Noise
 
@@ -28,6 +29,8 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     """Read the sentence back to front as well; the posterior sees both last states."""
     dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the word vectors and between layers."""
+    posterior: PosteriorConstraintConfig = NoConstraintConfig()
+    """What the posterior is bound to."""
 
     def build(self, vocabulary_size: int, latent_dim: int) -> "GRUEncoder":
         """An encoder with uninitialised parameters."""
@@ -54,6 +57,7 @@ class GRUEncoder(nn.Module):
             torch.empty(2 * latent_dim, directions * config.hidden_dim)
         )
         self.posterior_bias = nn.Parameter(torch.empty(2 * latent_dim))
+        self.constraint = config.posterior.build(latent_dim)
 
     def forward(
         self,
@@ -70,9 +74,16 @@ class GRUEncoder(nn.Module):
             last.append(
                 self._read(self.backward_layers, backwards, lengths, noise, dtype, "backward")
             )
-        moments = F.linear(torch.cat(last, dim=1), self.posterior_weight, self.posterior_bias)
-        mean, log_variance = moments.chunk(2, dim=1)
-        return DiagonalGaussian(mean, log_variance)
+        states = torch.cat(last, dim=1)
+        if self.constraint is None:
+            moments = F.linear(states, self.posterior_weight, self.posterior_bias)
+            return DiagonalGaussian(*moments.chunk(2, dim=1))
+        # The bias comes after the normalisation, which would take it away again.
+        mean, log_variance = F.linear(states, self.posterior_weight).chunk(2, dim=1)
+        mean = self.constraint(mean, training=noise is not None)
+        return DiagonalGaussian(
+            *(torch.cat([mean, log_variance], 1) + self.posterior_bias).chunk(2, 1)
+        )
 
     def _read(
         self,

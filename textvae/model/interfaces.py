@@ -39,7 +39,8 @@ class Encoder(Protocol):
             dtype: of the matrix products; the posterior itself is float32.
 
         Returns:
-            Mean and log-variance `[B, Z]`, which do not depend on the cells beyond the lengths.
+            Mean and log-variance `[B, Z]`, which do not depend on the cells beyond the lengths,
+            nor, in evaluation, on the other sentences of the batch.
         """
 
 

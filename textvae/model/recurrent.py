@@ -40,10 +40,12 @@ class GRULayer(nn.Module):
 def initialize(module: nn.Module, seed: int) -> None:
     """Fill every parameter as a function of the seed and its name alone.
 
-    Biases are zero, embeddings uniform in +-EMBEDDING_RANGE, and other matrices `[out, in]`
-    uniform in +-1/sqrt(in).
+    Biases and buffers are zero, embeddings uniform in +-EMBEDDING_RANGE, and other matrices
+    `[out, in]` uniform in +-1/sqrt(in).
     """
     with torch.no_grad():
+        for buffer in module.buffers():
+            buffer.zero_()
         for name, parameter in module.named_parameters():
             if parameter.dim() < 2:
                 parameter.zero_()

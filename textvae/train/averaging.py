@@ -80,16 +80,22 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Count the parameters after a step, numbered from 0."""
+        """Count the parameters after a step, numbered from 0; buffers are copied, as they are.
+
+        Buffers are the running statistics of a batch-normalised posterior, averages already.
+        """
         if step < self._begins:
             return
         self._count += 1
         if self._count == 1:
             self.mean = _copy(model.state_dict())
             return
-        weight = self._config.weight(self._count)
+        weight, buffers = self._config.weight(self._count), dict(model.named_buffers())
         for name, value in model.state_dict().items():
-            self.mean[name].lerp_(value, weight)
+            if name in buffers:
+                self.mean[name].copy_(value)
+            else:
+                self.mean[name].lerp_(value, weight)
 
     def parameters(self, model: nn.Module) -> dict[str, Tensor]:
         """A copy of the average; of the model's own parameters before there is one."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -32,6 +33,7 @@ from textvae.train.optimizer import (
     set_learning_rate,
 )
 from textvae.train.plateau import NoPlateau
+from textvae.train.procedures import JointProcedure, ProcedureConfig
 from textvae.train.state import (
     Position,
     Validation,
@@ -40,7 +42,7 @@ from textvae.train.state import (
     restore_position,
     save_position,
 )
-from textvae.train.step import train_step
+from textvae.train.step import Step, train_step
 
 Count = Annotated[int, Meta(ge=1)]
 Precision = Literal["float32", "bfloat16"]
@@ -75,6 +77,8 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = AdamWConfig()
     learning_rate: LearningRateConfig = LearningRateConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    procedure: ProcedureConfig = JointProcedure()
+    """What a step updates, and how the run is divided."""
     averaging: AveragingConfig = NoAveraging()
     """What is validated, selected and saved: the parameters, or an average of them over steps."""
 
@@ -115,21 +119,24 @@ def train(
     Raises:
         TrainingError: the loss or the gradient is no longer finite; nothing of it is saved.
     """
-    total, dtype = config.max_steps, DTYPES[config.precision or "float32"]
+    total = config.max_steps
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
+    updates = _updates(model, optimizer, config, seed)
     average = Average(config.averaging, total)
-    plateau = config.learning_rate.plateau
-    position, best, rewind = restore_position(run, model, optimizer, average, Position())
+    plateau, procedure = config.learning_rate.plateau, config.procedure
+    begin = Position(rate=config.objective.rate.start())
+    position, best, rewind = restore_position(run, model, optimizer, average, begin)
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
     sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
-    # Without a latent there is no KL whose annealing would have to be over.
-    eligible = 0 if model.is_language_model else config.objective.kl_weight.settled() * total
+    eligible = procedure.settled(config.objective.kl_weight.settled(), total)
+    if model.is_language_model:
+        eligible = 0  # without a latent there is no KL whose annealing would have to be over
     collapse: str | None = None
     order, epoch, begun = [], -1, time.perf_counter() - position.seconds
     model.train()
@@ -141,26 +148,22 @@ def train(
                 order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
             batch = corpus.batch(order[step % batches])
 
-            factor = config.learning_rate.factor(step, total, position.decays)
+            stage = procedure.stage(step, total)
+            procedure.prepare(model, optimizer, step, total, seed)
+            factor = config.learning_rate.factor(stage.step, stage.total, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            terms, loss, finite = train_step(
-                model,
-                optimizer,
-                batch,
-                config.objective,
-                step=step,
-                total=total,
-                seed=seed,
-                clip_norm=config.clip_norm,
-                dtype=dtype,
+            update = partial(updates, step=step, total=total, rate=position.rate, stage=stage)
+            terms, loss, finite, rate = procedure.step(
+                update, corpus, order, batch, stage=stage, seed=seed, state=position.procedure
             )
             if not finite:
-                rate = config.optimizer.learning_rate * factor
-                raise TrainingError(_not_finite(step, rate, loss.kl_weight, run))
+                raise TrainingError(_not_finite(step, optimizer, loss.kl_weight, run))
 
-            average.update(model, step)
+            if not stage.autoencoder:  # whose decoder is drawn anew: it is in no average
+                average.update(model, step)
             sums.add(terms, loss.value, batch.lengths)
-            position = position._replace(step=step + 1, seconds=time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            position = position._replace(step=step + 1, seconds=seconds, rate=rate)
             progress.advance()
             if _due(step + 1, config.log_every, total):
                 interval = sums.read()
@@ -177,6 +180,10 @@ def train(
                 paused = time.perf_counter()
                 with average.in_place_of(model):
                     found = validate(model, valid, seed=seed)
+                judged = procedure.judge(  # what is trained, not its average
+                    model, valid, position.procedure, seed=seed, report=progress.say
+                )
+                position = position._replace(procedure=judged)
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
                     best = average.parameters(model)
@@ -192,6 +199,8 @@ def train(
                         progress.say(collapse)
                 journal.write(step=step + 1, validation=found._asdict(), selected=better)
                 if rewind and plateau.due(position.bad_validations):
+                    # The step, the state of the target rate and that of the procedure stay: they
+                    # follow from all batches so far, and a controller soon answers what it sees.
                     load_training_tensors(rewind, model, optimizer, average)
                     position = position._replace(decays=position.decays + 1)
                     progress.say(_plateau_line(position, plateau.factor(position.decays)))
@@ -204,13 +213,8 @@ def train(
         save_position(run, model, best, optimizer, position, average, rewind)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
-    return TrainResult(
-        position.step,
-        position.best_step,
-        position.best,
-        position.seconds,
-        caught[0] if caught else None,
-    )
+    stopped = caught[0] if caught else None
+    return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
 
 
 def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
@@ -233,6 +237,21 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     count = data.num_sentences
     elbo = -float(reconstruction + kl) / count
     return Validation(elbo, float(kl) / count, active_units(torch.cat(means)))
+
+
+def _updates(
+    model: VAE, optimizer: torch.optim.Optimizer, config: TrainConfig, seed: int
+) -> partial[Step]:
+    """`train_step` of this run; what changes from step to step is still to be given."""
+    return partial(
+        train_step,
+        model,
+        optimizer,
+        config=config.objective,
+        seed=seed,
+        clip_norm=config.clip_norm,
+        dtype=DTYPES[config.precision or "float32"],
+    )
 
 
 def _due(step: int, every: int, total: int) -> bool:
@@ -261,7 +280,10 @@ def _plateau_line(position: Position, factor: float) -> str:
     )
 
 
-def _not_finite(step: int, rate: float, kl_weight: float, run: Path | None) -> str:
+def _not_finite(
+    step: int, optimizer: torch.optim.Optimizer, kl_weight: float, run: Path | None
+) -> str:
+    rate = optimizer.param_groups[0]["lr"]
     kept = f"; {run} keeps its last saved state" if run else ""
     return (
         f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "

@@ -10,6 +10,7 @@ from textvae.config import Config
 from textvae.model.interfaces import UNKNOWN
 from textvae.model.vae import ElboTerms
 from textvae.randomness import key, uniforms
+from textvae.train.rate import NoTargetRate, RateConfig, RateState
 from textvae.train.schedules import LinearSchedule, ScheduleConfig
 
 
@@ -24,7 +25,7 @@ class NoFreeBits(Config, tag_field="kind", tag="none"):
 class FreeBitsPerDimension(Config, tag_field="kind", tag="per_dimension"):
     """Each dimension may use `nats` for nothing: sum over d of max(nats, mean KL of d).
 
-    Kingma et al. 2016; for text, Li et al. 2019. The mean is over the batch.
+    Kingma et al. 2016, section 2.4. The mean is over the batch, so sentences share the allowance.
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 0.25
@@ -34,8 +35,24 @@ class FreeBitsPerDimension(Config, tag_field="kind", tag="per_dimension"):
         return kl.mean(0).clamp(min=self.nats).sum()
 
 
+class FreeBitsPerSentenceAndDimension(Config, tag_field="kind", tag="per_sentence_and_dimension"):
+    """Each dimension of each sentence may use `nats`: mean over i of sum_d max(nats, KL_id).
+
+    Li et al. 2019, who divide a target KL of the sentence by the number of dimensions.
+    """
+
+    nats: Annotated[float, Meta(gt=0.0)] = 0.25
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.clamp(min=self.nats).sum(1).mean()
+
+
 class FreeBitsTotal(Config, tag_field="kind", tag="total"):
-    """The whole latent may use `nats` for nothing: max(nats, mean KL)."""
+    """The whole latent may use `nats` for nothing: max(nats, mean KL).
+
+    Kingma et al. 2016 with all dimensions in one group. The mean is over the batch.
+    """
 
     nats: Annotated[float, Meta(gt=0.0)] = 8.0
 
@@ -44,11 +61,30 @@ class FreeBitsTotal(Config, tag_field="kind", tag="total"):
         return kl.sum(1).mean().clamp(min=self.nats)
 
 
-FreeBitsConfig = NoFreeBits | FreeBitsPerDimension | FreeBitsTotal
+class FreeBitsPerSentence(Config, tag_field="kind", tag="per_sentence"):
+    """The whole latent of each sentence may use `nats`: mean over i of max(nats, KL_i).
+
+    The limit at one group of Li et al. 2019's floor under every sentence's own KL.
+    """
+
+    nats: Annotated[float, Meta(gt=0.0)] = 8.0
+
+    def __call__(self, kl: Tensor) -> Tensor:
+        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        return kl.sum(1).clamp(min=self.nats).mean()
+
+
+FreeBitsConfig = (
+    NoFreeBits
+    | FreeBitsPerDimension
+    | FreeBitsPerSentenceAndDimension
+    | FreeBitsTotal
+    | FreeBitsPerSentence
+)
 
 
 class ObjectiveConfig(Config):
-    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL)."""
+    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL), or what `rate` makes."""
 
     kl_weight: ScheduleConfig = LinearSchedule()
     """The annealing of the KL term."""
@@ -56,6 +92,8 @@ class ObjectiveConfig(Config):
     """A constant factor on the KL term (Higgins et al. 2017)."""
     free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.15)
     """A floor under the KL below which nothing pushes."""
+    rate: RateConfig = NoTargetRate()
+    """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
     word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=1.0)
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
     0, so that the decoder ends on the inputs it is used with."""
@@ -67,20 +105,35 @@ class ObjectiveConfig(Config):
             raise ValueError(f"word_dropout {max(values)}: a rate is at most 1")
 
 
+class Stage(NamedTuple):
+    """The clock that the schedules read: a step of a part of a run."""
+
+    step: int
+    total: int
+    autoencoder: bool = False
+    """The KL costs nothing, and no target rate looks at it."""
+
+
 class Loss(NamedTuple):
     """The loss of a batch and what it was made from."""
 
     value: Tensor
     """Scalar, nats a sentence: what the optimizer minimises."""
     kl_weight: float
-    """beta times the schedule."""
+    """Of the KL above its floor: beta times the schedule, as the target rate has changed it."""
 
 
-def objective(config: ObjectiveConfig, terms: ElboTerms, step: int, total: int) -> Loss:
-    """The loss of a batch at a step of a run of `total` steps."""
-    weight = config.beta * config.kl_weight(step, total)
-    reconstruction = terms.reconstruction.total / terms.kl.shape[0]
-    return Loss(reconstruction + weight * config.free_bits(terms.kl), weight)
+def objective(config: ObjectiveConfig, terms: ElboTerms, stage: Stage, rate: RateState) -> Loss:
+    """The loss of a batch at a stage of a run, in the state of its target rate."""
+    value = terms.reconstruction.total / terms.kl.shape[0]
+    if stage.autoencoder:
+        return Loss(value, 0.0)
+    scheduled = config.beta * config.kl_weight(stage.step, stage.total)
+    penalty, reward = config.rate.weights(scheduled, rate)
+    value = value + penalty * config.free_bits(terms.kl)
+    if reward:
+        value = value - reward * terms.kl.sum(1).mean()
+    return Loss(value, penalty - reward)
 
 
 def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 from textvae.checkpoint import load_state, save_state
 from textvae.model.vae import VAE
 from textvae.train.averaging import Average
+from textvae.train.procedures import ProcedureState
+from textvae.train.rate import RateState
 
 
 class Validation(NamedTuple):
@@ -30,6 +32,8 @@ class Position(NamedTuple):
     seconds: float = 0.0
     decays: int = 0
     """How often the learning rate has fallen on a plateau."""
+    rate: RateState = RateState()
+    procedure: ProcedureState = ProcedureState()
 
 
 def save_position(
@@ -49,7 +53,9 @@ def save_position(
     tensors = training_tensors(model, optimizer, average)
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"rewind.{name}": value for name, value in rewind.items()}
-    facts = position._asdict() | {"best": list(position.best)}
+    facts = position._asdict()
+    for name in ("best", "rate", "procedure"):
+        facts[name] = list(facts[name])
     if position.best_step < 0:
         facts["best"] = None  # there is no JSON for minus infinity
     save_state(run, position.step, tensors, facts)
@@ -76,6 +82,9 @@ def restore_position(
     load_training_tensors(state.tensors, model, optimizer, average)
     facts = dict(state.facts)
     facts["best"] = Validation(*facts["best"]) if facts["best"] else begin.best  # type: ignore[misc]
+    for name, kind in (("rate", RateState), ("procedure", ProcedureState)):
+        if name in facts:  # older states lack them
+            facts[name] = kind(*facts[name])  # type: ignore[misc]
     best, rewind = (_part(state.tensors, name, model.device) for name in ("best", "rewind"))
     return begin._replace(**facts), best, rewind  # type: ignore[arg-type]
 

@@ -1,6 +1,6 @@
 """One training step: what the loop repeats, and what `scripts/benchmark.py` times."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -8,7 +8,11 @@ from torch import nn
 from textvae.data.batching import Batch
 from textvae.model.vae import VAE, ElboTerms
 from textvae.randomness import Noise, key, normals
-from textvae.train.objective import Loss, ObjectiveConfig, drop_words, objective
+from textvae.train.objective import Loss, ObjectiveConfig, Stage, drop_words, objective
+from textvae.train.rate import RateState
+
+Part = Literal["encoder", "rest"]
+"""The encoder, or all but the encoder."""
 
 
 class Step(NamedTuple):
@@ -19,6 +23,8 @@ class Step(NamedTuple):
     loss: Loss
     finite: bool
     """False where the loss or the norm of the gradient is not finite: nothing was updated then."""
+    rate: RateState
+    """Of the target rate, after the batch."""
 
 
 def train_step(
@@ -32,6 +38,9 @@ def train_step(
     seed: int,
     clip_norm: float,
     dtype: torch.dtype = torch.float32,
+    rate: RateState | None = None,
+    stage: Stage | None = None,
+    part: Part | None = None,
 ) -> Step:
     """Forward, backward, clipping and update, at the learning rate the optimizer has now.
 
@@ -40,27 +49,36 @@ def train_step(
         optimizer: of the model's parameters.
         batch: sentences; what is drawn for each is a function of (seed, step, its index).
         config: of the loss.
-        step: of a run of `total` steps.
-        total: decides the schedules.
+        step: of a run of `total` steps; decides what is drawn.
+        total: decides the schedules, unless `stage` does.
         seed: of everything drawn.
         clip_norm: the gradient is scaled down to this norm.
         dtype: of the matrix products.
+        rate: state of the target rate; None where the run begins.
+        stage: where the schedules are; None is step `step` of `total`.
+        part: of the model that is updated, and whose gradient is clipped; None is all of it.
     """
-    rate = config.word_dropout(step, total)
+    stage = Stage(step, total) if stage is None else stage
+    word_dropout = config.word_dropout(stage.step, stage.total)
+    rate = config.rate.start() if rate is None else rate
     terms = model(
         batch.inputs,
         batch.targets,
         batch.lengths,
         normals(key(seed, "posterior", step), batch.indices, lanes=model.prior.latent_dim),
-        decoder_inputs=drop_words(batch.inputs, batch.indices, rate, seed=seed, step=step),
+        decoder_inputs=drop_words(batch.inputs, batch.indices, word_dropout, seed=seed, step=step),
         noise=Noise(seed, step, batch.indices),
         dtype=dtype,
     )
-    loss = objective(config, terms, step, total)
+    loss = objective(config, terms, stage, rate)
     optimizer.zero_grad(set_to_none=True)
     loss.value.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in model.named_parameters() if part is not None else ():
+        if name.startswith("encoder.") != (part == "encoder"):
+            parameter.grad = None  # optimizers pass over it, moments and all
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     finite = bool(norm.isfinite()) and bool(loss.value.isfinite())
     if finite:
         optimizer.step()
-    return Step(terms, loss._replace(value=loss.value.detach()), finite)
+        rate = rate if stage.autoencoder else config.rate.observe(terms.kl, rate)
+    return Step(terms, loss._replace(value=loss.value.detach()), finite, rate)

@@ -1,0 +1,350 @@
+"""Procedures: the clocks of their parts, what an update leaves alone, and when they end."""
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+import torch
+from torch import nn
+
+from textvae.config import decode
+from textvae.data.batching import Batch, TokenArray
+from textvae.errors import ConfigError
+from textvae.kernels.linear_cross_entropy import CrossEntropy
+from textvae.model.decoder import GRUDecoderConfig
+from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.recurrent import initialize
+from textvae.model.vae import VAE, ElboTerms, ModelConfig
+from textvae.randomness import hashes, key
+from textvae.train.loop import TrainConfig, train
+from textvae.train.objective import Loss, NoFreeBits, ObjectiveConfig, Stage
+from textvae.train.optimizer import AdamWConfig
+from textvae.train.procedures import (
+    AggressiveProcedure,
+    JointProcedure,
+    PretrainingProcedure,
+    ProcedureConfig,
+    ProcedureState,
+)
+from textvae.train.rate import ControlledRate, RateState
+from textvae.train.schedules import ConstantSchedule, LinearSchedule
+from textvae.train.step import Step, train_step
+
+V, E, H, Z, N, B = 23, 5, 11, 2, 61, 13
+AIM = ObjectiveConfig(
+    kl_weight=LinearSchedule(share=0.5),
+    free_bits=NoFreeBits(),
+    word_dropout=ConstantSchedule(value=0.1),
+)
+KINDS = get_args(ProcedureConfig)
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+
+
+def model() -> VAE:
+    config = ModelConfig(
+        latent_dim=Z,
+        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H),
+        decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H, tie_embeddings=False),
+    )
+    return config.build(V, seed=1)
+
+
+def corpus(size: int = N) -> TokenArray:
+    words = hashes(key(1, "train"), torch.arange(size), lanes=7) % (V - 1) + 1
+    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+
+
+def update(vae: VAE, optimizer: torch.optim.Optimizer, step: int = 0, **given: Any) -> Step:
+    batch = corpus().batch(torch.arange(B) + step)
+    return train_step(
+        vae, optimizer, batch, AIM, step=step, total=10, seed=1, clip_norm=5.0, **given
+    )
+
+
+def parts(vae: VAE) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Copies of the parameters of the encoder, and of the rest."""
+    state = {name: value.clone() for name, value in vae.state_dict().items()}
+    encoder = {name: value for name, value in state.items() if name.startswith("encoder.")}
+    return encoder, {name: value for name, value in state.items() if name not in encoder}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# -- what all of them do ---------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("total", [1, 2, 3, 97])
+def test_every_stage_is_within_its_part(kind: Any, total: int) -> None:
+    for step in range(total):
+        stage = kind().stage(step, total)
+        assert 0 <= stage.step < stage.total <= total
+    assert not kind().stage(total - 1, total).autoencoder, "a run ends as a variational one"
+    assert 0.0 <= kind().settled(0.5, total) <= total
+
+
+@every_kind
+def test_every_kind_can_be_named_in_a_file(kind: Any) -> None:
+    assert decode({"kind": kind.__struct_config__.tag}, ProcedureConfig, source="test") == kind()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"kind": "pretraining", "share": 1.0},
+        {"kind": "pretraining", "share": 0.0},
+        {"kind": "aggressive", "max_updates": 0},
+        {"kind": "aggressive", "check_every": 0},
+        {"kind": "lazy"},
+    ],
+)
+def test_values_that_mean_nothing_are_refused(value: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        decode(value, ProcedureConfig, source="test")
+
+
+# -- a part of the model ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["encoder", "rest"])
+def test_an_update_of_a_part_leaves_the_other_and_its_moments_alone(part: Any) -> None:
+    vae = model()
+    optimizer = AdamWConfig(weight_decay=0.1).build(vae)
+    update(vae, optimizer)
+    before = parts(vae)
+    moments = {p: s["exp_avg"].clone() for p, s in optimizer.state.items()}
+    update(vae, optimizer, 1, part=part)
+    after, moved = parts(vae), part == "encoder"
+    assert equal(before[0], after[0]) is not moved
+    assert equal(before[1], after[1]) is moved
+    for name, parameter in vae.named_parameters():
+        same = torch.equal(moments[parameter], optimizer.state[parameter]["exp_avg"])
+        assert same is not (name.startswith("encoder.") == moved), name
+
+
+def test_an_update_of_both_parts_is_that_of_all() -> None:
+    found = []
+    for given in ([None], ["encoder", "rest"]):
+        vae = model()
+        optimizer = torch.optim.SGD(vae.parameters(), lr=0.0)
+        norms = [float(sum(_gradient(update(vae, optimizer, part=p), vae))) for p in given]
+        found.append(sum(norms))
+    assert found[0] == pytest.approx(found[1])
+
+
+def _gradient(_: Step, vae: VAE) -> list[torch.Tensor]:
+    return [p.grad.double().square().sum() for p in vae.parameters() if p.grad is not None]
+
+
+# -- pre-training ----------------------------------------------------------------------------------
+
+
+def test_each_part_of_a_pretrained_run_has_its_own_clock() -> None:
+    procedure = PretrainingProcedure(share=0.3)
+    assert procedure.stage(0, 20) == Stage(0, 6, autoencoder=True)
+    assert procedure.stage(5, 20) == Stage(5, 6, autoencoder=True)
+    assert procedure.stage(6, 20) == Stage(0, 14)
+    assert procedure.stage(19, 20) == Stage(13, 14)
+    assert procedure.settled(0.5, 20) == 6 + 7
+    assert procedure.stage(0, 1) == Stage(0, 1)
+
+
+def test_between_the_parts_the_decoder_begins_again_and_the_encoder_goes_on() -> None:
+    vae, procedure = model(), PretrainingProcedure(share=0.3)
+    optimizer = AdamWConfig().build(vae)
+    for step in range(2):
+        update(vae, optimizer, step)
+    encoder, rest = parts(vae)
+    for step in (0, 5, 7, 19):
+        procedure.prepare(vae, optimizer, step, 20, 1)
+        assert equal(parts(vae)[1], rest)
+    assert len(optimizer.state) == len(list(vae.parameters()))
+    procedure.prepare(vae, optimizer, 6, 20, 1)
+    assert equal(parts(vae)[0], encoder)
+    assert isinstance(vae.decoder, nn.Module)
+    assert isinstance(vae.encoder, nn.Module)
+    assert set(optimizer.state) == set(vae.encoder.parameters())
+    expected, untrained = model().decoder, model().decoder
+    assert isinstance(expected, nn.Module)
+    assert isinstance(untrained, nn.Module)
+    initialize(expected, key(1, "decoder reset"))
+    assert equal(vae.decoder.state_dict(), expected.state_dict())
+    weights = vae.decoder.get_parameter("layers.0.recurrent_weight")
+    assert not torch.equal(weights, untrained.get_parameter("layers.0.recurrent_weight"))
+    update(vae, optimizer, 3)
+    ages = {float(optimizer.state[p]["step"]) for p in vae.decoder.parameters()}
+    assert ages == {1.0}
+    assert {float(optimizer.state[p]["step"]) for p in vae.encoder.parameters()} == {3.0}
+
+
+def test_an_autoencoder_pays_nothing_for_its_kl_and_shows_no_target_rate() -> None:
+    vae = model()
+    aim = msgspec.structs.replace(AIM, kl_weight=ConstantSchedule(), rate=ControlledRate())
+    batch, optimizer = corpus().batch(torch.arange(B)), torch.optim.SGD(vae.parameters(), lr=0.0)
+    state = RateState(0.5, 0.5)
+    made = train_step(
+        vae,
+        optimizer,
+        batch,
+        aim,
+        step=0,
+        total=9,
+        seed=1,
+        clip_norm=5.0,
+        rate=state,
+        stage=Stage(0, 3, autoencoder=True),
+    )
+    assert made.loss.kl_weight == 0.0
+    assert made.rate == state
+    total = float(made.terms.reconstruction.total.detach())
+    assert float(made.loss.value) == pytest.approx(total / B)
+
+
+def test_a_pretrained_run_anneals_and_selects_after_its_autoencoder(tmp_path: Any) -> None:
+    config = TrainConfig(
+        batch_size=N,
+        max_steps=20,
+        validate_every=1,
+        log_every=1,
+        optimizer=AdamWConfig(learning_rate=0.03),
+        objective=msgspec.structs.replace(AIM, kl_weight=LinearSchedule(share=0.5)),
+        procedure=PretrainingProcedure(share=0.3),
+    )
+    train(model(), corpus(), corpus(17), config, seed=0, run=tmp_path, report=lambda _: None)
+    data = (tmp_path / "metrics.jsonl").read_bytes()
+    lines = [msgspec.json.decode(line) for line in data.splitlines()]
+    weights = [line["kl_weight"] for line in lines if "kl_weight" in line]
+    assert weights == pytest.approx([0.0] * 6 + [min(1.0, s / 7) for s in range(14)])
+    selected = [line["step"] for line in lines if line.get("selected")]
+    assert min(selected) == 13
+    losses = [line["reconstruction"] for line in lines if "reconstruction" in line]
+    assert losses[6] > losses[5], "a new decoder knows nothing"
+
+
+# -- aggressive ------------------------------------------------------------------------------------
+
+
+class Script:
+    """Stands for the update of a model: says the losses it was given and what it was asked."""
+
+    def __init__(self, losses: list[float], *, finite: bool = True) -> None:
+        self.losses, self.finite = iter(losses), finite
+        self.parts: list[Any] = []
+        self.seeds: list[Any] = []
+        self.batches: list[tuple[int, ...]] = []
+
+    def __call__(self, batch: Batch, *, part: Any = None, seed: Any = None) -> Step:
+        self.parts.append(part)
+        self.seeds.append(seed)
+        self.batches.append(tuple(batch.indices.tolist()))
+        zeros = torch.zeros(B, Z)
+        terms = ElboTerms(
+            CrossEntropy(zeros.sum(), zeros[:, 0]), zeros, DiagonalGaussian(zeros, zeros)
+        )
+        words = float(batch.lengths.double().mean())  # so that the loss per word is the script's
+        value = torch.tensor(next(self.losses, 0.0) * words)
+        return Step(terms, Loss(value, 1.0), self.finite, RateState())
+
+
+ORDER = [torch.arange(B) + 4 * i for i in range(11)]
+FIRST = Stage(0, 100)
+WORDS = 9.0
+
+
+def ask(script: Script, stage: Stage = FIRST, **changed: Any) -> Step:
+    state = changed.pop("state", ProcedureState())
+    procedure = AggressiveProcedure(**({"max_updates": 12, "check_every": 3} | changed))
+    batch = corpus().batch(ORDER[0])
+    return procedure.step(script, corpus(), ORDER, batch, stage=stage, seed=1, state=state)
+
+
+def test_the_encoder_is_updated_until_its_loss_stops_falling_then_the_rest_once() -> None:
+    script = Script([9, 9, 9, 8, 8, 8, 7, 9, 8.5, 1])
+    ask(script)
+    assert script.parts == ["encoder"] * 9 + ["rest"]
+    falling = Script([WORDS - i / 10 for i in range(50)])
+    ask(falling)
+    assert falling.parts == ["encoder"] * 12 + ["rest"], "at most max_updates"
+    rising = Script([WORDS + i / 10 for i in range(50)])
+    ask(rising)
+    assert rising.parts == ["encoder"] * 6 + ["rest"]
+
+
+def test_the_first_and_the_last_batch_are_the_steps_own_and_others_are_drawn() -> None:
+    script, again, later = (Script([WORDS - i / 10 for i in range(50)]) for _ in range(3))
+    ask(script)
+    ask(again)
+    ask(later, Stage(1, 100))
+    own = tuple(ORDER[0].tolist())
+    assert script.batches[0] == script.batches[-1] == own
+    assert len(set(script.batches)) > 3
+    assert set(script.batches) <= {tuple(rows.tolist()) for rows in ORDER}
+    assert script.batches == again.batches
+    assert script.seeds == again.seeds
+    assert script.batches != later.batches
+    inner = [*script.seeds[:-1], *later.seeds[:-1]]
+    assert len(set(inner)) == len(inner), "no two updates share their noise"
+    assert script.seeds[-1] is None
+
+
+def test_it_is_joint_after_its_share_and_after_it_was_judged() -> None:
+    for stage, state in (
+        (Stage(10, 100), ProcedureState()),
+        (FIRST, ProcedureState(aggressive=False)),
+    ):
+        script = Script([1.0])
+        ask(script, stage, state=state, share=0.1)
+        assert script.parts == [None]
+
+
+def test_an_encoder_update_that_is_not_finite_ends_the_step() -> None:
+    script = Script([1.0, 1.0], finite=False)
+    assert not ask(script).finite
+    assert script.parts == ["encoder"]
+
+
+def test_it_is_aggressive_while_the_mutual_information_grows() -> None:
+    vae, procedure, said = model(), AggressiveProcedure(), list[str]()
+
+    def judge(state: ProcedureState) -> ProcedureState:
+        return procedure.judge(vae, corpus(), state, seed=1, report=said.append)
+
+    with torch.no_grad():
+        vae.get_parameter("encoder.posterior_weight")[:Z].mul_(1000.0)
+    grown = judge(ProcedureState())
+    assert grown.aggressive
+    assert grown.mutual_information > 0.5
+    same = judge(grown)
+    assert same == ProcedureState(False, grown.mutual_information)
+    assert judge(same._replace(mutual_information=0.0)).aggressive is False, "it does not return"
+    assert len(said) == 2
+    assert JointProcedure().judge(vae, corpus(), grown, seed=1, report=said.append) is grown
+
+
+def test_an_aggressive_encoder_is_ahead_of_a_joint_one() -> None:
+    """The bound after few decoder updates is tighter; algorithm 1 is made for that."""
+    found = []
+    for procedure in (JointProcedure(), AggressiveProcedure(share=0.9, check_every=5)):
+        config = TrainConfig(
+            batch_size=B,
+            max_steps=10,
+            validate_every=10,
+            optimizer=AdamWConfig(learning_rate=0.01),
+            objective=ObjectiveConfig(
+                kl_weight=ConstantSchedule(value=0.05), free_bits=NoFreeBits()
+            ),
+            procedure=procedure,
+        )
+        vae = model()
+        train(vae, corpus(), corpus(), config, seed=0, run=None, report=lambda _: None)
+        q = vae.encoder(*_read(corpus()), noise=None, dtype=torch.float32)
+        found.append(float(q.mean.detach().var(0).sum()))
+    assert found[1] > found[0], "its means have moved further apart"
+
+
+def _read(data: TokenArray) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = data.batch(torch.arange(data.num_sentences))
+    return batch.targets, batch.lengths
