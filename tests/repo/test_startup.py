@@ -1,8 +1,8 @@
 """Help, version and usage errors come at once: they do not import torch."""
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,9 +66,13 @@ def test_no_torch_for_help_and_usage_errors(arguments: list[str], code: int) -> 
 )
 def test_help_and_usage_errors_come_at_once(arguments: list[str], code: int) -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        start = os.times()
         assert run(["-m", "textvae", *arguments]).returncode == code
-        return time.perf_counter() - start
+        end = os.times()
+        return (
+            end.children_user + end.children_system - (start.children_user + start.children_system)
+        )
 
-    # The best of several: the machine may be busy, and the interpreter's own start is included.
-    assert min(seconds() for _ in range(9)) < SECONDS
+    # Processor time, which on an idle machine is the time on the clock: on a busy one the clock
+    # says who else was running. The best of several, the interpreter's own start included.
+    assert min(seconds() for _ in range(5)) < SECONDS
