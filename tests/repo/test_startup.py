@@ -65,14 +65,13 @@ def test_no_torch_for_help_and_usage_errors(arguments: list[str], code: int) -> 
     ("arguments", "code"), [(["--help"], 0), (["--version"], 0), (["trian"], 2)]
 )
 def test_help_and_usage_errors_come_at_once(arguments: list[str], code: int) -> None:
-    def seconds() -> float:
-        start = os.times()
+    def spent() -> float:
+        before = os.times()
         assert run(["-m", "textvae", *arguments]).returncode == code
-        end = os.times()
-        return (
-            end.children_user + end.children_system - (start.children_user + start.children_system)
-        )
+        after = os.times()
+        system = after.children_system - before.children_system
+        return after.children_user - before.children_user + system
 
     # Processor time, which on an idle machine is the time on the clock: on a busy one the clock
     # says who else was running. The best of several, the interpreter's own start included.
-    assert min(seconds() for _ in range(5)) < SECONDS
+    assert min(spent() for _ in range(5)) < SECONDS
