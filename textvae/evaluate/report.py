@@ -91,7 +91,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             rows.append(
                 (
                     "a word",
-                    f"perplexity {self.perplexity_per_word:.3f}",
+                    f"perplexity {_brief(self.perplexity_per_word)}",
                     f"{self.num_words:,} words",
                 )
             )
@@ -103,7 +103,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             rows.append(
                 ("exact nll", f"{self.source_nll:.3f}", f"the model is {above:+.2f} % from it")
             )
-        lines = [f"  {name:<20}{value:<22}{note}".rstrip() for name, value, note in rows]
+        lines = [f"  {name:<19} {value:<21} {note}".rstrip() for name, value, note in rows]
         head = f"{self.num_sentences:,} sentences, nats a sentence, </s> counted ({self.precision})"
         collapsed = self.diagnosis()
         return "\n".join([head, *lines, *([] if collapsed is None else [collapsed])])
@@ -191,6 +191,11 @@ def evaluate(
         torch_version=str(torch.__version__),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _brief(value: float) -> str:
+    """Three decimals, or three digits of what is huge: a word of unspaced text is a sentence."""
+    return f"{value:.3f}" if value < 1e6 else f"{value:.2e}"
 
 
 def _stderr(values: torch.Tensor) -> float:
