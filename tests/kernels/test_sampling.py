@@ -20,7 +20,7 @@ from textvae.kernels.sampling import (
 from textvae.randomness import Draws, key, normals, uniforms
 
 BELOW_ONE = 1.0 - 2.0**-24
-ROWS, COUNT = 31, 20011
+ROWS, COUNT = 31, 5003
 
 
 def probabilities(words: int, rows: int = ROWS, spread: float = 2.0) -> torch.Tensor:
