@@ -248,13 +248,12 @@ def test_a_loss_that_is_not_finite_is_an_error_and_nothing_of_it_is_saved(tmp_pa
     config = changed(
         optimizer=SGDConfig(learning_rate=1e38), learning_rate=CONSTANT, save_every=3, max_steps=3
     )
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in signals]
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(TrainingError, match=r"step 1: .* not finite .*learning rate 1e\+38"):
         run(config, tmp_path)
     assert load_state(tmp_path) is None
     assert {line["step"] for line in journal(tmp_path)} == {1}
-    assert [signal.getsignal(number) for number in signals] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert denormals_exist()
 
 

@@ -140,10 +140,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS.keys())
-@pytest.mark.parametrize(
-    "stop",
-    [pytest.param(5, marks=pytest.mark.slow), 13, pytest.param(22, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("stop", [13, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 22))])
 def test_a_run_stopped_by_a_signal_goes_on_bit_for_bit(
     fields: dict[str, Any], stop: int, tmp_path: Path
 ) -> None:
