@@ -1,7 +1,7 @@
 """The rows of the benchmark that are speeds: feeding, training, sampling, importance weighting."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from benchmark_measure import (
@@ -108,46 +108,38 @@ def feeding(bench: Bench) -> Result:
 
 def train_a(bench: Bench) -> Result:
     """Training: textvae against the trainer as the field writes it."""
-    corpus = training_corpus(bench)
-    model = build_model(bench.sizes.model, bench.device)
-    opponent = build_opponent(model, bench.sizes.model).train()
-    loader = random_batches(
-        prepared(as_lists(corpus), opponent), bench.sizes.batch, opponent.padding
-    )
-    theirs = opponent_steps(
-        bench, opponent, naive_optimizer(opponent, LEARNING_RATE), loader, autocast=False
-    )
-    return training(bench, textvae_steps(bench, corpus), theirs)
+    return against(bench, random_batches, naive_optimizer, autocast=False)
 
 
 def train_b(bench: Bench) -> Result:
     """Training: textvae against a careful trainer; autocast where the device has bfloat16."""
-    return against_careful(bench, autocast=has_bfloat16(bench.device))
-
-
-def train_b_autocast(bench: Bench) -> Result:
-    """Training: the careful trainer with bfloat16 autocast although it has to be emulated."""
-    return against_careful(bench, autocast=True)
-
-
-def against_careful(bench: Bench, *, autocast: bool) -> Result:
-    """Training against opponent B."""
-    corpus = training_corpus(bench)
-    model = build_model(bench.sizes.model, bench.device)
-    opponent = build_opponent(model, bench.sizes.model).train()
-    loader = equal_length_batches(
-        prepared(as_lists(corpus), opponent), bench.sizes.batch, opponent.padding
-    )
-    theirs = opponent_steps(
-        bench, opponent, careful_optimizer(opponent, LEARNING_RATE), loader, autocast=autocast
-    )
-    result = training(bench, textvae_steps(bench, corpus), theirs)
+    autocast = has_bfloat16(bench.device)
+    result = against(bench, equal_length_batches, careful_optimizer, autocast=autocast)
     said = "bfloat16 autocast" if autocast else "float32, for there is no bfloat16 here"
     return result._replace(details=(*result.details, f"the opponent: {said}"))
 
 
-def training(bench: Bench, ours: Block, theirs: Block) -> Result:
+def train_b_autocast(bench: Bench) -> Result:
+    """Training: the careful trainer with bfloat16 autocast although it has to be emulated."""
+    return against(bench, equal_length_batches, careful_optimizer, autocast=True)
+
+
+def against(
+    bench: Bench,
+    batches: Callable[[list[Tensor], int, int], DataLoader[PaddedBatch]],
+    optimizer: Callable[[Opponent, float], torch.optim.Optimizer],
+    *,
+    autocast: bool,
+) -> Result:
     """Targets a second of both, and the share of the machine's peak that makes."""
+    corpus = training_corpus(bench)
+    model = build_model(bench.sizes.model, bench.device)
+    opponent = build_opponent(model, bench.sizes.model).train()
+    loader = batches(prepared(as_lists(corpus), opponent), bench.sizes.batch, opponent.padding)
+    theirs = opponent_steps(
+        bench, opponent, optimizer(opponent, LEARNING_RATE), loader, autocast=autocast
+    )
+    ours = textvae_steps(bench, corpus)
     result = alternate(bench, ours, theirs, f"targets/{bench.second}")
     flops = bench.sizes.model.training_flops()
     shares = [

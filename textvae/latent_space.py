@@ -18,7 +18,7 @@ from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model_directory import require_latent
-from textvae.text_vae import TextVAE
+from textvae.text_vae import TextVAE, check_decoding
 
 TOGETHER = 2048
 """Sentences encoded in one go, sorted by length among themselves."""
@@ -106,16 +106,9 @@ def sentences_at(
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    longest = vae.config.max_length if max_length is None else max_length
-    if longest < 1:
-        raise ConfigError(f"max_length {longest}: must be at least 1")
     strategy, first = check_strategy(strategy), 0
     for some in latents:
-        if some.dim() != 2 or some.shape[1] != vae.config.latent_dim:
-            raise DataError(
-                f"latents of shape {tuple(some.shape)}: this model wants "
-                f"(any number, {vae.config.latent_dim})"
-            )
+        longest = check_decoding(vae, some, max_length)
         found = write(vae.model, some, strategy, seed=seed, max_length=longest, first_index=first)
         yield from map(vae.tokenizer.decode, found)
         first += some.shape[0]

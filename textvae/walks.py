@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from textvae.data.batching import TokenArray
-from textvae.errors import ConfigError, DataError
+from textvae.errors import DataError
 from textvae.evaluate.likelihood import reconstruction_at
 from textvae.evaluate.smoothness import changes
 from textvae.generate.latents import PathKind, path_through
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
-from textvae.text_vae import TextVAE
+from textvae.text_vae import TextVAE, check_decoding
 
 
 class Step(NamedTuple):
@@ -65,10 +65,8 @@ def walk(
         raise DataError(
             f"an interpolation passes through at least 2 sentences, found {len(sentences)}"
         )
-    longest = vae.config.max_length if max_length is None else max_length
-    if longest < 1:
-        raise ConfigError(f"max_length {longest}: must be at least 1")
     latents = path_through(vae.encode(sentences).mean, steps=steps, path=path)
+    longest = check_decoding(vae, latents, max_length)
     ids = write(vae.model, latents, check_strategy(strategy), seed=seed, max_length=longest)
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.model.device)
     nats = reconstruction_at(vae.model, array, latents).tolist()

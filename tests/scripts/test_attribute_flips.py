@@ -1,12 +1,9 @@
 """The estimators find vectors that are known, and an edit is judged by what the grammar reads."""
 
-import importlib
 import json
-import sys
 from itertools import product
-from pathlib import Path
-from types import ModuleType
 
+import attribute_flips as flips
 import pytest
 import torch
 from torch import Tensor
@@ -14,19 +11,9 @@ from torch import Tensor
 from textvae.data.grammar import ATTRIBUTES, embedded_grammar, label
 from textvae.randomness import key, normals
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 Z, N = 17, 499
 
 
-def script(name: str) -> ModuleType:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-flips = script("attribute_flips")
 Values = dict[str, str]
 
 

@@ -1,14 +1,18 @@
 """The benchmark runs, its simulated text is what it says, and its ratios are judged rightly."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import benchmark
+import benchmark_equality as equality
+import benchmark_measure as measure
+import benchmark_memory as memory
+import opponents
 import pytest
+import simulated
 import torch
 from click.testing import CliRunner
 from torch.nn import functional as F
@@ -17,21 +21,6 @@ from textvae.generate.decoding import decode
 from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Temperature
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-def script(name: str) -> ModuleType:
-    """A module of scripts/, whose modules import each other by name."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-benchmark, measure = script("benchmark"), script("benchmark_measure")
-memory, simulated = script("benchmark_memory"), script("simulated")
-opponents, equality = script("opponents"), script("benchmark_equality")
 CPU = torch.device("cpu")
 
 

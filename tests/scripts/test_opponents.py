@@ -1,11 +1,8 @@
 """The opponents of the benchmark compute what textvae computes, given its weights."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
-from types import ModuleType
 
+import opponents
 import pytest
 import torch
 from torch import Tensor
@@ -17,20 +14,7 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig, sum_by_sentence
 from textvae.randomness import hash64, key, normals
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 V, E, H, Z, N = 53, 13, 19, 5, 23
-
-
-def script(name: str) -> ModuleType:
-    """A module of scripts/, whose modules import each other by name."""
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(SCRIPTS))
-
-
-opponents = script("opponents")
 
 
 def build() -> VAE:

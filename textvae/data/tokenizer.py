@@ -183,10 +183,6 @@ class Tokenizer:
                 pieces[-1].append(index - 2)
         return _UNKNOWN_WORD.join(self._library.decode(piece) for piece in pieces)
 
-    def count_words(self, sentence: str) -> int:
-        """Words between whitespace, whatever the kind: the denominator of per-word perplexity."""
-        return len(sentence.split())
-
     def to_json(self) -> str:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
         first = 2 if self.kind == "bpe" else 1

@@ -16,14 +16,10 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import ConfigError
+from textvae.generate.decoding import ROWS, WORDS
 from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
 from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
-
-ROWS = 256
-"""Hypotheses read side by side, as in `decoding`."""
-WORDS = 10
-"""As in `decoding`: from here on a table of the vocabulary pays."""
 
 
 class GNMTPenalty(Config, tag_field="kind", tag="gnmt"):

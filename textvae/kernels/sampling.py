@@ -59,12 +59,8 @@ def nucleus_reference(probabilities: Tensor, share: float, uniforms: Tensor) -> 
     of equally likely words the first in the vocabulary comes first. Probabilities `[B, V]`,
     uniforms `[B]` -> int64 `[B]`.
     """
-    ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
-    # In float32 ten thousand words add up to more than 1, and the last would fall out at 1.
-    cumulative = ordered.double().cumsum(1)
-    inside = cumulative - ordered < share * cumulative[:, -1:]
-    kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
-    return draw(kept, uniforms)
+    order = probabilities.argsort(dim=1, descending=True, stable=True)
+    return _draw_first(probabilities, order, share, uniforms)
 
 
 def nucleus(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
@@ -83,10 +79,7 @@ def nucleus(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
         above = torch.gt(some, own, out=torch.empty_like(some)).sum(1)
         before = (some - own).relu_().sum(1) + above * own[:, 0]
         at_least = torch.ge(some, own, out=torch.empty_like(some)).sum(1)
-        tied = (at_least > above + 1.0).nonzero()[:, 0]
-        if tied.numel():
-            earlier = torch.arange(some.shape[1], device=some.device) < drawn[tied, None]
-            before[tied] += ((some[tied] == own[tied]) & earlier).sum(1) * own[tied, 0]
+        _add_earlier_ties(before, at_least > above + 1.0, some, some, drawn)
         return before < share * some.sum(1)
 
     return _reject(probabilities, draws, accepts, lambda p, u: nucleus_reference(p, share, u))
@@ -122,11 +115,7 @@ def typical_reference(probabilities: Tensor, share: float, uniforms: Tensor) -> 
     to 1, uniforms `[B]` -> int64 `[B]`.
     """
     order = _atypicality(probabilities).argsort(dim=1, stable=True)
-    ordered = probabilities.gather(1, order)
-    cumulative = ordered.double().cumsum(1)
-    inside = cumulative - ordered < share * cumulative[:, -1:]
-    kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
-    return draw(kept, uniforms)
+    return _draw_first(probabilities, order, share, uniforms)
 
 
 def typical(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
@@ -140,13 +129,34 @@ def typical(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
         compared = torch.lt(distance, own, out=torch.empty_like(some))  # floats: see nucleus
         before = (compared * some).sum(1)
         equal = torch.eq(distance, own, out=compared).sum(1)
-        tied = (equal > 1.0).nonzero()[:, 0]
-        if tied.numel():
-            earlier = torch.arange(some.shape[1], device=some.device) < drawn[tied, None]
-            before[tied] += (some[tied] * ((distance[tied] == own[tied]) & earlier)).sum(1)
+        _add_earlier_ties(before, equal > 1.0, some, distance, drawn)
         return before < share * some.sum(1)
 
     return _reject(probabilities, draws, accepts, lambda p, u: typical_reference(p, share, u))
+
+
+def _draw_first(probabilities: Tensor, order: Tensor, share: float, uniforms: Tensor) -> Tensor:
+    """Draw from the first words of an order `[B, V]` whose mass is at least `share`: `[B]`."""
+    ordered = probabilities.gather(1, order)
+    # In float32 ten thousand words add up to more than 1, and the last would fall out at 1.
+    cumulative = ordered.double().cumsum(1)
+    inside = cumulative - ordered < share * cumulative[:, -1:]
+    kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
+    return draw(kept, uniforms)
+
+
+def _add_earlier_ties(
+    before: Tensor, tied: Tensor, probabilities: Tensor, ranks: Tensor, drawn: Tensor
+) -> None:
+    """Add to `before` `[B]` the mass of earlier words with the rank of the one drawn.
+
+    In rows where bool `tied` `[B]` says that there may be any; ranks and probabilities `[B, V]`.
+    """
+    rows = tied.nonzero()[:, 0]
+    if rows.numel():
+        own = ranks[rows].gather(1, drawn[rows, None])
+        earlier = torch.arange(ranks.shape[1], device=ranks.device) < drawn[rows, None]
+        before[rows] += (probabilities[rows] * ((ranks[rows] == own) & earlier)).sum(1)
 
 
 def _atypicality(probabilities: Tensor) -> Tensor:
