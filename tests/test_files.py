@@ -6,11 +6,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from textvae.errors import CheckpointError
-from textvae.files import read_bytes, write_file
+from textvae.errors import CheckpointError, DataError, StorageError
+from textvae.files import open_to_read, read_bytes, replacing, write_file
 
 
 @contextmanager
@@ -45,27 +46,54 @@ def test_write_file_honours_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
-def test_write_file_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".a[1].99999999.tmp").write_bytes(b"half")
     (tmp_path / ".b.99999999.tmp").write_bytes(b"another file's")
-    write_file(tmp_path / "a[1]", b"whole")
+    with replacing(tmp_path / "a[1]") as file:
+        file.write(b"whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.99999999.tmp", "a[1]"]
 
 
-def test_a_full_disk_keeps_the_old_file_and_says_why(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1_013, 10_007, 1_000_003], ids=["buffered", "at once", "large"])
+def test_a_full_disk_keeps_the_old_file_and_says_why(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a"
     write_file(path, b"old")
-    refused = pytest.raises(CheckpointError, match=r"a: cannot be written: File too large$")
+    refused = pytest.raises(StorageError, match=r"a: cannot be written: File too large$")
     with refused as caught, small_disk():
-        write_file(path, bytes(10_007))
+        write_file(path, bytes(size))
     assert isinstance(caught.value.__cause__, OSError)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot be written: No such file or directory$"):
+    refused = pytest.raises(CheckpointError, match=r"cannot be written: No such file or directory$")
+    with refused as caught:
         write_file(tmp_path / "no" / "a", b"")
+    assert not isinstance(caught.value, StorageError)  # the user named it: exit code 2
+
+
+def test_a_writer_that_stops_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_file(path, b"old")
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        fail(file)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("no", "there is no such file"), (".", "Is a directory"), ("a\0b", "a.x00b: cannot be read")],
+)
+def test_a_file_that_cannot_be_opened_is_said(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        open_to_read(tmp_path / name)
 
 
 def test_links_pipes_and_large_files_are_not_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from textvae.errors import ConfigError, DataError
-from textvae.files import write_file
+from textvae.files import open_to_read, write_file
 from textvae.generate.neighbors import AggregateMoments
 from textvae.generate.options import AnyStrategy
 from textvae.generate.strategies import Greedy
@@ -186,13 +186,8 @@ def load_vector(path: Path, vae: TextVAE) -> AttributeVector:
     Raises:
         DataError: no such file, no vector, one of another model, or numbers out of bounds.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    with open_to_read(path) as file:
+        data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise DataError(f"{path}: is no vector: it has over {MAX_FILE_BYTES:,} bytes")
     try:

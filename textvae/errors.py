@@ -1,12 +1,18 @@
 """The errors a caller can expect: one sentence each, saying where, what was found, and what to do.
 
 Each class also derives from the builtin that people would catch without knowing this package.
-The command line prints them as one line and exits with code 2; anything else is a bug in textvae.
+The command line prints them as one line and leaves with their exit code; anything else is a bug in
+textvae.
 """
+
+from typing import ClassVar
 
 
 class TextVAEError(Exception):
     """What a user, not the program, has to put right."""
+
+    exit_code: ClassVar[int] = 2
+    """Of the command line; the codes are documented in docs/reliability.md and do not change."""
 
 
 class ConfigError(TextVAEError, ValueError):
@@ -21,5 +27,13 @@ class CheckpointError(TextVAEError, RuntimeError):
     """A run or model directory that is missing, damaged, of another kind or already in use."""
 
 
+class StorageError(CheckpointError):
+    """The disk is full, read-only or gone, and a result could not be written; the last is kept."""
+
+    exit_code = 74
+
+
 class TrainingError(TextVAEError, RuntimeError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""
+
+    exit_code = 4

@@ -1,6 +1,7 @@
 """Whole files, read with care and written so that a crash leaves the old one or the new one."""
 
 import contextlib
+import errno
 import glob
 import os
 import stat
@@ -8,29 +9,68 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from textvae.errors import CheckpointError
+from textvae.errors import CheckpointError, DataError, StorageError
+
+# What an OSError says when the disk, and not the name that was given, is at fault.
+_DISK = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EINTR,  # Python repeats reads and writes, but not a rename or the making of a directory
+    errno.ESTALE,
+}
+
+
+def is_disk_error(error: BaseException | None) -> bool:
+    """Whether the disk is full, read-only, over quota, failing or not ours to write to."""
+    return isinstance(error, OSError) and error.errno in _DISK
 
 
 def write_file(path: Path, data: bytes) -> None:
     """Put data under a name so that a crash leaves either the old file or the new one, whole.
 
-    The file gets the permissions that the umask leaves, unlike those of the tempfile module.
+    Raises:
+        CheckpointError: as `replacing`.
+    """
+    with replacing(path) as file, saying_why(path):
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name only when all is written and on the disk.
+
+    It gets the permissions that the umask leaves, unlike those of the tempfile module.
 
     Raises:
-        CheckpointError: the disk is full, the directory cannot be written, and the like; the old
-            file is untouched.
+        StorageError: the disk is full, read-only and the like; the old file is untouched.
+        CheckpointError: no file can have that name, such as one in a directory that is not there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with saying_why(path):
         # Of processes killed while writing. A live one, were there two, would get an error.
         for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
             stale.unlink(missing_ok=True)
-        try:
-            write_new(temporary, data)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    file = os.fdopen(descriptor, "wb")
+    try:
+        yield file
+        with saying_why(path):
+            file.flush()
+            os.fsync(descriptor)
+            file.close()
             temporary.replace(path)
-        finally:
+            sync_directory(path.parent)
+    finally:
+        # Either may fail again where the disk is full or gone; the first error is to be said.
+        with contextlib.suppress(OSError):
+            file.close()
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        sync_directory(path.parent)
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -53,14 +93,30 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def open_to_read(path: Path) -> BinaryIO:
+    """A file of the user's, open for its bytes.
+
+    Raises:
+        DataError: it is not there or cannot be read.
+    """
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; check the path") from None
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{ascii(str(path))[1:-1]}: cannot be read: {reason}") from None
+
+
 @contextlib.contextmanager
 def saying_why(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing into a CheckpointError with the path; the cause has the errno."""
+    """Turn an OSError of writing into one of ours, with the path; the cause has the errno."""
     try:
         yield
     except OSError as error:
+        kind = StorageError if is_disk_error(error) else CheckpointError
         reason = error.strerror or str(error)
-        raise CheckpointError(f"{path}: cannot be written: {reason}") from error
+        raise kind(f"{path}: cannot be written: {reason}") from error
 
 
 def read_bytes(path: Path, *, at_most: int) -> bytes:
@@ -81,26 +137,3 @@ def read_bytes(path: Path, *, at_most: int) -> bytes:
         raise CheckpointError(f"{path}: the file is missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its name only when all is written, as `write_file` does.
-
-    Raises:
-        CheckpointError: it cannot be written; the old file is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with saying_why(path):
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            with saying_why(path):
-                file.flush()
-                os.fsync(descriptor)
-        with saying_why(path):
-            temporary.replace(path)
-            sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)

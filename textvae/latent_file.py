@@ -26,7 +26,7 @@ from torch import Tensor
 
 from textvae.data.stream import LINE_BYTES, chunks
 from textvae.errors import DataError
-from textvae.files import replacing, saying_why
+from textvae.files import open_to_read, replacing, saying_why
 from textvae.model.gaussian import DiagonalGaussian
 
 FORMS = (".npz", ".jsonl")
@@ -184,22 +184,13 @@ def _line_rows(source: str, where: str, latent_dim: int) -> Iterator[Tensor]:
                 raise DataError("standard input: is closed; give one latent a line")
             file: IO[bytes] = sys.stdin.buffer
         else:
-            file = stack.enter_context(_opened(Path(source)))
+            file = stack.enter_context(open_to_read(Path(source)))
         for chunk in chunks(rows(file), ROWS):
             yield torch.tensor(chunk, dtype=torch.float64)
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _array_rows(path: Path, latent_dim: int) -> Iterator[Tensor]:
-    with _opened(path) as file:
+    with open_to_read(path) as file:
         try:
             with zipfile.ZipFile(file) as archive, archive.open(_member(archive, path)) as member:
                 rows, dtype = _header(member, path, latent_dim)

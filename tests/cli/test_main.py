@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -13,7 +14,7 @@ from click.testing import Result
 from textvae.cli import options
 from textvae.cli.main import VERBS, exit_code, program
 from textvae.cli.terminal import OutputError
-from textvae.errors import CheckpointError, ConfigError, DataError, TextVAEError, TrainingError
+from textvae.errors import CheckpointError, ConfigError, DataError, StorageError, TrainingError
 
 Invoke = Callable[..., Result]
 
@@ -86,19 +87,14 @@ def test_no_verb_shows_the_help_on_stderr(invoke: Invoke) -> None:
     assert result.stderr == invoke("--help").stdout
 
 
-def caused(error: TextVAEError, number: int) -> TextVAEError:
-    error.__cause__ = OSError(number, os.strerror(number))
-    return error
-
-
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (ConfigError("a: b"), 2, "a: b"),
-        (TrainingError("two\n  lines"), 2, "two lines"),
-        (caused(CheckpointError("x: cannot be written"), errno.ENOSPC), 74, "x: cannot be written"),
-        (caused(CheckpointError("x: cannot be written"), errno.ENOTDIR), 2, "x: cannot be written"),
-        (caused(DataError("x: cannot be read"), errno.EACCES), 2, "x: cannot be read"),
+        (TrainingError("two\n  lines"), 4, "two lines"),
+        (StorageError("x: cannot be written"), 74, "x: cannot be written"),
+        (CheckpointError("x: cannot be written"), 2, "x: cannot be written"),
+        (DataError("x: cannot be read"), 2, "x: cannot be read"),
         (OSError(errno.ENOSPC, "No space", "m.jsonl"), 74, "m.jsonl: cannot be written: No space"),
         (OutputError("stdout is full"), 74, "stdout is full"),
     ],
@@ -126,8 +122,15 @@ def test_an_interrupt_is_130_and_a_fault_of_ours_keeps_its_traceback(
     def broken() -> None:
         raise ZeroDivisionError
 
-    assert exit_code(interrupted) == 130
-    assert capsys.readouterr().err == "stopped\n"
+    before = signal.getsignal(signal.SIGTERM)
+    for run, code in [
+        (interrupted, 130),
+        (lambda: os.kill(os.getpid(), signal.SIGINT), 130),
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143),
+    ]:
+        assert exit_code(run) == code
+        assert capsys.readouterr().err == "stopped\n"
+        assert signal.getsignal(signal.SIGTERM) is before
     with pytest.raises(ZeroDivisionError):
         exit_code(broken)
 

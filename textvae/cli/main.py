@@ -1,23 +1,26 @@
 """The command line: verbs imported when they are called, exit codes, errors in one line.
 
 Exit codes: 0 done (also where the reader of a pipe went away), 1 a fault of textvae (with its
-traceback), 2 something the user has to put right, 74 a result that could not be written,
-130 and 143 stopped by SIGINT and SIGTERM.
+traceback), 2 something the user has to put right, 4 training diverged, 74 a result that could not
+be written, 130 and 143 stopped by SIGINT and SIGTERM. They are stable: docs/reliability.md.
 """
 
+import contextlib
 import difflib
-import errno
 import importlib
 import inspect
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from textvae.cli.terminal import OutputError, discard_stdout, flush, talk
-from textvae.errors import CheckpointError, TextVAEError
+from textvae.errors import TextVAEError
+from textvae.files import is_disk_error
 
 VERBS = {
     "train": "Train a model on a corpus, or continue a run that stopped.",
@@ -34,19 +37,12 @@ VERBS = {
     "recipes": "List the recipes for train --recipe.",
 }
 
-USAGE, OUTPUT, INTERRUPTED = 2, 74, 130
+USAGE, OUTPUT = 2, 74
+SIGNALLED = 128  # shells add the number of the signal
 
-# What an OSError says when the disk, and not the program, is at fault. Reading a user's file has
-# its own errors, so what arrives here comes from writing.
-_DISK = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-}
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where no loop is there to finish its step."""
 
 
 class Program(click.Group):
@@ -105,28 +101,45 @@ def exit_code(run: Callable[[], None]) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "200000")
     try:
-        return _flushed(run)
+        with _interruptible():
+            return _flushed(run)
     except click.UsageError as error:
         hint = f" See: {error.ctx.command_path} --help" if error.ctx else ""
         return _refuse(f"{error.format_message()}{hint}", USAGE)
     except click.ClickException as error:
         return _refuse(error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        talk("stopped")
-        return INTERRUPTED
+    except (KeyboardInterrupt, click.Abort) as stop:
+        talk(str(stop) or "stopped")
+        return SIGNALLED + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     except OutputError as error:
         discard_stdout()
         return _refuse(str(error), OUTPUT)
     except TextVAEError as error:
-        disk = isinstance(error, CheckpointError) and _is_disk(error.__cause__)
-        return _refuse(str(error), OUTPUT if disk else USAGE)
+        return _refuse(str(error), error.exit_code)
     except BrokenPipeError:
         discard_stdout()
         return 0
     except OSError as error:
-        if not _is_disk(error):
+        if not is_disk_error(error):
             raise
         return _refuse(f"{error.filename or 'output'}: cannot be written: {error.strerror}", OUTPUT)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make SIGTERM leave as SIGINT does, through everything that tidies up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _flushed(run: Callable[[], None]) -> int:
@@ -137,10 +150,6 @@ def _flushed(run: Callable[[], None]) -> int:
         return stop.exit_code
     flush()
     return 0
-
-
-def _is_disk(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in _DISK
 
 
 def _refuse(message: str, code: int) -> int:

@@ -108,9 +108,10 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
         return
     try:
         outcome = execute(plan, report=report)
-    except KeyboardInterrupt:
-        talk(f"{plan.run}: stopped; the same command continues from the last saved state")
-        context.exit(SIGNALLED + 2)
+    except KeyboardInterrupt as stop:  # between the loops, or the second of two
+        raise type(stop)(
+            f"{plan.run}: stopped; the same command continues from the last saved state"
+        ) from None
     report()
     if outcome.result is not None and outcome.result.signal is not None:
         talk(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -315,8 +316,11 @@ def _catch_signals() -> Iterator[list[int]]:
         yield caught
         return
 
-    def handle(number: int, frame: object) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if caught:
+            earlier = before[signal.Signals(number)]
+            if callable(earlier):  # the command line's, which knows the exit code
+                earlier(number, frame)
             raise KeyboardInterrupt
         caught.append(number)
 
