@@ -65,13 +65,18 @@ def test_no_torch_for_help_and_usage_errors(arguments: list[str], code: int) -> 
     ("arguments", "code"), [(["--help"], 0), (["--version"], 0), (["trian"], 2)]
 )
 def test_help_and_usage_errors_come_at_once(arguments: list[str], code: int) -> None:
-    def spent() -> float:
+    def spent(*command: str, expected: int = 0) -> float:
         before = os.times()
-        assert run(["-m", "textvae", *arguments]).returncode == code
+        assert run(list(command)).returncode == expected
         after = os.times()
         system = after.children_system - before.children_system
         return after.children_user - before.children_user + system
 
-    # Processor time, which on an idle machine is the time on the clock: on a busy one the clock
-    # says who else was running. The best of several, the interpreter's own start included.
-    assert min(spent() for _ in range(5)) < SECONDS
+    # Processor time: the clock would say who else was running. Even that doubles where a busy
+    # neighbour shares the core and its caches, so a bare `import click` is the other measure.
+    pairs = [
+        (spent("-m", "textvae", *arguments, expected=code), spent("-c", "import click"))
+        for _ in range(5)
+    ]
+    ours, click = (min(times) for times in zip(*pairs, strict=True))
+    assert ours < max(SECONDS, 2.5 * click)
