@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.report import TextCounts, evaluate
+from textvae.evaluate.bounds import TextCounts
+from textvae.evaluate.report import evaluate
 from textvae.generate.decoding import decode
 from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Greedy, Temperature

@@ -13,6 +13,7 @@ from textvae.config import Config, read_config_file, resolve
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
 from textvae.errors import ConfigError
+from textvae.evaluators import EvaluatorConfig, repeated
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import ModelConfig
 from textvae.train.loop import TrainConfig
@@ -35,12 +36,21 @@ ABOUT_A_LATENT = (
 
 
 class EvaluateConfig(Config):
-    """The report at the end of training; `textvae evaluate` takes whole corpora."""
+    """The report at the end of training, and what `textvae evaluate` measures on whole corpora."""
 
     num_samples: Annotated[int, Meta(ge=1)] = 100
     """K of the importance-weighted bound."""
     max_sentences: Annotated[int, Meta(ge=1)] = 500
     """A random subset of this size where the test split is larger."""
+    evaluators: tuple[EvaluatorConfig, ...] | None = None
+    """What `textvae evaluate` runs; None is the default. The report at the end of training does
+    not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse one kind twice: its figures would have one name."""
+        twice = repeated(self.evaluators or ())
+        if twice is not None:
+            raise ValueError(f"evaluators: {twice} is there twice")
 
 
 class ExperimentConfig(Config):

@@ -1,16 +1,15 @@
 """An evaluation with its provenance, and on the embedded corpus with the exact truth."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from msgspec import structs
 
 from textvae.data.batching import TokenArray
-from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.likelihood import ROWS
 from textvae.evaluate.report import Evaluation, evaluate
+from textvae.evaluate.subject import source_truth
 from textvae.model.vae import VAE
 from textvae.run_data import SplitFacts
 
@@ -43,16 +42,12 @@ def measure(
     found = evaluate(
         model, array, facts.counts(), num_samples=num_samples, seed=seed, rows=rows, dtype=dtype
     )
-    source_nll, entropy = None, None
-    if embedded_texts is not None:
-        grammar = embedded_grammar()
-        source_nll = -math.fsum(map(grammar.log_probability, embedded_texts)) / len(embedded_texts)
-        entropy = grammar.entropy()
+    truth = None if embedded_texts is None else source_truth(embedded_texts)
     return structs.replace(
         found,
         tokenizer=tokenizer.kind,
         source=facts.read.source,
         sha256=facts.read.sha256,
-        source_nll=source_nll,
-        source_entropy=entropy,
+        source_nll=None if truth is None else truth.nll,
+        source_entropy=None if truth is None else truth.entropy,
     )

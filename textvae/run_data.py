@@ -11,7 +11,7 @@ from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sent
 from textvae.data.grammar import embedded_splits
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
-from textvae.evaluate.report import TextCounts
+from textvae.evaluate.bounds import TextCounts
 from textvae.experiment import ExperimentConfig
 from textvae.files import write_file
 

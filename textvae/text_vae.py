@@ -6,13 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from textvae.config_faults import shorten
-from textvae.data.batching import TokenArray
-from textvae.data.columns import clean
-from textvae.data.corpus import Sentences, read_sentences, sentences_of
-from textvae.data.grammar import embedded_splits
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
+from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
@@ -20,11 +15,12 @@ from textvae.generate.latents import PathKind, check_latents, interpolation, sam
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.generate.writing import write
+from textvae.held_out import Origin, given, held_out, tokenize_given
 from textvae.measure import measure
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
 from textvae.model_directory import Results, load_model, publish, require_latent
-from textvae.run_data import DATA, EMBEDDED, DataOptions, SplitFacts, open_split, tokenize_sentences
+from textvae.run_data import DataOptions
 from textvae.training_run import execute, plan_run
 
 
@@ -171,7 +167,7 @@ class TextVAE:
             CheckpointError: the model is a language model, which has no posterior.
         """
         require_latent(self.model, self.path)
-        array, _ = self._tokenize(_given(sentences), sentences)
+        array, _ = tokenize_given(self.origin, given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.model.device))
 
     def decode(
@@ -271,53 +267,23 @@ class TextVAE:
             ConfigError: no samples.
         """
         _at_least(1, num_samples=num_samples)
-        array, facts, texts = self._corpus(data, text_column)
+        found = held_out(self.origin, data, text_column=text_column)
         return measure(
             self.model,
             self.tokenizer,
-            array,
-            facts,
-            embedded_texts=texts,
+            found.array,
+            found.facts,
+            embedded_texts=found.texts if found.embedded else None,
             num_samples=num_samples,
             seed=seed,
             rows=rows,
             dtype=dtype,
         )
 
-    def _corpus(
-        self, data: str | Path | Sequence[str] | None, text_column: str | None
-    ) -> tuple[TokenArray, SplitFacts, list[str] | None]:
-        """What is to be evaluated; the sentences too if they are of the embedded corpus."""
-        if data is None:
-            source = self.results.data.source if self.results is not None else None
-            if source == EMBEDDED:
-                # As in training, those over the limit are left out; users' sentences are refused.
-                part = sentences_of(embedded_splits().test.texts, source=f"{EMBEDDED}, test")
-                return tokenize_sentences(part, self.tokenizer, self.config.max_length)
-            if self.path is None:
-                raise DataError("a model without a run has no test split; give the sentences")
-            array, facts = open_split(self.path / DATA, "test")
-            return array, facts, None
-        if isinstance(data, str | Path):
-            part = read_sentences(str(data), text_column=text_column)
-        else:
-            part = _given(data)
-        return *self._tokenize(part, part.texts), None
-
-    def _tokenize(self, part: Sentences, given: Sequence[str]) -> tuple[TokenArray, SplitFacts]:
-        """Tokenize, and refuse what the reader or the model's limit would leave out."""
-        limit, source = self.config.max_length, part.report.source
-        if len(part.texts) != len(given):
-            blank = next(i for i, text in enumerate(given) if not text.strip())
-            raise DataError(f"{source}: number {blank + 1} is blank; leave it out")
-        for number, ids in enumerate(self.tokenizer.encode_batch(part.texts), start=1):
-            if len(ids) > limit:
-                raise DataError(
-                    f"{source}: sentence {number} has {len(ids)} tokens, the model takes at most "
-                    f"{limit}; shorten it or leave it out"
-                )
-        array, facts, _ = tokenize_sentences(part, self.tokenizer, limit)
-        return array, facts
+    @property
+    def origin(self) -> Origin:
+        """Where its data are, and how they are cut into tokens."""
+        return Origin(self.tokenizer, self.config.max_length, self.path, self.results)
 
 
 def check_decoding(vae: TextVAE, latents: Tensor, max_length: int | None) -> int:
@@ -331,13 +297,6 @@ def check_decoding(vae: TextVAE, latents: Tensor, max_length: int | None) -> int
     longest = vae.config.max_length if max_length is None else max_length
     _at_least(1, max_length=longest)
     return longest
-
-
-def _given(sentences: Sequence[str]) -> Sentences:
-    """Sentences of a caller, without blanks at their ends, as the reader of files leaves them."""
-    if isinstance(sentences, str):
-        raise DataError(f"{shorten(sentences)}: is one string; give a list of sentences")
-    return sentences_of([clean(text) for text in sentences], source="the sentences given")
 
 
 def _at_least(least: int, **numbers: int) -> None:

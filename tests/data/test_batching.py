@@ -205,3 +205,13 @@ def test_offsets_that_do_not_fit_the_tokens_are_refused(offsets: list[int], tmp_
     TokenArray(tokens, torch.tensor(offsets), V).save(tmp_path / "train")
     with pytest.raises(DataError, match="do not belong together"):
         TokenArray.open(tmp_path / "train", V)
+
+
+def test_selected_sentences_are_those_asked_for() -> None:
+    sentences = [[2, 3], [], [4], [5, 6, 7], []]
+    data = TokenArray.from_lists(sentences, 11)
+    for rows in ([3, 1, 0], [4], [2, 2], []):
+        found = data.select(torch.tensor(rows, dtype=torch.int64))
+        expected = TokenArray.from_lists([sentences[row] for row in rows], 11)
+        assert found.tokens.tolist() == expected.tokens.tolist()
+        assert found.offsets.tolist() == expected.offsets.tolist()

@@ -23,7 +23,8 @@ def test_a_unit_is_active_if_its_mean_varies_by_more_than_a_hundredth() -> None:
     spread = torch.tensor([0.0, 0.09, 0.11, 2.0])
     mean = normals(key(0, "m"), torch.arange(50021), lanes=4) * spread
     assert active_units(mean) == 2
-    assert active_units(mean[:1]) == 0
+    assert active_units(mean[:1]) is None
+    assert active_units(mean[:, :0]) == 0
 
 
 def test_equal_posteriors_carry_no_information() -> None:
@@ -110,7 +111,7 @@ def test_permuting_gives_every_sentence_the_latent_of_another() -> None:
     costs = permutation_costs(model, data, mean, seed=0)
     assert (costs != 0).all()
     one = data.head(1)
-    assert permutation_costs(model, one, mean[:1], seed=0).tolist() == [0.0]
+    assert permutation_costs(model, one, mean[:1], seed=0).isnan().tolist() == [True]
 
 
 def test_collapse_is_said_in_words_with_the_next_thing_to_try() -> None:

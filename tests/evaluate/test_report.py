@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.report import Evaluation, TextCounts, evaluate
+from textvae.evaluate.bounds import TextCounts
+from textvae.evaluate.report import Evaluation, evaluate
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import ModelConfig

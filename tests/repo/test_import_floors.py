@@ -16,10 +16,13 @@ FLOORS = {
     "cli": 9,
     "candidates": 8,
     "text_vae": 8,
+    "evaluation": 8,  # takes a TextVAE too
     "editing": 8,  # as latent_space, on which it stands
     "walks": 8,  # takes a TextVAE too
     "latent_space": 8,  # functions that take a TextVAE
     "experiment": 7,
+    "evaluators": 7,  # the union of a config; some of them fit models
+    "held_out": 7,
     "measure": 7,
     "model_directory": 7,
     "run_data": 7,

@@ -3,12 +3,20 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data
-from textvae.cli.terminal import emit, emit_json, say_which, talk
+from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.errors import CheckpointError, TextVAEError
+
+if TYPE_CHECKING:
+    from textvae.evaluate.measurements import Measurements
+    from textvae.evaluators import EvaluatorConfig
+    from textvae.text_vae import TextVAE
 
 SECONDS = 3.0
 
@@ -20,16 +28,26 @@ SECONDS = 3.0
     that the run was made with.
 
     One argument alone is the MODEL if it is a directory without train, valid or test files, else
-    the DATA. With --json: one object with every figure, in nats a sentence, and every setting.""",
+    the DATA.
+
+    What is measured: the evaluators of --config, else of the run's own config
+    (evaluate.evaluators), else likelihood and latent. --evaluators names others, or all: likelihood
+    (importance-weighted and ELBO), latent (what it holds).
+
+    The figures, with their settings and where they come from, are written to evaluation.json in
+    MODEL (or --output) and shown as a table, or with --json as the same object on one line, which
+    also has each figure under its own name. null is unknown.""",
 )
 @click.argument("arguments", metavar="[MODEL] [DATA]", nargs=-1)
+@click.option("--evaluators", "names", metavar="NAMES", help="Separated by commas, or `all`.")
+@click.option(
+    "--config", metavar="FILE", help="Settings: .toml, or the experiment.json of another run."
+)
 @click.option(
     "--samples",
     "num_samples",
     type=click.IntRange(min=1),
-    default=500,
-    show_default=True,
-    help="K of the importance-weighted bound.",
+    help="K of the importance-weighted bound.  [default: 500]",
 )
 @options.seed
 @click.option(
@@ -43,48 +61,140 @@ SECONDS = 3.0
     help="Of the matrix products.",
 )
 @click.option("--text-column", help="The column of DATA that holds the text.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where the figures are kept.  [default: evaluation.json in MODEL]",
+)
 @options.device
 @options.as_json
 def command(
     arguments: tuple[str, ...],
-    num_samples: int,
+    names: str | None,
+    config: str | None,
+    num_samples: int | None,
     seed: int,
     rows: int | None,
     precision: str,
     text_column: str | None,
+    output: Path | None,
     device: str,
     as_json: bool,
 ) -> None:
     """Measure a model on sentences."""
     options.at_most(arguments, 2, "MODEL and DATA")
     where, data = split_model_and_data(arguments)
+    if output is not None and not output.parent.is_dir():
+        raise CheckpointError(f"--output {output}: there is no directory {output.parent}")
     vae = options.load(where, device)
 
     from textvae.evaluate.likelihood import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.evaluation import run_evaluators  # noqa: PLC0415 -- as above
     from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
 
-    busy = f"measuring {where} on {data or 'its test set'}, {num_samples:,} samples a sentence"
+    busy = _Busy(f"measuring {where} on {data or 'its test set'}")
     # Said where it takes long; bad data are found before, and then the error stands alone.
-    with _after(SECONDS, busy):
-        found = vae.evaluate(
+    with busy.after(SECONDS):
+        found = run_evaluators(
+            vae,
             data,
-            num_samples=num_samples,
+            evaluators=_chosen(vae, names, config, num_samples),
             seed=seed,
             rows=ROWS if rows is None else rows,
             dtype=DTYPES[precision],
             text_column=text_column,
+            report=busy.report,
         )
+    # Kept before it is shown: a reader of the pipe who goes away loses nothing.
+    not_kept = _keep(found, where, output)
     say_which(where, named=len(arguments) > (data is not None))
-    emit_json(found) if as_json else emit(found.table())
+    _show(found, as_json=as_json)
+    flush()
+    if not_kept is not None:
+        if output is not None:
+            raise not_kept
+        talk(f"{not_kept}; --output FILE keeps the figures elsewhere")
 
 
-@contextmanager
-def _after(seconds: float, line: str) -> Iterator[None]:
-    """Say a line once so many seconds have passed, unless the work is done by then."""
-    timer = threading.Timer(seconds, talk, [line])
-    timer.daemon = True
-    timer.start()
+def _chosen(
+    vae: "TextVAE", names: str | None, config: str | None, num_samples: int | None
+) -> "tuple[EvaluatorConfig, ...]":
+    """The evaluators that the options name, with the K that they give."""
+    from msgspec import structs  # noqa: PLC0415 -- 20 ms
+
+    from textvae.evaluate.bounds import LikelihoodEvaluator  # noqa: PLC0415 -- imports torch
+    from textvae.evaluation import configured_evaluators  # noqa: PLC0415 -- as above
+    from textvae.evaluators import choose_evaluators  # noqa: PLC0415 -- as above
+    from textvae.experiment import load_config  # noqa: PLC0415 -- as above
+
+    if config is None:
+        configured = configured_evaluators(vae.path)
+    else:
+        configured = load_config(Path(config)).evaluate.evaluators
+    chosen = choose_evaluators(names, configured)
+    if num_samples is None:
+        return chosen
+    return tuple(
+        structs.replace(one, num_samples=num_samples)
+        if isinstance(one, LikelihoodEvaluator)
+        else one
+        for one in chosen
+    )
+
+
+def _keep(found: "Measurements", where: Path, output: Path | None) -> TextVAEError | None:
+    """Write the file; what kept it from being written."""
+    from textvae.evaluate.measurements import FILE, write_measurements  # noqa: PLC0415 -- 20 ms
+
     try:
-        yield
-    finally:
-        timer.cancel()
+        write_measurements(where / FILE if output is None else output, found)
+    except CheckpointError as error:
+        return error
+    return None
+
+
+def _show(found: "Measurements", *, as_json: bool) -> None:
+    """The table, or the object of the file with every figure under its own name as well."""
+    if not as_json:
+        from textvae.evaluate.tables import table  # noqa: PLC0415 -- imports torch
+
+        emit(table(found))
+        return
+
+    import msgspec  # noqa: PLC0415 -- 20 ms
+
+    whole: dict[str, Any] = msgspec.to_builtins(found)
+    short = msgspec.to_builtins(found.data) | {
+        "tokenizer": found.model.tokenizer,
+        "latent_dim": found.model.latent_dim,
+    }
+    emit_json(short | found.flat() | whole)
+
+
+class _Busy:
+    """Says what is going on, once it has taken so long that somebody may wonder."""
+
+    def __init__(self, line: str) -> None:
+        self._lines, self._late = [line], False
+
+    def report(self, line: str) -> None:
+        """What begins now."""
+        self._lines.append(line)
+        if self._late:
+            talk(line)
+
+    @contextmanager
+    def after(self, seconds: float) -> Iterator[None]:
+        """Speak after so many seconds, unless the work is done by then."""
+        timer = threading.Timer(seconds, self._speak)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _speak(self) -> None:
+        self._late = True
+        talk(": ".join([self._lines[0], *self._lines[1:][-1:]]))

@@ -86,6 +86,14 @@ class TokenArray(NamedTuple):
         offsets = self.offsets[: size + 1]
         return TokenArray(self.tokens[: int(offsets[-1])], offsets, self.start)
 
+    def select(self, indices: Tensor) -> "TokenArray":
+        """The sentences at int64 `[n]` indices, copied."""
+        lengths = self.offsets.diff()[indices]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        first = torch.repeat_interleave(self.offsets[indices] - offsets[:-1], lengths)
+        cells = first + torch.arange(int(offsets[-1]), device=first.device)
+        return TokenArray(self.tokens[cells], offsets, self.start)
+
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
         indices = indices.to(self.offsets.device)

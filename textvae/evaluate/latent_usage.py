@@ -31,24 +31,40 @@ class MutualInformation(NamedTuple):
     """An estimate of I(x; z) under the aggregate posterior of N sentences, in nats."""
 
     value: float
-    stderr: float
-    """Standard error over sentences."""
+    stderr: float | None
+    """Standard error over sentences; None for a single one, of which nothing is known."""
     cap: float
     """log N: no estimate from N sentences can exceed it."""
 
 
-def active_units(mean: Tensor) -> int:
-    """Units whose posterior mean, `[N, Z]`, varies over the corpus (Burda et al. 2016)."""
-    if mean.shape[0] < 2 or mean.shape[1] == 0:
+class AggregateDraws(NamedTuple):
+    """One latent from each of N posteriors, and what it weighs in their mixture; float64."""
+
+    latents: Tensor
+    """`[N, Z]`, z_i from q(z|x_i)."""
+    own: Tensor
+    """`[N]`: log q(z_i|x_i)."""
+    aggregate: Tensor
+    """`[N]`: log q(z_i), with q(z) = (1/N) sum_j q(z|x_j)."""
+
+
+def active_units(mean: Tensor) -> int | None:
+    """Units whose posterior mean, `[N, Z]`, varies over the corpus (Burda et al. 2016).
+
+    None for a single sentence, over which nothing can vary; 0 without a latent.
+    """
+    if mean.shape[1] == 0:
         return 0
+    if mean.shape[0] < 2:
+        return None
     return int((mean.double().var(0) > ACTIVE_VARIANCE).sum())
 
 
-def mutual_information(posterior: DiagonalGaussian, *, seed: int) -> MutualInformation:
-    """I(x; z) = E log q(z|x) - E log q(z), with q(z) the mean of all N posteriors.
+def aggregate_draws(posterior: DiagonalGaussian, *, seed: int) -> AggregateDraws:
+    """Draw once from each posterior, and weigh the draws under the aggregate posterior.
 
-    Hoffman and Johnson 2016; one draw a sentence. The mixture density is a matrix product of
-    (z^2, z) with (-1/2 precision, precision * mean), in float64.
+    The mixture density is a matrix product of (z^2, z) with (-1/2 precision, precision * mean), in
+    float64.
 
     Args:
         posterior: of the N sentences, `[N, Z]`.
@@ -67,9 +83,29 @@ def mutual_information(posterior: DiagonalGaussian, *, seed: int) -> MutualInfor
         z = latents[rows]
         log_densities = torch.cat([z.square(), z], dim=1) @ weights + constant
         marginal[rows] = log_densities.logsumexp(1) - math.log(size)
-    terms = exact.log_prob(latents) - marginal
-    stderr = float(terms.std()) / math.sqrt(size) if size > 1 else 0.0
-    return MutualInformation(float(terms.mean()), stderr, math.log(size))
+    return AggregateDraws(latents, exact.log_prob(latents), marginal)
+
+
+def mutual_information(
+    posterior: DiagonalGaussian, *, seed: int, draws: AggregateDraws | None = None
+) -> MutualInformation:
+    """I(x; z) = E log q(z|x) - E log q(z), with q(z) the mean of all N posteriors.
+
+    Hoffman and Johnson 2016; one draw a sentence.
+
+    Args:
+        posterior: of the N sentences, `[N, Z]`.
+        seed: of the draws.
+        draws: of `aggregate_draws` with this posterior and seed, where they are at hand.
+    """
+    found = aggregate_draws(posterior, seed=seed) if draws is None else draws
+    terms = found.own - found.aggregate
+    return MutualInformation(float(terms.mean()), standard_error(terms), math.log(len(terms)))
+
+
+def standard_error(values: Tensor) -> float | None:
+    """Of the mean of `[N]`: s / sqrt(N); None for a single value, of which nothing is known."""
+    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def permutation_costs(
@@ -86,10 +122,13 @@ def permutation_costs(
     order, so nobody keeps its own. A decoder that ignores the latent shows 0, however large the KL.
 
     Returns:
-        float64 `[N]`; all zeros for a corpus of one sentence, and without a latent.
+        float64 `[N]`; zeros without a latent. A single sentence has no other's latent to take:
+        NaN, which is unknown.
     """
     if model.is_language_model:  # every sentence has the same nothing: three forward passes saved
         return torch.zeros(data.num_sentences, dtype=torch.float64)
+    if data.num_sentences < 2:
+        return torch.full((data.num_sentences,), math.nan, dtype=torch.float64)
     order = permutation(key(seed, "permute latents"), data.num_sentences).to(mean.device)
     other = torch.empty_like(order)
     other[order] = order.roll(1)
@@ -97,18 +136,20 @@ def permutation_costs(
     return reconstruction_at(model, data, mean[other], dtype=dtype) - own
 
 
-def diagnosis(kl: float, active: int, latent_dim: int, cost: float | None = None) -> str | None:
+def diagnosis(
+    kl: float, active: int | None, latent_dim: int, cost: float | None = None
+) -> str | None:
     """A collapsed latent in words, with the next thing to try; None for one used, or none at all.
 
     Args:
         kl: nats a sentence.
-        active: active units.
+        active: active units; None where they are unknown.
         latent_dim: of how many.
         cost: nats lost when latents are permuted, where it has been measured.
     """
     if latent_dim == 0:
         return None
-    usage = f"KL {kl:.2f}, {active} of {latent_dim} units active"
+    usage = f"KL {kl:.2f}, {'unknown' if active is None else active} of {latent_dim} units active"
     if kl < DEAD_KL or active == 0:
         return f"the decoder ignores the latent: {usage}; raise free_bits or word_dropout: {REMEDY}"
     if cost is not None and cost < DEAD_COST:

@@ -1,40 +1,31 @@
 """Every figure of a model on a corpus in one pass, each with the settings that made it."""
 
-import math
 import time
-from typing import NamedTuple
 
 import msgspec
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.latent_usage import (
-    active_units,
-    diagnosis,
-    mutual_information,
-    permutation_costs,
-)
-from textvae.evaluate.likelihood import ROWS, encode_corpus, importance_weighted
+from textvae.evaluate.bounds import TextCounts, bounds
+from textvae.evaluate.latent import latent_use
+from textvae.evaluate.latent_usage import diagnosis
+from textvae.evaluate.likelihood import ROWS, encode_corpus
+from textvae.evaluate.subject import count_unknown
 from textvae.model.vae import VAE
 
 
-class TextCounts(NamedTuple):
-    """What a corpus counts besides its tokens, for figures that compare across tokenizers."""
-
-    num_words: int
-    """Words between whitespace, and one end for each sentence."""
-    num_characters: int
-    """Characters, and one end for each sentence."""
-
-
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Figures of a model on a corpus. Nats a sentence, `</s>` counted, unless it says otherwise."""
+    """Figures of a model on a corpus. Nats a sentence, `</s>` counted, unless it says otherwise.
+
+    None is unknown: of a single sentence no standard error, no active unit and no permutation, of
+    a single sample no Monte Carlo error.
+    """
 
     nll: float
     """Minus the importance-weighted log-likelihood: a bound above the true one."""
-    nll_stderr: float
+    nll_stderr: float | None
     """Standard error of `nll` over sentences."""
-    nll_monte_carlo_stderr: float
+    nll_monte_carlo_stderr: float | None
     """Standard error of `nll` over redraws of the samples, sentences fixed."""
     elbo: float
     """A bound below the log-likelihood."""
@@ -51,14 +42,14 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_samples: int
     """K; 1 for a language model, whose figures are exact."""
     mutual_information: float
-    mutual_information_stderr: float
+    mutual_information_stderr: float | None
     mutual_information_cap: float
     """log of the number of sentences, which no estimate can exceed."""
-    active_units: int
+    active_units: int | None
     latent_dim: int
-    permutation_cost: float
+    permutation_cost: float | None
     """How much -log p(x|z) rises when latents are permuted among sentences, at posterior means."""
-    permutation_cost_stderr: float
+    permutation_cost_stderr: float | None
     perplexity_per_word: float
     """exp(sum of nll / (words between whitespace + sentences)): compares across tokenizers."""
     bits_per_character: float
@@ -74,6 +65,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where the sentences came from."""
     sha256: str = ""
     """Of the sentences."""
+    num_unknown: int | None = None
+    """Of `num_tokens`, those that are `<unk>`: a word that the vocabulary lacks costs less than the
+    word itself, so every figure a word or a character is flattered by them. None: not counted."""
     source_nll: float | None = None
     """The exact nll of the same sentences under the grammar they were drawn from."""
     source_entropy: float | None = None
@@ -83,7 +77,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The figures for a reader."""
         kind = f"K = {self.num_samples}" if self.latent_dim else "exact: there is no latent"
         rows = [
-            ("nll", f"{self.nll:.3f} +- {self.nll_stderr:.3f}", kind),
+            ("nll", plus_minus(self.nll, self.nll_stderr), kind),
             ("perplexity", f"{self.perplexity:.3f}", f"over {self.num_tokens:,} tokens"),
         ]
         rows += self._latent_rows() if self.latent_dim else []
@@ -98,6 +92,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             rows.append(
                 ("a character", f"{self.bits_per_character:.4f} bits", f"{self.num_characters:,}")
             )
+        if self.num_unknown:
+            share = f"{100 * self.num_unknown / self.num_tokens:.2f} % of the tokens"
+            rows.append(("unknown words", f"{self.num_unknown:,}", f"{share} are <unk>"))
         if self.source_nll is not None and self.source_entropy is not None:
             above = 100.0 * (self.nll / self.source_nll - 1.0)
             rows.append(
@@ -119,13 +116,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             ("kl", f"{self.kl:.3f}", f"reconstruction {self.reconstruction:.3f}"),
             (
                 "mutual information",
-                f"{self.mutual_information:.3f} +- {self.mutual_information_stderr:.3f}",
+                plus_minus(self.mutual_information, self.mutual_information_stderr),
                 f"at most {self.mutual_information_cap:.3f} from {self.num_sentences:,} sentences",
             ),
-            ("active units", f"{self.active_units} of {self.latent_dim}", ""),
+            ("active units", _of(self.active_units, self.latent_dim), ""),
             (
                 "permuted latents",
-                f"{self.permutation_cost:+.3f} +- {self.permutation_cost_stderr:.3f}",
+                plus_minus(self.permutation_cost, self.permutation_cost_stderr, "+.3f"),
                 "nats, at posterior means",
             ),
         ]
@@ -153,38 +150,19 @@ def evaluate(
         dtype: of the matrix products.
     """
     begun, data = time.perf_counter(), data.to(model.device)
-    size, num_tokens = data.num_sentences, data.num_targets
-    num_samples = 1 if model.is_language_model else num_samples
     posterior = encode_corpus(model, data, dtype=dtype)
-    likelihoods = importance_weighted(
-        model, data, posterior, num_samples=num_samples, seed=seed, rows=rows, dtype=dtype
+    likelihood = bounds(
+        model, data, counts, posterior, num_samples=num_samples, seed=seed, rows=rows, dtype=dtype
     )
-    information = mutual_information(posterior, seed=seed)
-    costs = permutation_costs(model, data, posterior.mean, seed=seed, dtype=dtype)
-    total, elbo = float(likelihoods.nll.sum()), float(likelihoods.elbo.mean())
+    use = latent_use(model, data, posterior, seed=seed, dtype=dtype)
     return Evaluation(
-        nll=total / size,
-        nll_stderr=_stderr(likelihoods.nll),
-        nll_monte_carlo_stderr=float(likelihoods.monte_carlo_variance.sum().sqrt()) / size,
-        elbo=elbo,
-        kl=float(likelihoods.kl.mean()),
-        reconstruction=float(likelihoods.reconstruction.mean()),
-        perplexity=_exp(total / num_tokens),
-        perplexity_elbo=_exp(-elbo * size / num_tokens),
-        num_tokens=num_tokens,
-        num_sentences=size,
-        num_samples=num_samples,
-        mutual_information=information.value,
-        mutual_information_stderr=information.stderr,
-        mutual_information_cap=information.cap,
-        active_units=active_units(posterior.mean),
-        latent_dim=posterior.mean.shape[1],
-        permutation_cost=float(costs.mean()),
-        permutation_cost_stderr=_stderr(costs),
-        perplexity_per_word=_exp(total / counts.num_words),
-        bits_per_character=total / math.log(2.0) / counts.num_characters,
+        **likelihood._asdict(),
+        **use._asdict(),
+        num_tokens=data.num_targets,
+        num_sentences=data.num_sentences,
         num_words=counts.num_words,
         num_characters=counts.num_characters,
+        num_unknown=count_unknown(data),
         seed=seed,
         precision=str(dtype).removeprefix("torch."),
         device=str(model.device),
@@ -198,11 +176,12 @@ def _brief(value: float) -> str:
     return f"{value:.3f}" if value < 1e6 else f"{value:.2e}"
 
 
-def _stderr(values: torch.Tensor) -> float:
-    """Standard error of the mean; 0 for a single value, of which nothing is known."""
-    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+def _of(value: int | None, total: int) -> str:
+    return "unknown" if value is None else f"{value} of {total}"
 
 
-def _exp(value: float) -> float:
-    """At most exp(700) = 1e304, which a diverged model may exceed: JSON has no infinity."""
-    return math.exp(min(value, 700.0))
+def plus_minus(value: float | None, stderr: float | None, form: str = ".3f") -> str:
+    """A number with its standard error, or the word unknown."""
+    if value is None:
+        return "unknown"
+    return f"{value:{form}} +- {'unknown' if stderr is None else format(stderr, '.3f')}"

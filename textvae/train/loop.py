@@ -270,7 +270,8 @@ def _validation_line(step: int, found: Validation, latent_dim: int, better: bool
         return f"step {step}  validation: nll {-found.elbo:.3f}{'  *' if better else ''}"
     return (
         f"step {step}  validation: nll <= {-found.elbo:.3f}  kl {found.kl:.2f}  "
-        f"active {found.active_units}/{latent_dim}{'  *' if better else ''}"
+        f"active {'?' if found.active_units is None else found.active_units}/{latent_dim}"
+        f"{'  *' if better else ''}"
     )
 
 

@@ -19,7 +19,8 @@ class Validation(NamedTuple):
 
     elbo: float
     kl: float
-    active_units: int
+    active_units: int | None
+    """None for a validation set of one sentence."""
 
 
 class Position(NamedTuple):

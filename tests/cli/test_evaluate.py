@@ -1,0 +1,96 @@
+"""`textvae evaluate`: which evaluators run, where the figures go, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+import textvae
+from textvae.evaluate.measurements import read_measurements
+from textvae.evaluation import run_evaluators
+
+Invoke = Callable[..., Result]
+FEW = ("--samples", "3")
+
+
+def test_the_figures_are_kept_in_the_model_directory(copy: Path, invoke: Invoke) -> None:
+    assert invoke("evaluate", "runs/tiny", *FEW).exit_code == 0
+    found = read_measurements(copy / "runs/tiny/evaluation.json")
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    old = vae.evaluate(num_samples=3)
+    for name in ("nll", "elbo", "kl", "perplexity", "mutual_information", "permutation_cost"):
+        assert found[name].value == pytest.approx(getattr(old, name), rel=1e-6)
+    assert found["nll"].stderr == pytest.approx(old.nll_stderr, rel=1e-6)
+    assert (found.data.sha256, found.data.num_tokens) == (old.sha256, old.num_tokens)
+    assert found.data.num_unknown == old.num_unknown
+    weights = json.loads((copy / "runs/tiny/manifest.json").read_text(encoding="utf-8"))
+    assert found.model.sha256 == weights["files"]["model.safetensors"]["sha256"]
+    assert found.versions.keys() >= {"textvae", "python", "torch"}
+    assert invoke("info", "runs/tiny", "--verify").exit_code == 0
+
+
+def test_the_file_and_the_line_say_the_same(copy: Path, invoke: Invoke) -> None:
+    result = invoke("evaluate", "tiny.txt", *FEW, "--output", "kept.json", "--json")
+    said = json.loads(result.stdout)
+    assert not (copy / "runs/tiny/evaluation.json").exists()
+    found = read_measurements(copy / "kept.json")
+    written = json.loads((copy / "kept.json").read_text(encoding="utf-8"))
+    assert {name: said[name] for name in written} == written
+    assert {name: said[name] for name in found.flat()} == found.flat()
+    assert result.stderr == "model: runs/tiny\n"
+
+
+def test_evaluators_are_named_or_configured(copy: Path, invoke: Invoke) -> None:
+    invoke("evaluate", "--evaluators", "latent", "--output", "one.json")
+    assert [one.kind for one in read_measurements(copy / "one.json").measured] == ["latent"]
+    (copy / "some.toml").write_text(
+        '[[evaluate.evaluators]]\nkind = "likelihood"\nnum_samples = 2\n', encoding="utf-8"
+    )
+    invoke("evaluate", "--config", "some.toml", "--output", "two.json")
+    (one,) = read_measurements(copy / "two.json").measured
+    assert one.evaluator == {"kind": "likelihood", "num_samples": 2}
+    both = ["--config", "some.toml", "--evaluators", "latent, likelihood"]
+    invoke("evaluate", *both, "--output", "two.json")
+    kinds = [
+        one.evaluator.get("num_samples") for one in read_measurements(Path("two.json")).measured
+    ]
+    assert kinds == [None, 2]
+    # A run's own config is where the evaluators come from without one.
+    file = copy / "runs/tiny/experiment.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["evaluate"]["evaluators"] = [{"kind": "latent"}]
+    file.write_text(json.dumps(config), encoding="utf-8")
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    assert [one.kind for one in run_evaluators(vae).measured] == ["latent"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--evaluators", "likelyhood"], "--evaluators likelyhood: they are likelihood, latent"),
+        (["--evaluators", ","], "--evaluators nothing: they are"),
+        (["--output", "no/where.json"], "--output no/where.json: there is no directory no"),
+        (["--config", "none.toml"], "none.toml: there is no such configuration file"),
+        (["--config", "twice.toml"], "likelihood is there twice"),
+        (["--samples", "0"], "--samples"),
+    ],
+)
+def test_bad_input_is_one_line(copy: Path, invoke: Invoke, arguments: list[str], said: str) -> None:
+    twice = '[[evaluate.evaluators]]\nkind = "likelihood"\n' * 2
+    (copy / "twice.toml").write_text(twice, encoding="utf-8")
+    result = invoke("evaluate", "runs/tiny", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (copy / "runs/tiny/evaluation.json").exists()
+
+
+def test_what_cannot_be_kept_is_shown_all_the_same(copy: Path, invoke: Invoke) -> None:
+    (copy / "runs/tiny/evaluation.json").mkdir()
+    result = invoke("evaluate", *FEW)
+    assert result.exit_code == 0
+    assert "perplexity" in result.stdout
+    assert "evaluation.json: cannot be written" in result.stderr
+    assert "--output FILE" in result.stderr

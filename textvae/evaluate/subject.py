@@ -1,0 +1,134 @@
+"""What evaluators look at: a model, its sentences, and what follows from them, worked out once."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae.data.batching import TokenArray
+from textvae.data.grammar import embedded_grammar
+from textvae.data.tokenizer import Tokenizer
+from textvae.evaluate.likelihood import ROWS, encode_corpus
+from textvae.evaluate.measurements import MeasuredCorpus
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.interfaces import UNKNOWN
+from textvae.model.vae import VAE
+from textvae.randomness import key, permutation
+
+
+class Corpus(NamedTuple):
+    """N sentences, tokenized, and what was counted in them."""
+
+    array: TokenArray
+    facts: MeasuredCorpus
+
+
+class Subject:
+    """A model in evaluation mode and the sentences it is measured on.
+
+    Evaluators read it and change nothing; what it works out, it works out when first asked.
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        tokenizer: Tokenizer,
+        corpus: Corpus,
+        *,
+        max_length: int,
+        texts: Sequence[str] | None = None,
+        embedded: bool = False,
+        split: Callable[[str], Corpus | None] = lambda name: None,
+        seed: int = 0,
+        rows: int = ROWS,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Nothing is worked out yet.
+
+        Args:
+            model: on its device.
+            tokenizer: of the model.
+            corpus: N sentences.
+            max_length: the most tokens of a sentence that the model writes.
+            texts: of the same sentences, where they are at hand.
+            embedded: whether they are of the embedded corpus, whose grammar is known.
+            split: finds the `train` and `valid` sentences that the model was made with.
+            seed: of everything drawn.
+            rows: latents decoded at once.
+            dtype: of the matrix products.
+        """
+        self.model, self.tokenizer = model, tokenizer
+        self.data, self.facts = corpus.array.to(model.device), corpus.facts
+        self.max_length, self.seed, self.rows, self.dtype = max_length, seed, rows, dtype
+        self.grammar = embedded_grammar() if embedded else None
+        self._texts, self._split = texts, split
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The sentences, or what their tokens decode to (`facts.decoded`)."""
+        if self._texts is not None:
+            return list(self._texts)
+        return [self.tokenizer.decode(ids) for ids in self.ids]
+
+    @cached_property
+    def ids(self) -> list[list[int]]:
+        """The tokens of each sentence, without `</s>`."""
+        return token_lists(self.data)
+
+    @cached_property
+    def posterior(self) -> DiagonalGaussian:
+        """Of the sentences, `[N, Z]`."""
+        return encode_corpus(self.model, self.data, dtype=self.dtype)
+
+    @cached_property
+    def training(self) -> Corpus | None:
+        """The sentences that the model was trained on, where they can be found."""
+        return self._split("train")
+
+    @property
+    def training_if_read(self) -> Corpus | None:
+        """The same if an evaluator has asked for it."""
+        return self.training if "training" in self.__dict__ else None
+
+    @cached_property
+    def validation(self) -> Corpus | None:
+        """The sentences that its parameters were selected by, where they can be found."""
+        return self._split("valid")
+
+    def subset(self, size: int | None, purpose: str) -> Tensor:
+        """Indices of at most so many sentences, drawn for a purpose, in their order: int64."""
+        total = self.data.num_sentences
+        if size is None or size >= total:
+            return torch.arange(total)
+        return permutation(key(self.seed, "subset", purpose), total)[:size].sort().values
+
+
+def token_lists(data: TokenArray) -> list[list[int]]:
+    """The tokens of each sentence, without `</s>`."""
+    flat, ends = data.tokens.tolist(), data.offsets.tolist()
+    return [flat[first:last] for first, last in pairwise(ends)]
+
+
+def count_unknown(data: TokenArray) -> int:
+    """Tokens that are `<unk>`, which cost less than the words they stand for."""
+    return int((data.tokens == UNKNOWN).sum())
+
+
+class SourceTruth(NamedTuple):
+    """What the grammar of the embedded corpus says of sentences drawn from it, nats a sentence."""
+
+    nll: float
+    """-log of their probability, averaged: no model does better on average over draws."""
+    entropy: float
+    """The expectation of `nll`."""
+
+
+def source_truth(texts: Sequence[str]) -> SourceTruth:
+    """The truth about sentences of the embedded corpus."""
+    grammar = embedded_grammar()
+    nll = -math.fsum(map(grammar.log_probability, texts)) / len(texts)
+    return SourceTruth(nll, grammar.entropy())
