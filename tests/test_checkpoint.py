@@ -13,12 +13,12 @@ from textvae.checkpoint import (
     load_model_directory,
     newest_run,
     save_model_directory,
-    save_state,
-    tensors_to_bytes,
     verify_directory,
 )
 from textvae.errors import CheckpointError, TextVAEError
 from textvae.manifest import make_manifest
+from textvae.saved_state import save_state
+from textvae.tensor_file import tensors_to_bytes
 
 TENSORS = {"gru.weight": torch.arange(33.0).view(3, 11), "bias": torch.tensor([2.0, -3.0, 5.0])}
 NAMES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")

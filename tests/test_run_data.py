@@ -12,7 +12,7 @@ from textvae.data import grammar
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import sentences_of
 from textvae.data.tokenizer import Tokenizer, WordTokenizerConfig
-from textvae.errors import ConfigError, DataError
+from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.experiment import ExperimentConfig, load_config
 from textvae.run_data import (
     EMBEDDED,
@@ -153,12 +153,27 @@ def test_facts_that_are_damaged_are_refused_by_name(tmp_path: Path) -> None:
 def test_facts_come_last(tmp_path: Path) -> None:
     data = prepare(write(tmp_path / "corpus"))
     (tmp_path / "run").write_text("in the way", encoding="utf-8")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(CheckpointError, match="File exists"):
         save_run_data(tmp_path / "run", data)
     (tmp_path / "data" / "test.offsets").mkdir(parents=True)
-    with pytest.raises(OSError, match=re.escape("test.offsets")):
+    with pytest.raises(CheckpointError, match=re.escape("test.offsets: cannot be written")):
         save_run_data(tmp_path / "data", data)
     assert load_facts(tmp_path / "data") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("test.tokens", "does not match its checksum in data.json"),
+        ("test.offsets", "do not belong together"),
+    ],
+)
+def test_damaged_arrays_are_not_used(tmp_path: Path, name: str, words: str) -> None:
+    save_run_data(tmp_path / "data", prepare(write(tmp_path / "corpus")))
+    file = tmp_path / "data" / name
+    file.write_bytes(bytes(8) + file.read_bytes()[8:] + bytes(8) * ("offsets" in name))
+    with pytest.raises(DataError, match=words):
+        open_split(tmp_path / "data", "test")
 
 
 # -- differences and descriptions ----------------------------------------------------------------

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from textvae.checkpoint import load_state
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.experiment import ExperimentConfig, load_config
 from textvae.model.vae import VAE
 from textvae.model_directory import load_model, read_results
 from textvae.run_data import DataOptions
+from textvae.saved_state import load_state
 from textvae.training_run import Plan, RunOutcome, default_name, dry_run, execute, plan_run
 
 SHORT = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from textvae.checkpoint import EXPERIMENT, tensors_to_bytes
+from textvae.checkpoint import EXPERIMENT
 from textvae.config import decode, read_config_file
 from textvae.evaluate.likelihood import ROWS
 from textvae.evaluate.measurements import Measured, MeasuredCorpus, MeasuredModel, Measurements
@@ -19,6 +19,7 @@ from textvae.evaluate.subject import Corpus, Subject, count_unknown
 from textvae.evaluators import EvaluatorConfig, check_evaluators, choose_evaluators, kind_of
 from textvae.experiment import ExperimentConfig
 from textvae.held_out import HeldOut, held_out, run_split
+from textvae.tensor_file import tensors_to_bytes
 from textvae.text_vae import TextVAE
 from textvae.version import installed_version
 

@@ -109,12 +109,15 @@ def open_to_read(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def saying_why(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing into one of ours, with the path; the cause has the errno."""
+def saying_why(path: Path, *, ours: bool = False) -> Iterator[None]:
+    """Turn an OSError of writing into one of ours, with the path; the cause has the errno.
+
+    `ours` says that the path was good before, so that whatever fails is the fault of the disk.
+    """
     try:
         yield
     except OSError as error:
-        kind = StorageError if is_disk_error(error) else CheckpointError
+        kind = StorageError if ours or is_disk_error(error) else CheckpointError
         reason = error.strerror or str(error)
         raise kind(f"{path}: cannot be written: {reason}") from error
 

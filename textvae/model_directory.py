@@ -13,9 +13,7 @@ from textvae.checkpoint import (
     TOKENIZER,
     WEIGHTS,
     load_model_directory,
-    load_state,
     save_model_directory,
-    tensors_to_bytes,
 )
 from textvae.config import Config, decode, encode_json, parse_json, read_config_file
 from textvae.data.tokenizer import Tokenizer
@@ -25,6 +23,8 @@ from textvae.experiment import ExperimentConfig
 from textvae.manifest import MANIFEST
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run_data import DataFacts
+from textvae.saved_state import load_state
+from textvae.tensor_file import tensors_to_bytes
 from textvae.version import installed_version
 
 RESULTS = "results.json"

@@ -13,7 +13,7 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.evaluate.bounds import TextCounts
 from textvae.experiment import ExperimentConfig
-from textvae.files import write_file
+from textvae.files import saying_why, write_file
 
 EMBEDDED = "the embedded corpus"
 SPLITS = ("train", "valid", "test")
@@ -46,6 +46,8 @@ class SplitFacts(Config):
     """Tokens, and a `</s>` for each sentence."""
     num_words: int
     num_characters: int
+    tokens_sha256: str = ""
+    """Of the array as it is saved; runs of earlier versions have none."""
 
     def counts(self) -> TextCounts:
         """The denominators that do not depend on the tokenizer."""
@@ -153,13 +155,15 @@ def tokenize_sentences(
         num_targets=found.num_targets,
         num_words=words,
         num_characters=characters,
+        tokens_sha256=found.checksum(),
     )
     return found, facts, texts
 
 
 def save_run_data(folder: Path, data: RunData) -> None:
     """Write the arrays, and data.json last: with it the folder is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with saying_why(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     for name, tokens in data.arrays.items():
         tokens.save(folder / name)
     write_file(folder / FACTS, encode_json(data.facts))
@@ -175,14 +179,20 @@ def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
     """One split of a run, memory-mapped.
 
     Raises:
-        DataError: the run's data are not there.
+        DataError: the run's data are not there, or damaged.
     """
     facts = load_facts(folder)
     if facts is None:
         raise DataError(
             f"{folder}: the data of this run are missing; name the sentences to evaluate"
         )
-    return TokenArray.open(folder / name, facts.vocabulary_size), facts.splits()[name]
+    found, split = TokenArray.open(folder / name, facts.vocabulary_size), facts.splits()[name]
+    if split.tokens_sha256 not in ("", found.checksum()):
+        raise DataError(
+            f"{folder / name}: does not match its checksum in {FACTS}, so the tokens were changed; "
+            "name the sentences to evaluate"
+        )
+    return found, split
 
 
 def data_differences(before: DataFacts, now: DataFacts) -> list[str]:

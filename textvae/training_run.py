@@ -9,7 +9,7 @@ import msgspec
 import torch
 from msgspec import structs
 
-from textvae.checkpoint import EXPERIMENT, TOKENIZER, load_state
+from textvae.checkpoint import EXPERIMENT, TOKENIZER
 from textvae.config import decode, differences, encode_json, read_config_file
 from textvae.data.corpus import sentences_of
 from textvae.errors import CheckpointError
@@ -35,6 +35,8 @@ from textvae.run_data import (
     tokenize,
     tokenize_sentences,
 )
+from textvae.run_lock import LOCK, only_writer
+from textvae.saved_state import load_state
 from textvae.train.loop import TrainResult, train
 
 TIMED_STEPS = 5
@@ -169,15 +171,25 @@ def execute(plan: Plan, *, report: Report) -> RunOutcome:
 
     Raises:
         CheckpointError: the directory holds something else, or a run of another config or on
-            other data.
+            other data, or another process is at it.
+        TrainingError: the run diverged.
     """
-    _begin(plan)
-    model = _build(plan)
-    results = read_results(plan.run)
-    if results is not None and results.training.finished and results.evaluation is not None:
-        report(f"{plan.run}: this run is finished; nothing is left to train")
-        return RunOutcome(plan.run, load_model(plan.run).model, None, results.evaluation)
-    arrays, config = plan.data.arrays, plan.config
+    if _is_begun(plan):
+        results = read_results(plan.run)
+        if results is not None and results.training.finished and results.evaluation is not None:
+            report(f"{plan.run}: this run is finished; nothing is left to train")
+            return RunOutcome(plan.run, load_model(plan.run).model, None, results.evaluation)
+    with saying_why(plan.run):
+        plan.run.mkdir(parents=True, exist_ok=True)
+    with only_writer(plan.run):
+        if not _is_begun(plan):  # asked again: another process may have begun it meanwhile
+            _begin(plan)
+        return _train(plan, report)
+
+
+def _train(plan: Plan, report: Report) -> RunOutcome:
+    """Train from the newest state on, measure, and publish."""
+    model, arrays, config = _build(plan), plan.data.arrays, plan.config
     state = load_state(plan.run)
     where = "begins" if state is None else f"goes on from step {state.step:,}"
     report(f"{plan.run}: {where}")
@@ -213,8 +225,8 @@ def _build(plan: Plan) -> VAE:
     return model.to(check_device(str(config.train.device)))
 
 
-def _begin(plan: Plan) -> None:
-    """Make the run directory, or find that it is this very run's."""
+def _is_begun(plan: Plan) -> bool:
+    """Whether the directory holds all that this very run begins with; refused if another's."""
     run, wanted = plan.run, plan.run / EXPERIMENT
     if wanted.is_file():
         before = decode(read_config_file(wanted), ExperimentConfig, source=str(wanted))
@@ -222,23 +234,26 @@ def _begin(plan: Plan) -> None:
         # Data first: of another size, they also change the settings that follow from the size.
         found = [] if facts is None else data_differences(facts, plan.data.facts)
         _refuse(run, [*found, *differences(before, plan.config)])
-        if facts is not None:
-            return
-    elif run.exists() and not _is_free(run):
+        return facts is not None
+    if run.exists() and not _is_free(run):
         raise CheckpointError(
             f"{run}: is in use and holds no run of textvae; choose another directory with --output"
         )
-    with saying_why(run):
-        run.mkdir(parents=True, exist_ok=True)
-        write_file(wanted, encode_json(plan.config))
-        # Before there are weights, so that a saved state can be loaded as a model.
-        write_file(run / TOKENIZER, plan.data.tokenizer.to_json().encode())
-        save_run_data(run / DATA, plan.data)
+    return False
+
+
+def _begin(plan: Plan) -> None:
+    run = plan.run
+    write_file(run / EXPERIMENT, encode_json(plan.config))
+    # Before there are weights, so that a saved state can be loaded as a model.
+    write_file(run / TOKENIZER, plan.data.tokenizer.to_json().encode())
+    save_run_data(run / DATA, plan.data)
 
 
 def _is_free(run: Path) -> bool:
-    """Whether a directory is empty, but for the first file of a run killed while writing it."""
-    return run.is_dir() and all(path.name.startswith(f".{EXPERIMENT}.") for path in run.iterdir())
+    """Whether a directory is empty, but for the first files of a run killed while writing them."""
+    ours = (f".{EXPERIMENT}.", LOCK)
+    return run.is_dir() and all(path.name.startswith(ours) for path in run.iterdir())
 
 
 def _refuse(run: Path, found: list[str]) -> None:

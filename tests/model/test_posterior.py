@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from textvae.checkpoint import tensors_to_bytes
 from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.model.encoder import GRUEncoderConfig
@@ -16,6 +15,7 @@ from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.posterior import BatchNormConfig, MeanBatchNorm, PosteriorConstraintConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import Noise, hashes, key, normals
+from textvae.tensor_file import tensors_to_bytes
 
 B, T, V, E, H, Z = 13, 7, 23, 5, 11, 3
 LENGTHS = torch.arange(B) % T + 1

@@ -31,6 +31,9 @@ FLOORS = {
     "evaluate": 5,
     "generate": 4,
     "checkpoint": 3,
+    "saved_state": 3,
+    "run_lock": 1,
+    "tensor_file": 3,
     "latent_file": 3,  # a stream of sentences and their posteriors: data and model, and files
     "data": 2,
     "model": 2,
@@ -53,7 +56,7 @@ HOMES = {
     "datasets": ["data.corpus", "data.hub"],
     "huggingface_hub": ["data.hub", "checkpoint", "text_vae"],
     "sacrebleu": ["evaluate.text_quality"],
-    "safetensors": ["checkpoint"],
+    "safetensors": ["tensor_file"],
     "numpy": ["latent_file"],
     "click": ["cli"],
     "tqdm": ["train.metrics", "cli"],

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 import torch
 
-from textvae.checkpoint import State, load_state, save_state
 from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
@@ -18,6 +17,7 @@ from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
+from textvae.saved_state import State, load_state, save_state
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
 from textvae.train.loop import TrainConfig, TrainResult, train, validate
 from textvae.train.objective import NoFreeBits, ObjectiveConfig

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from textvae.checkpoint import load_state, save_state
 from textvae.model.vae import VAE, ModelConfig
+from textvae.saved_state import load_state, save_state
 from textvae.train.averaging import Average, ExponentialAveraging
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.procedures import ProcedureState

@@ -5,6 +5,7 @@ it, on whatever device it lives. There are no worker processes: this feeds ten t
 sentences a second than a DataLoader over lists (docs/log.md).
 """
 
+import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import DataError
+from textvae.files import replacing, saying_why
 from textvae.randomness import key, permutation
+
+_TOGETHER = 2**20  # numbers written and hashed at once
 
 
 class Batch(NamedTuple):
@@ -116,15 +120,25 @@ class TokenArray(NamedTuple):
             yield self.batch(indices)
 
     def save(self, path: Path) -> None:
-        """Write `path.tokens` and `path.offsets` as raw arrays in the machine's byte order."""
+        """Write `path.tokens` and `path.offsets` as raw arrays in the machine's byte order.
+
+        Raises:
+            StorageError: they cannot be written; older ones are whole. (Written through a memory
+                map, a full disk would end the process with SIGBUS.)
+        """
         for suffix, tensor in ((".tokens", self.tokens), (".offsets", self.offsets)):
             file = path.with_name(path.name + suffix)
-            file.write_bytes(b"")
-            if tensor.numel():
-                mapped = torch.from_file(
-                    str(file), shared=True, size=tensor.numel(), dtype=tensor.dtype
-                )
-                mapped.copy_(tensor)
+            with replacing(file) as out, saying_why(file):
+                for part in tensor.cpu().split(_TOGETHER):  # type: ignore[no-untyped-call]
+                    out.write(memoryview(part.numpy()))
+
+    def checksum(self) -> str:
+        """The sha256 of what `save` writes."""
+        digest = hashlib.sha256()
+        for tensor in (self.tokens, self.offsets):
+            for part in tensor.cpu().split(_TOGETHER):  # type: ignore[no-untyped-call]
+                digest.update(part.numpy())
+        return digest.hexdigest()
 
     @classmethod
     def open(cls, path: Path, start: int) -> "TokenArray":
@@ -136,7 +150,7 @@ class TokenArray(NamedTuple):
         arrays = []
         for suffix, dtype, width in ((".tokens", torch.int32, 4), (".offsets", torch.int64, 8)):
             file = path.with_name(path.name + suffix)
-            if not file.is_file():
+            if file.is_symlink() or not file.is_file():
                 raise DataError(f"{file}: the tokens of this run are missing; train it again")
             size = file.stat().st_size // width
             mapped = torch.from_file(str(file), size=size, dtype=dtype) if size else None
@@ -145,6 +159,8 @@ class TokenArray(NamedTuple):
         fits = offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == tokens.numel()
         if not fits or bool((offsets.diff() < 0).any()):
             raise DataError(f"{path}: its tokens and offsets do not belong together; train again")
+        if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= start):
+            raise DataError(f"{path}: holds tokens beyond its vocabulary; train again")
         return cls(tokens, offsets, start)
 
 

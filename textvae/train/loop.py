@@ -19,7 +19,6 @@ from msgspec import Meta
 
 from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
-from textvae.errors import TrainingError
 from textvae.evaluate.latent_usage import active_units, diagnosis
 from textvae.evaluate.likelihood import ENCODER_BATCH
 from textvae.model.vae import VAE
@@ -39,6 +38,7 @@ from textvae.train.state import (
     Position,
     Validation,
     copies,
+    diverged,
     load_training_tensors,
     restore_position,
     save_position,
@@ -139,7 +139,7 @@ def train(
     if model.is_language_model:
         eligible = 0  # without a latent there is no KL whose annealing would have to be over
     collapse: str | None = None
-    order, epoch, begun = [], -1, time.perf_counter() - position.seconds
+    order, epoch, begun_at, begun = [], -1, position.step, time.perf_counter() - position.seconds
     model.train()
     with _flush_denormals(), _catch_signals() as caught:
         while position.step < total and not _exhausted(position, config) and not caught:
@@ -154,11 +154,11 @@ def train(
             factor = config.learning_rate.factor(stage.step, stage.total, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
             update = partial(updates, step=step, total=total, rate=position.rate, stage=stage)
-            terms, loss, finite, rate = procedure.step(
+            terms, loss, finite, rate, fault = procedure.step(
                 update, corpus, order, batch, stage=stage, seed=seed, state=position.procedure
             )
             if not finite:
-                raise TrainingError(_not_finite(step, optimizer, loss.kl_weight, run))
+                raise diverged(run, step, begun_at, fault, optimizer, loss.kl_weight)
 
             if not stage.autoencoder:  # whose decoder is drawn anew: it is in no average
                 average.update(model, step)
@@ -279,17 +279,6 @@ def _plateau_line(position: Position, factor: float) -> str:
     return (
         f"step {position.step}  no better for {position.bad_validations} validations: back to step "
         f"{position.best_step}, at {factor:.3g} of the learning rate"
-    )
-
-
-def _not_finite(
-    step: int, optimizer: torch.optim.Optimizer, kl_weight: float, run: Path | None
-) -> str:
-    rate = optimizer.param_groups[0]["lr"]
-    kept = f"; {run} keeps its last saved state" if run else ""
-    return (
-        f"step {step}: the loss or its gradient is not finite (learning rate {rate:.2g}, "
-        f"KL weight {kl_weight:.2g}): lower train.optimizer.learning_rate or train.clip_norm{kept}"
     )
 
 

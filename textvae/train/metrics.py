@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from textvae.evaluate.latent_usage import ACTIVE_VARIANCE
-from textvae.files import write_file
+from textvae.files import saying_why, write_file
 from textvae.model.vae import ElboTerms
 
 Report = Callable[[str], None]
@@ -78,7 +78,7 @@ class Journal:
     def write(self, **facts: object) -> None:
         """Append one line."""
         if self._path is not None:
-            with self._path.open("ab") as file:
+            with saying_why(self._path, ours=True), self._path.open("ab") as file:
                 file.write(msgspec.json.encode(facts) + b"\n")
 
 

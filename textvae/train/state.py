@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from textvae.checkpoint import load_state, save_state
+from textvae.errors import TrainingError
 from textvae.model.vae import VAE
+from textvae.saved_state import load_state, save_state, set_aside, states_of
 from textvae.train.averaging import Average
 from textvae.train.procedures import ProcedureState
 from textvae.train.rate import RateState
@@ -50,16 +51,52 @@ def save_position(
 
     Raises:
         CheckpointError: it could not be written.
+        TrainingError: a tensor is not finite.
     """
     tensors = training_tensors(model, optimizer, average)
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"rewind.{name}": value for name, value in rewind.items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise TrainingError(  # the update itself went wrong: no later step could do anything
+                f"step {position.step - 1}: the update left {name} not finite, and nothing of it "
+                f"is saved: lower train.optimizer.learning_rate; {run} keeps its last saved state"
+            )
     facts = position._asdict()
     for name in ("best", "rate", "procedure"):
         facts[name] = list(facts[name])
     if position.best_step < 0:
         facts["best"] = None  # there is no JSON for minus infinity
     save_state(run, position.step, tensors, facts)
+
+
+def diverged(
+    run: Path | None,
+    step: int,
+    begun_at: int,
+    fault: str,
+    optimizer: torch.optim.Optimizer,
+    kl_weight: float,
+) -> TrainingError:
+    """The error of a step that is not finite, once a state that only leads to it is set aside.
+
+    An update may destroy the parameters and leave them finite. A state saved then would end every
+    resumed run: so one is set aside whose first step already fails, or from which a run has been
+    resumed and has not come to save the next. The only state of a run stays where it is.
+    """
+    rate, kept = optimizer.param_groups[0]["lr"], ""
+    if run is not None:
+        kept, steps = f"; {run} keeps its last saved state", sorted(states_of(run))
+        if len(steps) > 1 and steps[-1] in (step, begun_at):
+            set_aside(run, steps[-1])
+            kept = (
+                f"; the state of step {steps[-1]} only leads here and was set aside, so the same "
+            )
+            kept += f"command goes on from step {steps[-2]}"
+    return TrainingError(
+        f"step {step}: the {fault} is not finite (learning rate {rate:.2g}, KL weight "
+        f"{kl_weight:.2g}): lower train.optimizer.learning_rate or train.clip_norm{kept}"
+    )
 
 
 def restore_position(

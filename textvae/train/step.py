@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from textvae.data.batching import Batch
 from textvae.model.vae import VAE, ElboTerms
@@ -25,6 +25,8 @@ class Step(NamedTuple):
     """False where the loss or the norm of the gradient is not finite: nothing was updated then."""
     rate: RateState
     """Of the target rate, after the batch."""
+    fault: str = ""
+    """What is not finite."""
 
 
 def train_step(
@@ -76,9 +78,27 @@ def train_step(
     for name, parameter in model.named_parameters() if part is not None else ():
         if name.startswith("encoder.") != (part == "encoder"):
             parameter.grad = None  # optimizers pass over it, moments and all
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm, fault = nn.utils.get_total_norm(gradients), ""
     finite = bool(norm.isfinite()) and bool(loss.value.isfinite())
     if finite:
+        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
         optimizer.step()
         rate = rate if stage.autoencoder else config.rate.observe(terms.kl, rate)
-    return Step(terms, loss._replace(value=loss.value.detach()), finite, rate)
+    else:
+        fault = _not_finite(model, terms)
+    return Step(terms, loss._replace(value=loss.value.detach()), finite, rate, fault)
+
+
+def _not_finite(model: VAE, terms: ElboTerms) -> str:
+    """The first tensor on the way from the parameters to the gradient that is not finite."""
+    stages: dict[str, dict[str, Tensor | None]] = {
+        "parameter": dict(model.named_parameters()),
+        "loss": {"kl": terms.kl, "reconstruction": terms.reconstruction.total},
+        "gradient of": {name: p.grad for name, p in model.named_parameters()},
+    }
+    for kind, tensors in stages.items():
+        for name, tensor in tensors.items():
+            if tensor is not None and not bool(tensor.isfinite().all()):
+                return f"{kind} {name}"
+    return "norm of the gradient"

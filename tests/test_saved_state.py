@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from textvae.checkpoint import load_state, save_state
-from textvae.errors import CheckpointError
+from textvae.errors import CheckpointError, StorageError
+from textvae.saved_state import load_state, save_state, set_aside
 
 
 def facts(step: int) -> dict[str, object]:
@@ -22,6 +22,7 @@ def state_tensors(step: int) -> dict[str, torch.Tensor]:
 
 
 def save_steps(run: Path, *steps: int, keep: int = 7) -> None:
+    run.mkdir(exist_ok=True)
     for step in steps:
         save_state(run, step, state_tensors(step), facts(step), keep=keep)
 
@@ -179,3 +180,18 @@ def test_a_kill_at_any_moment_of_saving_a_state_loses_nothing(
         assert names == ["step-00000007", "step-00000011"]
     assert moment > 20  # each file of a state is opened, and each directory renamed
     assert not caplog.records  # no state was ever found half-written
+
+
+def test_a_run_directory_that_is_gone_is_said_and_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"step-00000003: cannot be written: .*run is gone$"):
+        save_state(tmp_path / "run", 3, state_tensors(3), facts(3))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_set_aside_is_kept_and_the_one_before_is_loaded(tmp_path: Path) -> None:
+    for _ in range(2):  # the second time there is one set aside already
+        save_steps(tmp_path, 3, 5)
+        set_aside(tmp_path, 5)
+        assert step_loaded(tmp_path) == 3
+        names = sorted(path.name for path in (tmp_path / "state").iterdir())
+        assert names == ["diverged-step-00000005", "step-00000003"]

@@ -1,0 +1,100 @@
+"""A run that diverges: what is said, what is not saved, and where the same command goes on."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from textvae.data.batching import TokenArray
+from textvae.errors import TrainingError
+from textvae.model.decoder import GRUDecoderConfig
+from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.vae import VAE, ModelConfig
+from textvae.randomness import hashes, key
+from textvae.saved_state import load_state, save_state
+from textvae.train.averaging import Average, NoAveraging
+from textvae.train.loop import TrainConfig, train
+from textvae.train.optimizer import AdamWConfig
+from textvae.train.state import Position, save_position
+
+V = 17
+CONFIG = TrainConfig(
+    batch_size=13,
+    max_steps=17,
+    validate_every=17,
+    save_every=17,
+    log_every=1,
+    precision="float32",
+    optimizer=AdamWConfig(learning_rate=1e-2),
+)
+
+
+def model() -> VAE:
+    return ModelConfig(
+        latent_dim=3,
+        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7),
+        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7, tie_embeddings=False),
+    ).build(V, seed=1)
+
+
+def corpus(name: str, size: int) -> TokenArray:
+    words = hashes(key(1, name), torch.arange(size), lanes=7) % (V - 1) + 1
+    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+
+
+def run(path: Path, stop: int | None = None) -> dict[str, torch.Tensor]:
+    def report(line: str) -> None:
+        if line.startswith(f"step {stop}/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    path.mkdir(exist_ok=True)
+    vae, data = model(), (corpus("train", 53), corpus("valid", 11))
+    train(vae, *data, CONFIG, seed=0, run=path, report=report)
+    return vae.state_dict()
+
+
+def poison(path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Change the output weights of the newest state."""
+    state, name = load_state(path), "model.decoder.output_embedding"
+    assert state is not None
+    save_state(path, state.step, state.tensors | {name: change(state.tensors[name])}, state.facts)
+
+
+def test_a_state_that_only_leads_to_an_error_is_set_aside(tmp_path: Path) -> None:
+    straight = run(tmp_path / "straight")
+    for stop in (5, 11):
+        run(tmp_path / "run", stop)
+    poison(
+        tmp_path / "run", lambda weight: torch.full_like(weight, 3e38) * weight.sign()
+    )  # finite and hopeless
+    said = "step 11 only leads here and was set aside, so the same command goes on from step 5"
+    with pytest.raises(TrainingError, match=said):
+        run(tmp_path / "run")
+    again = run(tmp_path / "run")
+    assert all(torch.equal(straight[name], again[name]) for name in straight)
+
+
+def test_what_is_not_finite_is_named(tmp_path: Path) -> None:
+    run(tmp_path, 5)
+    poison(tmp_path, lambda weight: weight + float("inf"))
+    named = (
+        r"^step 5: the parameter decoder.output_embedding is not finite .* its last saved state$"
+    )
+    for _ in range(2):  # the only state of a run stays
+        with pytest.raises(TrainingError, match=named) as caught:
+            run(tmp_path)
+        assert caught.value.exit_code == 4
+
+
+def test_an_update_that_destroys_the_parameters_is_not_saved(tmp_path: Path) -> None:
+    vae = model()
+    with torch.no_grad():
+        vae.decoder.output_bias[3] = float("nan")
+    average = Average(NoAveraging(), 7)
+    optimizer = CONFIG.optimizer.build(vae)
+    with pytest.raises(TrainingError, match=r"^step 6: the update left model.decoder.output_bias"):
+        save_position(tmp_path, vae, {}, optimizer, Position(step=7), average, {})
+    assert load_state(tmp_path) is None
