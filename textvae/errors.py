@@ -37,3 +37,9 @@ class TrainingError(TextVAEError, RuntimeError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""
 
     exit_code = 4
+
+
+class RankError(TextVAEError, RuntimeError):
+    """Another process of the same run has ended, and this one cannot go on without it."""
+
+    exit_code = 75

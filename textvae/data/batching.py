@@ -15,6 +15,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from textvae import distributed
 from textvae.config import Config
 from textvae.errors import DataError
 from textvae.files import replacing, saying_why
@@ -34,6 +35,14 @@ class Batch(NamedTuple):
     """int64 `[B]`: targets of each sentence, `</s>` counted."""
     indices: Tensor
     """int64 `[B]`: which sentences of the corpus these are."""
+
+    def rows(self, some: slice) -> "Batch":
+        """Some of the sentences, as wide as the longest of them."""
+        lengths = self.lengths[some]
+        width = int(lengths.max())
+        return Batch(
+            self.inputs[some, :width], self.targets[some, :width], lengths, self.indices[some]
+        )
 
 
 class TokenArray(NamedTuple):
@@ -115,8 +124,12 @@ class TokenArray(NamedTuple):
         return Batch(both[:, :-1], both[:, 1:], words + 1, indices)
 
     def batches_by_length(self, size: int) -> Iterator[Batch]:
-        """Every sentence exactly once, sorted by length; for evaluation."""
-        for indices in self.lengths.argsort(stable=True).split(size):  # type: ignore[no-untyped-call]
+        """Every sentence exactly once, sorted by length; for evaluation.
+
+        Each of several processes gets some of the same batches that one would get.
+        """
+        batches = self.lengths.argsort(stable=True).split(size)  # type: ignore[no-untyped-call]
+        for indices in batches[distributed.rank() :: distributed.size()]:
             yield self.batch(indices)
 
     def save(self, path: Path) -> None:

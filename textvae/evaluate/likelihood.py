@@ -4,7 +4,8 @@
 
 (Burda et al. 2016; as an estimate of test likelihood, Rezende et al. 2014). It rises with K to the
 truth. The encoder runs once a sentence, the decoder's input projections are shared by the samples,
-and samples are streamed, so that memory does not grow with K.
+and samples are streamed, so that memory does not grow with K. Several processes share the batches,
+and all of them get the whole result, the same bits as one process.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from textvae import distributed
 from textvae.data.batching import Batch, TokenArray
 from textvae.kernels.linear_cross_entropy import token_log_likelihood
 from textvae.model.gaussian import DiagonalGaussian
@@ -56,14 +58,14 @@ def encode_corpus(
     """The posteriors of a corpus, `[N, Z]`, in its order."""
     size = (data.num_sentences, model.prior.latent_dim)
     result = DiagonalGaussian(
-        torch.empty(size, device=model.device), torch.empty(size, device=model.device)
+        torch.zeros(size, device=model.device), torch.zeros(size, device=model.device)
     )
     with torch.inference_mode():
         for batch in data.batches_by_length(ENCODER_BATCH):
             posterior = model.encoder(batch.targets, batch.lengths, noise=None, dtype=dtype)
             result.mean[batch.indices] = posterior.mean
             result.log_variance[batch.indices] = posterior.log_variance
-    return result
+    return DiagonalGaussian(*map(distributed.add, result))
 
 
 def importance_weighted(
@@ -90,7 +92,7 @@ def importance_weighted(
         rows: latents decoded at once; memory grows with it, not with K.
         dtype: of the matrix products.
     """
-    columns = [torch.empty(data.num_sentences, dtype=torch.float64) for _ in range(5)]
+    columns = [torch.zeros(data.num_sentences, dtype=torch.float64) for _ in range(5)]
     result = SentenceLikelihoods(*columns)
     group = max(1, rows // num_samples)
     with torch.inference_mode():
@@ -109,7 +111,7 @@ def importance_weighted(
             )
             for column, values in zip(result, found, strict=True):
                 column[batch.indices.cpu()] = values.cpu()
-    return result
+    return SentenceLikelihoods(*map(distributed.add, result))
 
 
 def _stream(
@@ -163,11 +165,11 @@ def reconstruction_at(
     model: VAE, data: TokenArray, latents: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """-log p(x|z) in nats for one latent a sentence, `[N, Z]` -> float64 `[N]`."""
-    result = torch.empty(data.num_sentences, dtype=torch.float64)
+    result = torch.zeros(data.num_sentences, dtype=torch.float64)
     with torch.inference_mode():
         for batch in data.batches_by_length(ENCODER_BATCH):
             rows = model.reconstruct(
                 batch.inputs, batch.targets, batch.lengths, latents[batch.indices], dtype=dtype
             ).rows
             result[batch.indices.cpu()] = sum_by_sentence(rows, batch.lengths).double().cpu()
-    return result
+    return distributed.add(result)

@@ -68,6 +68,13 @@ class GRUEncoder(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> DiagonalGaussian:
         """q(z|x) from tokens `[B, T]` and int64 lengths `[B]`; see the contract."""
+        moments = self.moments(tokens, lengths, noise=noise, dtype=dtype)
+        return self.posterior(moments, training=noise is not None)
+
+    def moments(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Tensor:
+        """What is read of each sentence by itself, `[B, 2Z]`; see the contract."""
         last = [self._read(self.forward_layers, tokens, lengths, noise, dtype, "forward")]
         if len(self.backward_layers):
             backwards = reverse_sentences(tokens, lengths)
@@ -75,12 +82,16 @@ class GRUEncoder(nn.Module):
                 self._read(self.backward_layers, backwards, lengths, noise, dtype, "backward")
             )
         states = torch.cat(last, dim=1)
+        # The bias comes after a normalisation, which would take it away again.
+        bias = self.posterior_bias if self.constraint is None else None
+        return F.linear(states, self.posterior_weight, bias)
+
+    def posterior(self, moments: Tensor, *, training: bool) -> DiagonalGaussian:
+        """q(z|x) from the moments `[B, 2Z]` of a batch; see the contract."""
+        mean, log_variance = moments.chunk(2, dim=1)
         if self.constraint is None:
-            moments = F.linear(states, self.posterior_weight, self.posterior_bias)
-            return DiagonalGaussian(*moments.chunk(2, dim=1))
-        # The bias comes after the normalisation, which would take it away again.
-        mean, log_variance = F.linear(states, self.posterior_weight).chunk(2, dim=1)
-        mean = self.constraint(mean, training=noise is not None)
+            return DiagonalGaussian(mean, log_variance)
+        mean = self.constraint(mean, training=training)
         return DiagonalGaussian(
             *(torch.cat([mean, log_variance], 1) + self.posterior_bias).chunk(2, 1)
         )

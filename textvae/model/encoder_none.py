@@ -36,5 +36,19 @@ class NoEncoder(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> DiagonalGaussian:
         """The posterior over nothing, `[B, 0]`, of tokens `[B, T]`; see the contract."""
-        nothing = torch.empty(tokens.shape[0], 0, device=tokens.device)
-        return DiagonalGaussian(nothing, nothing)
+        return self.posterior(self.moments(tokens, lengths), training=noise is not None)
+
+    def moments(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        noise: Noise | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Nothing, `[B, 0]`."""
+        return torch.empty(tokens.shape[0], 0, device=tokens.device)
+
+    def posterior(self, moments: Tensor, *, training: bool) -> DiagonalGaussian:
+        """The posterior over nothing."""
+        return DiagonalGaussian(moments, moments)

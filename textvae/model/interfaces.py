@@ -43,6 +43,20 @@ class Encoder(Protocol):
             nor, in evaluation, on the other sentences of the batch.
         """
 
+    # The same in two halves, for a batch that is cut into parts: calling the encoder is reading
+    # every sentence by itself, and then turning what was read into posteriors, all together.
+
+    def moments(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Tensor:
+        """What is read of each sentence, `[B, 2Z]`, whatever else is in the batch."""
+
+    def posterior(self, moments: Tensor, *, training: bool) -> DiagonalGaussian:
+        """The posteriors `[B, Z]` of a batch from its moments.
+
+        In training they may depend on each other, and running statistics see them.
+        """
+
 
 class Prior(Protocol):
     """A distribution over latents."""

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from msgspec import Meta
 
+from textvae import distributed
 from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
 from textvae.evaluate.latent_usage import active_units, diagnosis
@@ -32,6 +33,7 @@ from textvae.train.optimizer import (
     OptimizerConfig,
     set_learning_rate,
 )
+from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
 from textvae.train.procedures import JointProcedure, ProcedureConfig
 from textvae.train.state import (
@@ -54,7 +56,9 @@ class TrainConfig(Config):
     """How a model is trained; what is None is chosen for the corpus and the machine, and said."""
 
     batch_size: Count = 64
-    """Sentences of a step."""
+    """Sentences of a step, of all processes together."""
+    micro_batch_size: Count | None = None
+    """Sentences at once, for memory; no effect on the result. Halved where memory is short."""
     batches: BatchesConfig = PooledBatches()
     """Which sentences go together."""
     max_steps: Count | None = None
@@ -124,11 +128,11 @@ def train(
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
-    updates = _updates(model, optimizer, config, seed)
-    average = Average(config.averaging, total)
+    updates = _updates(model, optimizer, config, seed, report)
+    average, begin = Average(config.averaging, total), Position(rate=config.objective.rate.start())
     plateau, procedure = config.learning_rate.plateau, config.procedure
-    begin = Position(rate=config.objective.rate.start())
     position, best, rewind = restore_position(run, model, optimizer, average, begin)
+    run = run if distributed.rank() == 0 else None  # from here on: where this process writes
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
@@ -142,7 +146,7 @@ def train(
     order, epoch, begun_at, begun = [], -1, position.step, time.perf_counter() - position.seconds
     model.train()
     with _flush_denormals(), _catch_signals() as caught:
-        while position.step < total and not _exhausted(position, config) and not caught:
+        while position.step < total and not _exhausted(position, config) and not _signal(caught):
             step = position.step
             if step // batches != epoch:
                 epoch = step // batches
@@ -210,11 +214,11 @@ def train(
                 save_position(run, model, best, optimizer, position, average, rewind)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
-    if run is not None and caught:
+    stopped = _signal(caught)
+    if run is not None and stopped is not None:
         save_position(run, model, best, optimizer, position, average, rewind)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
-    stopped = caught[0] if caught else None
     return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
 
 
@@ -223,25 +227,25 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
 
     In float32 whatever the precision of training, since it selects the parameters.
     """
-    reconstruction = torch.zeros((), dtype=torch.float64, device=model.device)
-    kl, means = torch.zeros_like(reconstruction), []
+    sums = torch.zeros(2, dtype=torch.float64, device=model.device)
+    size = (data.num_sentences, model.prior.latent_dim)
+    means = torch.zeros(size, dtype=next(model.parameters()).dtype, device=model.device)
     training = model.training
     model.eval()
     with torch.inference_mode():
         for batch in data.batches_by_length(ENCODER_BATCH):
             noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
             terms = model(batch.inputs, batch.targets, batch.lengths, noise)
-            reconstruction += terms.reconstruction.total.double()
-            kl += terms.kl.double().sum()
-            means.append(terms.posterior.mean)
+            sums += torch.stack([terms.reconstruction.total.double(), terms.kl.double().sum()])
+            means[batch.indices] = terms.posterior.mean
     model.train(training)
-    count = data.num_sentences
-    elbo = -float(reconstruction + kl) / count
-    return Validation(elbo, float(kl) / count, active_units(torch.cat(means)))
+    reconstruction, kl = distributed.add(sums).tolist()
+    elbo = -(reconstruction + kl) / data.num_sentences
+    return Validation(elbo, kl / data.num_sentences, active_units(distributed.add(means)))
 
 
 def _updates(
-    model: VAE, optimizer: torch.optim.Optimizer, config: TrainConfig, seed: int
+    model: VAE, optimizer: torch.optim.Optimizer, config: TrainConfig, seed: int, report: Report
 ) -> partial[Step]:
     """`train_step` of this run; what changes from step to step is still to be given."""
     return partial(
@@ -252,7 +256,13 @@ def _updates(
         seed=seed,
         clip_norm=config.clip_norm,
         dtype=DTYPES[config.precision or "float32"],
+        parts=Parts(config.micro_batch_size, report),
     )
+
+
+def _signal(caught: list[int]) -> int | None:
+    """The signal that some process of the run has caught, the same for all of them."""
+    return distributed.highest(caught[0] if caught else 0) or None
 
 
 def _due(step: int, every: int, total: int) -> bool:
@@ -307,6 +317,8 @@ def _catch_signals() -> Iterator[list[int]]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if caught and distributed.started_together():
+            return  # torchrun passes on what all have got, and waits for the save
         if caught:
             earlier = before[signal.Signals(number)]
             if callable(earlier):  # the command line's, which knows the exit code

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from textvae import distributed
 from textvae.evaluate.latent_usage import ACTIVE_VARIANCE
 from textvae.files import saying_why, write_file
 from textvae.model.vae import ElboTerms
@@ -98,7 +99,7 @@ class Progress:
     def __init__(self, total: int, step: int, latent_dim: int, report: Report) -> None:
         self._total, self._latent_dim, self._report = total, latent_dim, report
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and distributed.is_first():
             self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
         self._since = time.perf_counter()
 

@@ -12,6 +12,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from textvae import distributed
 from textvae.config import Config
 from textvae.data.batching import Batch, TokenArray
 from textvae.evaluate.latent_usage import mutual_information
@@ -182,7 +183,8 @@ class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
         if not state.aggressive:
             return state
         posterior = encode_corpus(model, valid.head(INFORMATION_SENTENCES))
-        found = mutual_information(posterior, seed=seed).value
+        # of the first process, so that no rounding of another machine makes two of one decision
+        found = float(distributed.share(repr(mutual_information(posterior, seed=seed).value)))
         grown = found > state.mutual_information
         report(
             f"mutual information {found:.2f} nats: "

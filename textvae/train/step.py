@@ -1,5 +1,6 @@
 """One training step: what the loop repeats, and what `scripts/benchmark.py` times."""
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -7,8 +8,8 @@ from torch import Tensor, nn
 
 from textvae.data.batching import Batch
 from textvae.model.vae import VAE, ElboTerms
-from textvae.randomness import Noise, key, normals
-from textvae.train.objective import Loss, ObjectiveConfig, Stage, drop_words, objective
+from textvae.train.objective import Loss, ObjectiveConfig, Stage, objective
+from textvae.train.parts import Draws, Parts
 from textvae.train.rate import RateState
 
 Part = Literal["encoder", "rest"]
@@ -43,6 +44,7 @@ def train_step(
     rate: RateState | None = None,
     stage: Stage | None = None,
     part: Part | None = None,
+    parts: Parts | None = None,
 ) -> Step:
     """Forward, backward, clipping and update, at the learning rate the optimizer has now.
 
@@ -59,22 +61,18 @@ def train_step(
         rate: state of the target rate; None where the run begins.
         stage: where the schedules are; None is step `step` of `total`.
         part: of the model that is updated, and whose gradient is clipped; None is all of it.
+        parts: how the batch is cut; None is one piece, or one for each process.
     """
     stage = Stage(step, total) if stage is None else stage
     word_dropout = config.word_dropout(stage.step, stage.total)
     rate = config.rate.start() if rate is None else rate
-    terms = model(
-        batch.inputs,
-        batch.targets,
-        batch.lengths,
-        normals(key(seed, "posterior", step), batch.indices, lanes=model.prior.latent_dim),
-        decoder_inputs=drop_words(batch.inputs, batch.indices, word_dropout, seed=seed, step=step),
-        noise=Noise(seed, step, batch.indices),
-        dtype=dtype,
-    )
-    loss = objective(config, terms, stage, rate)
     optimizer.zero_grad(set_to_none=True)
-    loss.value.backward()  # type: ignore[no-untyped-call]
+    terms, loss = (parts or Parts()).backward(
+        model,
+        batch,
+        partial(objective, config, stage=stage, rate=rate),
+        Draws(seed, step, word_dropout, dtype),
+    )
     for name, parameter in model.named_parameters() if part is not None else ():
         if name.startswith("encoder.") != (part == "encoder"):
             parameter.grad = None  # optimizers pass over it, moments and all
@@ -87,7 +85,7 @@ def train_step(
         rate = rate if stage.autoencoder else config.rate.observe(terms.kl, rate)
     else:
         fault = _not_finite(model, terms)
-    return Step(terms, loss._replace(value=loss.value.detach()), finite, rate, fault)
+    return Step(terms, loss, finite, rate, fault)
 
 
 def _not_finite(model: VAE, terms: ElboTerms) -> str:

@@ -1,0 +1,167 @@
+"""The processes of one run, as `torchrun` starts them: sums and messages between their ranks.
+
+Alone, every function here does nothing and costs nothing, so that callers need not ask. In a run
+of several processes, all of them must call the same functions in the same order. Tensors on a CPU
+go through gloo, those on CUDA through nccl. Nothing is pickled: messages are text.
+
+A process that dies closes its connections, so that the others get a `RankError` at once instead of
+waiting; only a device that hangs takes until the timeout of nccl, or until torchrun ends the rest.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from textvae.errors import ConfigError, RankError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+# A rank may wait for the first one to read and tokenize a large corpus. Gloo tells a death at once.
+_PATIENCE = timedelta(days=7)
+_DEVICE_PATIENCE = timedelta(minutes=10)
+_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+_groups: "dict[str, ProcessGroup]" = {}
+"""By the kind of device; empty while this process is by itself."""
+
+
+def started_together(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher such as torchrun has started this process with others."""
+    return all(environment.get(name) for name in _NEEDED) and environment["WORLD_SIZE"] != "1"
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and talks, also before and after `joined`."""
+    return not started_together() or os.environ["RANK"] == "0"
+
+
+def size() -> int:
+    """How many processes work together now; 1 outside `joined`."""
+    return int(os.environ["WORLD_SIZE"]) if _groups else 1
+
+
+def rank() -> int:
+    """The number of this process among them, from 0."""
+    return int(os.environ["RANK"]) if _groups else 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Work together with the processes that were started with this one, while this lasts.
+
+    Without a launcher, or within another `joined`, this does nothing.
+
+    Raises:
+        ConfigError: numbers from the launcher that make no sense, or more processes than devices.
+        RankError: the others cannot be reached.
+    """
+    if not started_together() or _groups:
+        yield
+        return
+    import torch  # noqa: PLC0415 -- costs 1.5 s, which a single process that only talks need not pay
+    from torch import distributed  # noqa: PLC0415 -- as above
+
+    _check_environment()
+    with _telling_losses("the other processes"):
+        distributed.init_process_group("gloo", timeout=_PATIENCE)
+        assert distributed.group.WORLD is not None
+        _groups["cpu"] = distributed.group.WORLD
+        if torch.cuda.is_available():
+            local = int(os.environ.get("LOCAL_RANK", "0"))
+            if local < torch.cuda.device_count():
+                torch.cuda.set_device(local)
+                _groups["cuda"] = distributed.new_group(backend="nccl", timeout=_DEVICE_PATIENCE)
+    try:
+        yield
+    except BaseException:
+        _groups.clear()  # not taken down in order: the others may be anywhere
+        raise
+    try:
+        wait()
+    finally:
+        _groups.clear()
+    distributed.destroy_process_group()
+
+
+def add(tensor: "Tensor") -> "Tensor":
+    """Sum a tensor over the processes, in place: all of them have the same bits afterwards."""
+    if _groups:
+        from torch import distributed  # noqa: PLC0415 -- imported already
+
+        group = _groups.get(tensor.device.type)
+        if group is None:
+            raise ConfigError(
+                f"process {rank()} of {size()}: has no {tensor.device.type} device of its own; "
+                "start as many processes as there are devices, or give --device cpu"
+            )
+        with _telling_losses("its sum"):
+            distributed.all_reduce(tensor, group=group)
+    return tensor
+
+
+def highest(value: int) -> int:
+    """The highest of a number that each process has."""
+    if not _groups:
+        return value
+    import torch  # noqa: PLC0415 -- imported already
+    from torch import distributed  # noqa: PLC0415 -- imported already
+
+    found = torch.tensor(value)
+    with _telling_losses("its number"):
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=_groups["cpu"])
+    return int(found)
+
+
+def share(text: str | None, *, source: int = 0) -> str:
+    """The text of one process, at all of them; what the others give is not looked at."""
+    if not _groups:
+        assert text is not None
+        return text
+    import torch  # noqa: PLC0415 -- imported already
+    from torch import distributed  # noqa: PLC0415 -- imported already
+
+    mine = rank() == source
+    data = bytearray((text or "").encode("utf-8", "surrogatepass")) if mine else bytearray()
+    count = torch.tensor(len(data))
+    with _telling_losses("its message"):
+        distributed.broadcast(count, source, group=_groups["cpu"])
+        if not int(count):
+            return ""
+        buffer = torch.empty(int(count), dtype=torch.uint8)
+        if mine:
+            buffer = torch.frombuffer(data, dtype=torch.uint8)
+        distributed.broadcast(buffer, source, group=_groups["cpu"])
+    return bytes(buffer.numpy()).decode("utf-8", "surrogatepass")
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    highest(0)
+
+
+@contextmanager
+def _telling_losses(what: str) -> Iterator[None]:
+    """Turn the errors of the transport into one line; it raises RuntimeErrors of many texts."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RankError(
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: another process of this "
+            f"run has ended or cannot be reached, which left {what} unfinished; the same command "
+            "goes on from the last saved state"
+        ) from error
+
+
+def _check_environment() -> None:
+    number, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise ConfigError(
+            f"RANK {number[:20]!r} of WORLD_SIZE {count[:20]!r}: no process has such a number; "
+            "start with torchrun, or unset both"
+        )
