@@ -30,6 +30,9 @@ samples = vae.sample(1000, seed=1)
 figures["samples_grammatical"] = sum(map(grammar.accepts, samples)) / 1000
 many = vae.sample(10_000, seed=7)
 figures["samples_grammatical_of_10000"] = sum(map(grammar.accepts, many)) / 10_000
+if vae.aggregate is not None:  # textvae aggregate RUN
+    others = vae.sample(10_000, seed=7, prior="aggregate")
+    figures["aggregate_grammatical_of_10000"] = sum(map(grammar.accepts, others)) / 10_000
 figures["samples_distinct"] = len(set(samples)) / 1000
 figures["samples_not_in_train"] = sum(sample not in train for sample in samples) / 1000
 

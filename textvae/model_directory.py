@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgspec
 import torch
 
+from textvae.aggregate_file import Aggregate, aggregate_files, read_aggregate
 from textvae.checkpoint import (
     CARD,
     CONFIG,
@@ -63,12 +64,20 @@ class LoadedModel(NamedTuple):
     tokenizer: Tokenizer
     config: ModelConfig
     results: Results | None
+    aggregate: Aggregate | None = None
 
 
 def publish(
-    path: Path, model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None
+    path: Path,
+    model: VAE,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    results: Results | None,
+    aggregate: Aggregate | None = None,
 ) -> None:
     """Write a model directory: config, weights, tokenizer, card, results, and their checksums.
+
+    With the mixture of its aggregate posterior, where one was fitted.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -81,6 +90,8 @@ def publish(
     }
     if results is not None:
         files[RESULTS] = msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
+    if aggregate is not None:
+        files |= aggregate_files(aggregate)
     save_model_directory(path, files)
 
 
@@ -103,7 +114,18 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
         _tokenizer(path, files.tokenizer),
         config,
         read_results(path),
+        _aggregate(path, config, verify=verify),
     )
+
+
+def _aggregate(path: Path, config: ModelConfig, *, verify: bool) -> Aggregate | None:
+    found = read_aggregate(path, verify=verify)
+    if found is not None and found.mixture.mean.shape[1] != config.latent_dim:
+        raise CheckpointError(
+            f"{path}: the aggregate posterior has {found.mixture.mean.shape[1]} dimensions, the "
+            f"latent {config.latent_dim}; fit it again with: textvae aggregate {path}"
+        )
+    return found
 
 
 def _load_unfinished(path: Path) -> LoadedModel:

@@ -6,12 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from textvae.aggregate_file import Aggregate
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
-from textvae.generate.latents import PathKind, check_latents, interpolation, sample_latents
+from textvae.generate.latents import (
+    PathKind,
+    PriorKind,
+    check_latents,
+    interpolation,
+    sample_latents,
+)
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.generate.writing import write
@@ -39,9 +46,10 @@ class TextVAE:
         *,
         results: Results | None = None,
         path: Path | None = None,
+        aggregate: Aggregate | None = None,
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
-        self.results, self.path = results, path
+        self.results, self.path, self.aggregate = results, path, aggregate
 
     @classmethod
     def train(
@@ -115,6 +123,7 @@ class TextVAE:
             found.config,
             results=found.results,
             path=Path(path),
+            aggregate=found.aggregate,
         )
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -126,7 +135,7 @@ class TextVAE:
         where = Path(path)
         if where.exists() and (not where.is_dir() or any(where.iterdir())):
             raise CheckpointError(f"{where}: is in use; save to a directory that is new or empty")
-        publish(where, self.model, self.config, self.tokenizer, self.results)
+        publish(where, self.model, self.config, self.tokenizer, self.results, self.aggregate)
 
     def sample(
         self,
@@ -135,6 +144,7 @@ class TextVAE:
         seed: int = 0,
         strategy: AnyStrategy = Temperature(),  # noqa: B008 -- a frozen struct
         max_length: int | None = None,
+        prior: PriorKind = "model",
         near: str | None = None,
         scale: float | None = None,
     ) -> list[str]:
@@ -145,17 +155,24 @@ class TextVAE:
             seed: of the latents and of the words.
             strategy: how words are chosen.
             max_length: the most tokens; None is the model's limit.
+            prior: `model`, or `aggregate`: the mixture that `textvae.aggregate` has fitted.
             near: a sentence: latents are the mean of its posterior plus noise.
             scale: of the noise, in standard deviations of that posterior, 0 to 1000; None is 1.
 
         Raises:
-            ConfigError: a number out of bounds, or a scale without a sentence.
+            ConfigError: a number out of bounds, a scale without a sentence, no aggregate.
             DataError: a sentence that `encode` refuses.
         """
         _at_least(0, num_samples=num_samples)
         posterior = None if near is None else self.encode([near])
         latents = sample_latents(
-            self.model.prior, num_samples, seed=seed, posterior=posterior, scale=scale
+            self.model.prior,
+            num_samples,
+            seed=seed,
+            kind=prior,
+            aggregate=self.aggregate.mixture if self.aggregate else None,
+            posterior=posterior,
+            scale=scale,
         )
         return self.decode(latents, strategy=strategy, seed=seed, max_length=max_length)
 

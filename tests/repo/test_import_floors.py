@@ -14,6 +14,7 @@ FLOORS = {
     "__init__": 9,
     "__main__": 9,
     "cli": 9,
+    "aggregate": 8,  # takes a TextVAE
     "candidates": 8,
     "text_vae": 8,
     "evaluation": 8,  # takes a TextVAE too
@@ -30,6 +31,7 @@ FLOORS = {
     "train": 6,
     "evaluate": 5,
     "generate": 4,
+    "aggregate_file": 3,
     "checkpoint": 3,
     "saved_state": 3,
     "run_lock": 1,

@@ -32,6 +32,7 @@ VERBS = {
     "neighbors": "Find the sentences of a corpus that are nearest to a sentence.",
     "analogy": "Edit one sentence as two others differ.",
     "attribute": "Change sentences by the difference of two sets of them.",
+    "aggregate": "Fit a mixture to the latents of data, for sample --prior aggregate.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",

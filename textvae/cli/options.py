@@ -18,6 +18,7 @@ STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 METRICS = ("euclidean", "scaled")
 PATHS = ("straight", "spherical")
+PRIORS = ("model", "aggregate")
 
 
 class Decoding(TypedDict):

@@ -1,6 +1,6 @@
 """`textvae sample`."""
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack, cast
 
 import click
 
@@ -10,6 +10,9 @@ from textvae.cli.terminal import flush, say_which
 from textvae.cli.writing import say, show
 from textvae.errors import DataError
 
+if TYPE_CHECKING:
+    from textvae.generate.latents import PriorKind
+
 
 @click.command(
     "sample",
@@ -18,6 +21,9 @@ from textvae.errors import DataError
     Sentence i depends on the seed and on i alone. Words are drawn at temperature 1 unless options
     say otherwise. With --json: `index` and `text`, and for a beam `rank`, `log_likelihood` (nats)
     and `score`.
+
+    --prior aggregate draws latents from the mixture that `textvae aggregate` fitted to the latents
+    of data, and not from the prior of the model, which may have mass where there are no data.
 
     With --near the latents are not drawn from the prior but around a sentence: the mean of its
     posterior, plus --scale times its standard deviation times a standard normal draw, in each
@@ -32,6 +38,13 @@ from textvae.errors import DataError
     show_default=True,
     help="How many sentences.",
 )
+@click.option(
+    "--prior",
+    type=click.Choice(options.PRIORS),
+    default="model",
+    show_default=True,
+    help="Where latents are drawn from.",
+)
 @click.option("--near", metavar="SENTENCE", help="Draw latents around that of a sentence.")
 @click.option(
     "--scale", type=float, help="How far around, in its standard deviations.  [default: 1]"
@@ -42,6 +55,7 @@ from textvae.errors import DataError
 def command(
     model: str | None,
     num_samples: int,
+    prior: str,
     near: str | None,
     scale: float | None,
     device: str,
@@ -61,7 +75,13 @@ def command(
 
     posterior = vae.encode(sentences) if sentences else None
     latents = sample_latents(
-        vae.model.prior, num_samples, seed=decoding["seed"], posterior=posterior, scale=scale
+        vae.model.prior,
+        num_samples,
+        seed=decoding["seed"],
+        kind=cast("PriorKind", prior),
+        aggregate=vae.aggregate.mixture if vae.aggregate else None,
+        posterior=posterior,
+        scale=scale,
     )
     # Written as they come, so that `| head` ends a long list early.
     for start in range(0, num_samples, ROWS):

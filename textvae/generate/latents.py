@@ -9,9 +9,12 @@ from torch import Tensor
 from textvae.errors import ConfigError, DataError
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Prior
+from textvae.model.mixture import GaussianMixture
 from textvae.randomness import key, normals
 
 PathKind = Literal["straight", "spherical"]
+PriorKind = Literal["model", "aggregate"]
+NO_AGGREGATE = "has no aggregate posterior yet; fit one with: textvae aggregate"
 
 
 def prior_latents(prior: Prior, num_samples: int, *, seed: int) -> Tensor:
@@ -26,28 +29,41 @@ def sample_latents(
     num_samples: int,
     *,
     seed: int,
+    kind: PriorKind = "model",
+    aggregate: GaussianMixture | None = None,
     posterior: DiagonalGaussian | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Draws from the prior, or around a posterior: `[N, Z]`; draw i is a function of (seed, i).
+    """Draws from a prior, or around a posterior: `[N, Z]`; draw i is a function of (seed, i).
 
     Around a posterior a draw is mean + scale * standard deviation * e, with e standard normal: 1
     is the posterior itself, 0 its mean.
 
     Args:
-        prior: where to draw from without a posterior.
+        prior: of the model, where to draw from without a posterior.
         num_samples: N.
         seed: of the draws.
+        kind: `model` is that prior, `aggregate` the mixture.
+        aggregate: the mixture fitted to the aggregate posterior.
         posterior: of one sentence, `[1, Z]`.
         scale: from 0 to 1000; None is 1.
 
     Raises:
-        ConfigError: a scale out of bounds, or without a posterior.
+        ConfigError: a scale out of bounds, or without a posterior; a prior that is unknown, that
+            was not fitted, or with a posterior.
     """
+    if kind not in get_args(PriorKind):
+        raise ConfigError(f"--prior {kind}: must be one of {', '.join(get_args(PriorKind))}")
     if posterior is None:
         if scale is not None:
             raise ConfigError(f"--scale {scale}: belongs to --near, the sentence to draw around")
-        return prior_latents(prior, num_samples, seed=seed)
+        if kind == "model":
+            return prior_latents(prior, num_samples, seed=seed)
+        if aggregate is None:
+            raise ConfigError(f"--prior aggregate: this model {NO_AGGREGATE}")
+        return aggregate.sample(num_samples, seed=seed).float()
+    if kind != "model":
+        raise ConfigError(f"--prior {kind}: --near draws around a sentence; give one of the two")
     scale = 1.0 if scale is None else scale
     if not 0.0 <= scale <= 1000.0:
         raise ConfigError(f"--scale {scale}: must be from 0 to 1000")

@@ -1,0 +1,131 @@
+"""A mixture's density and draws are those of its Gaussians, and EM finds what others find."""
+
+import math
+
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture as Reference
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from textvae.model.mixture import GaussianMixture, fit_mixture, raise_likelihood
+from textvae.randomness import key, normals
+
+Z, M, N = 3, 2, 211
+
+
+def mixture() -> GaussianMixture:
+    noise = normals(key(1, "factor"), torch.arange(M * Z), lanes=Z).double().view(M, Z, Z)
+    factor = 0.4 * noise.tril(-1) + torch.diag_embed(noise.diagonal(dim1=1, dim2=2).abs() + 0.3)
+    mean = torch.tensor([[2.0, -1.0, 0.5], [-1.5, 0.0, 1.0]], dtype=torch.float64)
+    return GaussianMixture(torch.tensor([0.3, 0.7]).double().log(), mean, factor)
+
+
+def covariance(found: GaussianMixture) -> Tensor:
+    return found.factor @ found.factor.mT
+
+
+def test_the_density_is_that_of_its_gaussians() -> None:
+    found, points = mixture(), normals(key(2, "points"), torch.arange(5), lanes=Z).double()
+    parts = [
+        MultivariateNormal(found.mean[m], scale_tril=found.factor[m]).log_prob(points)
+        + found.log_weights[m]
+        for m in range(M)
+    ]
+    torch.testing.assert_close(found.log_prob(points), torch.stack(parts).logsumexp(0))
+    assert found.log_prob(points[:0]).shape == (0,)
+
+
+def test_the_pieces_in_which_it_is_computed_do_not_show() -> None:
+    found, points = mixture(), normals(key(2, "points"), torch.arange(4099), lanes=Z).double()
+    whole = found.log_prob(points)
+    torch.testing.assert_close(whole[2047:2050], found.log_prob(points[2047:2050]))
+
+
+def test_draws_have_its_moments_and_do_not_depend_on_their_number() -> None:
+    found = mixture()
+    drawn = found.sample(40_009, seed=3)
+    assert torch.equal(drawn[:7], found.sample(7, seed=3))
+    assert not torch.equal(drawn[:7], found.sample(7, seed=4))
+    weights = found.log_weights.exp()
+    mean = weights @ found.mean
+    away = found.mean - mean
+    spread = torch.einsum("m,mij->ij", weights, covariance(found))
+    spread = spread + torch.einsum("m,mi,mj->ij", weights, away, away)
+    torch.testing.assert_close(drawn.mean(0), mean, atol=0.03, rtol=0.0)
+    torch.testing.assert_close(drawn.t().cov(), spread, atol=0.1, rtol=0.0)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_one_component_has_the_moments_of_the_points(diagonal: bool) -> None:
+    points = mixture().sample(N, seed=5)
+    found = fit_mixture(points, 1, seed=0, diagonal=diagonal)
+    expected = points.t().cov(correction=0)
+    expected = expected.diag().diag() if diagonal else expected
+    torch.testing.assert_close(found.mixture.mean[0], points.mean(0))
+    torch.testing.assert_close(covariance(found.mixture)[0], expected, rtol=1e-5, atol=1e-8)
+    # What a Gaussian says, on average, of points that have its moments.
+    entropy = 0.5 * (Z * (1 + math.log(2 * math.pi)) + float(torch.logdet(expected)))
+    assert found.log_prob == pytest.approx(-entropy, abs=1e-5)
+    assert found.iterations <= 2
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_em_goes_where_scikit_learn_goes_from_the_same_start(diagonal: bool) -> None:
+    points = mixture().sample(N, seed=7)
+    start = fit_mixture(points, M, seed=1, diagonal=diagonal, max_iterations=0).mixture
+    found = raise_likelihood(points, start, diagonal=diagonal, max_iterations=17, tolerance=0.0)
+    inverse = torch.linalg.inv(covariance(start))
+    reference = Reference(
+        M,
+        covariance_type="diag" if diagonal else "full",
+        tol=0.0,
+        reg_covar=0.0,
+        max_iter=17,
+        weights_init=start.log_weights.exp().numpy(),
+        means_init=start.mean.numpy(),
+        precisions_init=(inverse.diagonal(dim1=1, dim2=2) if diagonal else inverse).numpy(),
+    )
+    with pytest.warns(UserWarning, match="did not converge"):
+        reference.fit(points.numpy())
+    expected = torch.from_numpy(reference.covariances_)
+    expected = torch.diag_embed(expected) if diagonal else expected
+    torch.testing.assert_close(
+        found.mixture.mean, torch.from_numpy(reference.means_), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(covariance(found.mixture), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.mixture.log_weights.exp(), torch.from_numpy(reference.weights_), rtol=1e-4, atol=1e-5
+    )
+    assert found.log_prob == pytest.approx(reference.score(points.numpy()), abs=1e-5)
+
+
+def test_every_iteration_raises_the_likelihood() -> None:
+    points = mixture().sample(N, seed=11)
+    values = [
+        fit_mixture(points, 5, seed=2, max_iterations=count, tolerance=0.0).log_prob
+        for count in range(11)
+    ]
+    assert values == sorted(values)
+    assert values[-1] > values[0] + 0.01
+    stopped = fit_mixture(points, 5, seed=2, tolerance=0.01)
+    assert 1 < stopped.iterations < 11
+
+
+def test_clusters_are_found_from_any_seed() -> None:
+    corners = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0], [30.0, 4.0]]).double()
+    noise = normals(key(3, "noise"), torch.arange(505), lanes=2).double()
+    points = corners.repeat(101, 1) + 0.5 * noise
+    for seed in range(7):
+        found = fit_mixture(points, 5, seed=seed).mixture
+        distances = torch.cdist(corners, found.mean)
+        assert float(distances.min(1).values.max()) < 0.2
+        torch.testing.assert_close(found.log_weights.exp(), torch.full((5,), 0.2).double())
+
+
+def test_points_that_coincide_are_one_component() -> None:
+    points = torch.tensor([[1.0, 2.0]], dtype=torch.float64).repeat(13, 1)
+    found = fit_mixture(points, 3, seed=0).mixture
+    assert found.num_components == 1
+    torch.testing.assert_close(found.mean, points[:1])
+    assert bool(found.log_prob(points).isfinite().all())
