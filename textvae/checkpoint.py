@@ -10,7 +10,7 @@ systems are not created equal"). And damage is never loaded: of random changes t
 file every sixth loads as other numbers without a word, so checksums are compared first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,12 +20,13 @@ from textvae.manifest import (
     MANIFEST,
     Manifest,
     check_file,
+    hash_file,
     make_manifest,
     plain_name,
     read_manifest,
 )
 from textvae.saved_state import entries_of, states_of
-from textvae.tensor_file import tensors_from_bytes
+from textvae.tensor_file import tensor_shapes, tensors_from_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,12 @@ CARD = "README.md"
 EXPERIMENT = "experiment.json"
 METRICS = "metrics.jsonl"
 _MODEL_FILES = (CONFIG, WEIGHTS, TOKENIZER, CARD)
+_LARGEST = {CONFIG: 2**20, TOKENIZER: 2**26, CARD: 2**24}
+"""Bytes: what a file may hold at the most, whatever a manifest says."""
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+Examine = Callable[[bytes, bytes, Shapes], None]
 
 
 class ModelFiles(NamedTuple):
@@ -79,22 +86,33 @@ def save_model_directory(path: Path, files: Mapping[str, bytes]) -> None:
     write_file(path / MANIFEST, manifest)
 
 
-def load_model_directory(path: Path, *, verify: bool = True) -> ModelFiles:
+def load_model_directory(
+    path: Path, *, verify: bool = True, examine: Examine | None = None
+) -> ModelFiles:
     """Read a model directory, every byte compared with its manifest before any is used.
 
     Args:
         path: a run directory or a model directory.
         verify: False leaves out the checksums (2 GB/s), but not sizes and names.
+        examine: takes config, tokenizer and the shapes of the weights, and may refuse them before
+            the weights are read.
 
     Raises:
         CheckpointError: not a directory, no model in it, an unfinished run, a missing, changed or
             unreadable file, a format this version does not know.
     """
     manifest = _model_manifest(path)
-    data = {
-        name: check_file(path / name, manifest.files[name], checksum=verify)
-        for name in manifest.files
-    }
+    for name, most in _LARGEST.items():
+        if (size := manifest.files[name].size) > most:
+            raise CheckpointError(f"{path / name}: {size:,} bytes are too many, expected {most:,}")
+    small = [name for name in _MODEL_FILES if name != WEIGHTS]
+    data = {name: check_file(path / name, manifest.files[name], checksum=verify) for name in small}
+    if examine is not None:
+        shapes = tensor_shapes(path / WEIGHTS, manifest.files[WEIGHTS].size)
+        examine(data[CONFIG], data[TOKENIZER], shapes)
+    data[WEIGHTS] = check_file(path / WEIGHTS, manifest.files[WEIGHTS], checksum=verify)
+    for name in manifest.files.keys() - data.keys():
+        hash_file(path / name, manifest.files[name], checksum=verify)
     try:
         card = data[CARD].decode()
     except UnicodeDecodeError:
@@ -143,7 +161,7 @@ def _checks(path: Path, manifest: Manifest, prefix: str) -> list[FileCheck]:
     checks = [FileCheck(prefix + MANIFEST, None)]
     for name, facts in manifest.files.items():
         try:
-            check_file(path / name, facts)
+            hash_file(path / name, facts)
         except CheckpointError as error:
             checks.append(FileCheck(prefix + name, str(error)))
         else:

@@ -21,6 +21,7 @@ from textvae.config_faults import Fault, check_plain, explain, shorten
 from textvae.errors import ConfigError
 
 T = TypeVar("T")
+_LARGEST = 2**20  # bytes
 
 
 class _KeywordOnly(msgspec.StructMeta):
@@ -75,7 +76,11 @@ def read_config_file(path: Path) -> dict[str, object]:
     if path.suffix not in {".toml", ".json"}:
         raise ConfigError(f"{path}: a configuration file ends in .toml or .json")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise ConfigError(f"{path}: over {_LARGEST:,} bytes are no configuration file")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such configuration file") from None
     except UnicodeDecodeError as error:

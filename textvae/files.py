@@ -5,6 +5,7 @@ import errno
 import glob
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -126,17 +127,49 @@ def read_bytes(path: Path, *, at_most: int) -> bytes:
     """The bytes of a regular file; links and devices are refused before anything is read.
 
     Raises:
-        CheckpointError: missing, no regular file, unreadable, or larger than allowed.
+        CheckpointError: missing, no regular file, unreadable, larger than allowed or than memory.
+    """
+    if min(regular_size(path), at_most) > (there := memory_size()):
+        raise CheckpointError(f"{path}: is larger than the memory of this machine, {there:,} bytes")
+    return b"".join(read_parts(path, at_most=at_most))
+
+
+def read_parts(path: Path, *, at_most: int) -> Iterator[bytes]:
+    """What `read_bytes` reads, at most 16 MiB at a time.
+
+    Raises:
+        CheckpointError: as `read_bytes`, but for the memory.
+    """
+    if (size := regular_size(path)) > at_most:
+        raise CheckpointError(f"{path}: holds {size} bytes, expected {at_most}")
+    try:
+        with path.open("rb") as file:
+            while part := file.read(2**24):
+                yield part
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def regular_size(path: Path) -> int:
+    """The bytes of a file that is neither a link nor a device.
+
+    Raises:
+        CheckpointError: as `read_bytes`.
     """
     try:
         status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            what = "a link" if stat.S_ISLNK(status.st_mode) else "no regular file"
-            raise CheckpointError(f"{path}: is {what}, expected a file in the directory itself")
-        if status.st_size > at_most:
-            raise CheckpointError(f"{path}: holds {status.st_size} bytes, expected {at_most}")
-        return path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: the file is missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        what = "a link" if stat.S_ISLNK(status.st_mode) else "no regular file"
+        raise CheckpointError(f"{path}: is {what}, expected a file in the directory itself")
+    return status.st_size
+
+
+def memory_size() -> int:
+    """Bytes of memory of this machine."""
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

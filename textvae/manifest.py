@@ -17,7 +17,7 @@ import msgspec
 from textvae.config import Config, decode, parse_json
 from textvae.config_faults import shorten
 from textvae.errors import CheckpointError, ConfigError
-from textvae.files import read_bytes
+from textvae.files import read_bytes, read_parts
 from textvae.version import installed_version
 
 FORMAT = 1
@@ -110,15 +110,32 @@ def check_file(path: Path, facts: FileFacts, *, checksum: bool = True) -> bytes:
         CheckpointError: missing, no regular file, unreadable, of another size or checksum.
     """
     data = read_bytes(path, at_most=facts.size)
-    if len(data) != facts.size:
+    _compare(path, facts, len(data), hashlib.sha256(data).hexdigest() if checksum else None)
+    return data
+
+
+def hash_file(path: Path, facts: FileFacts, *, checksum: bool = True) -> None:
+    """What `check_file` checks, a piece at a time, of a file that is not wanted whole.
+
+    Raises:
+        CheckpointError: as `check_file`.
+    """
+    size, digest = 0, hashlib.sha256()
+    for part in read_parts(path, at_most=facts.size):
+        size += len(part)
+        digest.update(part)
+    _compare(path, facts, size, digest.hexdigest() if checksum else None)
+
+
+def _compare(path: Path, facts: FileFacts, size: int, sha256: str | None) -> None:
+    if size != facts.size:
         raise CheckpointError(
-            f"{path}: holds {len(data)} bytes, expected {facts.size}, so the file is cut short"
+            f"{path}: holds {size} bytes, expected {facts.size}, so the file is cut short"
         )
-    if checksum and hashlib.sha256(data).hexdigest() != facts.sha256:
+    if sha256 not in (None, facts.sha256):
         raise CheckpointError(
             f"{path}: does not match its checksum in {MANIFEST}, so the file was changed"
         )
-    return data
 
 
 def _encode(manifest: Manifest) -> bytes:

@@ -13,6 +13,7 @@ from textvae.checkpoint import (
     EXPERIMENT,
     TOKENIZER,
     WEIGHTS,
+    Shapes,
     load_model_directory,
     save_model_directory,
 )
@@ -21,6 +22,7 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig
+from textvae.files import read_bytes
 from textvae.manifest import MANIFEST
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run_data import DataFacts
@@ -107,14 +109,17 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     """
     if not (path / MANIFEST).exists() and (path / EXPERIMENT).is_file():
         return _load_unfinished(path)
-    files = load_model_directory(path, verify=verify)
-    config = _config(path, files.config)
+    made: list[tuple[VAE, Tokenizer, ModelConfig]] = []
+
+    def examine(config: bytes, tokenizer: bytes, shapes: Shapes) -> None:
+        asked, words = _config(path, config), _tokenizer(path, tokenizer)
+        made.append((_model(path, asked, words, shapes), words, asked))
+
+    files = load_model_directory(path, verify=verify, examine=examine)
+    model, words, asked = made[0]
+    model.load_state_dict(files.tensors)
     return LoadedModel(
-        _model(path, config, files.tokenizer, files.tensors),
-        _tokenizer(path, files.tokenizer),
-        config,
-        read_results(path),
-        _aggregate(path, config, verify=verify),
+        model.eval(), words, asked, read_results(path), _aggregate(path, asked, verify=verify)
     )
 
 
@@ -137,12 +142,15 @@ def _load_unfinished(path: Path) -> LoadedModel:
     experiment = decode(
         read_config_file(path / EXPERIMENT), ExperimentConfig, source=str(path / EXPERIMENT)
     )
-    parts = ("best.", "average.mean.", "model.")
-    part = next(p for p in parts if any(name.startswith(p) for name in state.tensors))
-    tensors = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
-    data = tokenizer.read_bytes()
-    model = _model(path, experiment.model, data, tensors)
-    return LoadedModel(model, _tokenizer(path, data), experiment.model, None)
+    words = _tokenizer(path, read_bytes(tokenizer, at_most=2**26))
+    for part in ("best.", "average.mean.", "model."):
+        found = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
+        if found:
+            break
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    model = _model(path, experiment.model, words, shapes)
+    model.load_state_dict(found)
+    return LoadedModel(model.eval(), words, experiment.model, None)
 
 
 def read_results(path: Path) -> Results | None:
@@ -155,8 +163,8 @@ def read_results(path: Path) -> Results | None:
     if not (path / MANIFEST).exists() or not file.is_file():
         return None
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Results)
-    except (msgspec.DecodeError, OSError) as error:
+        return msgspec.json.decode(read_bytes(file, at_most=2**24), type=Results)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
         raise CheckpointError(
             f"{file}: cannot be read: {reason}; check it with info --verify"
@@ -178,17 +186,14 @@ def _tokenizer(path: Path, data: bytes) -> Tokenizer:
         raise CheckpointError(f"{path / TOKENIZER}: {error}") from None
 
 
-def _model(
-    path: Path, config: ModelConfig, tokenizer: bytes, tensors: dict[str, torch.Tensor]
-) -> VAE:
-    """The model of a config, with weights that must fit it and the tokenizer."""
-    size = _tokenizer(path, tokenizer).vocabulary_size
+def _model(path: Path, config: ModelConfig, tokenizer: Tokenizer, found: Shapes) -> VAE:
+    """The model of a config, its parameters unset, for weights of shapes that must fit it."""
+    size = tokenizer.vocabulary_size
     try:
         model = config.build(size, seed=None)
     except RuntimeError as error:
         raise ConfigError(f"{path / CONFIG}: no such model can be built: {error}") from None
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
     bias = found.get("decoder.output_bias")
     if bias is not None and bias != (size,):
         raise CheckpointError(
@@ -201,8 +206,7 @@ def _model(
                 f"{path / WEIGHTS}: {name} has shape {found.get(name, 'none')}, config.json asks "
                 f"for {wanted.get(name, 'none')}; take both from the same model"
             )
-    model.load_state_dict(tensors)
-    return model.eval()
+    return model
 
 
 def require_latent(model: VAE, path: Path | None) -> None:

@@ -46,13 +46,11 @@ SECONDS = 3.0
 @click.option(
     "--samples",
     "num_samples",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     help="K of the importance-weighted bound.  [default: 500]",
 )
 @options.seed
-@click.option(
-    "--rows", type=click.IntRange(min=1), help="Latents decoded at once: memory, not results."
-)
+@click.option("--rows", type=options.COUNT, help="Latents decoded at once: memory, not results.")
 @click.option(
     "--precision",
     type=click.Choice(options.PRECISIONS),

@@ -33,7 +33,7 @@ FEW = "an interpolation passes through at least 2 sentences"
 @click.argument("arguments", metavar="[MODEL] [FIRST SECOND]...", nargs=-1)
 @click.option(
     "--steps",
-    type=click.IntRange(min=2),
+    type=options.STEPS,
     default=7,
     show_default=True,
     help="How many sentences from one to the next, both included.",

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Torch counts in 64 bits, and nobody waits for more than this.
+COUNT = click.IntRange(1, 2**31 - 1)
+STEPS = click.IntRange(2, 2**31 - 1)
+SEED = click.IntRange(0, 2**63 - 1)
 STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 METRICS = ("euclidean", "scaled")
@@ -46,7 +50,7 @@ def decoding(command: F) -> F:
             seed,
             click.option("--strategy", type=click.Choice(STRATEGIES), help="How words are chosen."),
             click.option("--temperature", type=float, help="Below 1 is safer, above 1 wilder."),
-            click.option("--top-k", type=click.IntRange(min=1), help="Draw from the k likeliest."),
+            click.option("--top-k", type=COUNT, help="Draw from the k likeliest."),
             click.option("--top-p", type=float, help="Draw from the likeliest with this mass."),
             click.option(
                 "--typical-p", type=float, help="Draw from the most typical with this mass."
@@ -58,7 +62,7 @@ def decoding(command: F) -> F:
             ),
             click.option(
                 "--n-best",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 help="Lines for each latent, the best sentences of a beam.  [default: 1]",
             ),
             click.option(
@@ -69,12 +73,12 @@ def decoding(command: F) -> F:
             ),
             click.option(
                 "--min-length",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 help="The fewest tokens of a sentence.  [default: none]",
             ),
             click.option(
                 "--max-length",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 help="The most tokens of a sentence.  [default: the model's limit]",
             ),
             click.option(
@@ -85,7 +89,7 @@ def decoding(command: F) -> F:
             ),
             click.option(
                 "--no-repeat-ngram",
-                type=click.IntRange(min=1),
+                type=COUNT,
                 help="No so many tokens in a row that the sentence has already.  [default: off]",
             ),
         ]
@@ -96,7 +100,7 @@ def decoding(command: F) -> F:
 
 seed = click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Of everything drawn.",

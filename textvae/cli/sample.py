@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "-n",
     "--num-samples",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     default=10,
     show_default=True,
     help="How many sentences.",

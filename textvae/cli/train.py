@@ -69,9 +69,9 @@ class Given(TypedDict):
 @click.option(
     "--output", metavar="DIR", help="The run directory.  [default: runs/ and the name of DATA]"
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of everything drawn.  [default: 0]")
-@click.option("--max-steps", type=click.IntRange(min=1), help="Length of the run.")
-@click.option("--save-every", type=click.IntRange(min=1), help="Steps between saved states.")
+@click.option("--seed", type=options.SEED, help="Of everything drawn.  [default: 0]")
+@click.option("--max-steps", type=options.COUNT, help="Length of the run.")
+@click.option("--save-every", type=options.COUNT, help="Steps between saved states.")
 @click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")
 @click.option("--precision", type=click.Choice(options.PRECISIONS), help="Of training.")
 @click.option("--valid", metavar="DATA", help="The set that selects the parameters.")

@@ -184,7 +184,7 @@ class PooledBatches(Config, tag_field="kind", tag="pooled"):
     batches are shuffled.
     """
 
-    pool: Annotated[int, Meta(ge=1)] = 50
+    pool: Annotated[int, Meta(ge=1, le=2**20)] = 50
     """Batches sorted by length together. With 50, 96 % of the cells of the Penn Treebank's batches
     of 32 hold a token, against 45 % in random batches."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from textvae.data.columns import Columns, Rows, find_columns, table_rows
+from textvae.data.unpacking import check_parquet
 from textvae.errors import DataError
 
 HUB_PREFIX = "hf:"
@@ -57,6 +58,7 @@ def read_parquet(source: str, columns: Columns) -> Rows:
     if not Path(source).is_file():
         raise DataError(f"{source}: there is no such file; check the path")
     try:
+        check_parquet(source)
         import datasets  # noqa: PLC0415
 
         # A cache of our own, thrown away: the shared one would keep a second copy of the text.

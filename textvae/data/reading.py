@@ -18,7 +18,6 @@ The rules, the same for every local form:
 
 import csv
 import difflib
-import gzip
 import io
 import sys
 import zlib
@@ -28,6 +27,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from textvae.data.columns import Columns, Rows, clean, find_columns, refuse_nul, table_rows
+from textvae.data.unpacking import gunzip
 from textvae.errors import DataError
 
 TEXT_FORMS = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -77,7 +77,7 @@ def read_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
     if path.suffix.lower() != ".gz":
         return data
     try:
-        return gzip.decompress(data)
+        return gunzip(data, source)
     except (EOFError, zlib.error, OSError) as error:
         raise DataError(
             f"{source}: damaged or cut short as a gzip file ({error}); fetch or pack it again"

@@ -3,8 +3,6 @@
 Kingma and Welling 2014; for text, Bowman et al. 2016. Nothing here is averaged over a batch.
 """
 
-import os
-import sys
 from typing import Annotated, NamedTuple
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from textvae.config import Config
 from textvae.errors import ConfigError
+from textvae.files import memory_size
 from textvae.kernels.linear_cross_entropy import CrossEntropy, linear_cross_entropy
 from textvae.model.decoder import DecoderConfig, GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
@@ -54,7 +53,7 @@ class ModelConfig(Config):
         # Counted before anything is allocated: a system that promises more memory than it has
         # would end the process only when the parameters are filled.
         needed = sum(p.numel() * p.element_size() for p in model.parameters())
-        if needed > (there := _memory()):
+        if needed > (there := memory_size()):
             raise ConfigError(
                 f"model: its parameters take {needed / 2**30:,.0f} GiB, this machine has "
                 f"{there / 2**30:,.0f}; choose a smaller model"
@@ -63,13 +62,6 @@ class ModelConfig(Config):
         if seed is not None:
             initialize(model, seed)
         return model
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine."""
-    if not hasattr(os, "sysconf"):
-        return sys.maxsize
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class ElboTerms(NamedTuple):

@@ -10,7 +10,7 @@ from textvae.config import Config
 from textvae.train.plateau import NoPlateau, PlateauConfig
 from textvae.train.schedules import CosineSchedule, ScheduleConfig
 
-Rate = Annotated[float, Meta(gt=0.0)]
+Rate = Annotated[float, Meta(gt=0.0, le=3e38)]  # float32 has no more
 
 
 class AdamWConfig(Config, tag_field="kind", tag="adamw"):

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from textvae.config import Config
 
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class NoPlateau(Config, tag_field="kind", tag="none"):
