@@ -2,12 +2,14 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+from textvae.aggregate import fit_aggregate
 from textvae.errors import ConfigError, DataError
-from textvae.generate.latents import PathKind, interpolation, path_through
+from textvae.generate.interpolation import PathKind, interpolation, path_through
 from textvae.generate.strategies import Temperature
 from textvae.randomness import key, normals
 from textvae.text_vae import TextVAE
@@ -82,3 +84,21 @@ def test_what_is_no_path_is_refused(vae: TextVAE) -> None:
         walk(vae, TURNS, steps=1)
     with pytest.raises(ConfigError, match="max_length 0"):
         walk(vae, TURNS, max_length=0)
+
+
+def test_along_the_data_the_density_is_said(tiny_run: Path) -> None:
+    vae = TextVAE.from_pretrained(tiny_run, device="cpu")
+    with pytest.raises(ConfigError, match="--path data: this model has no aggregate posterior"):
+        walk(vae, TURNS, path="data")
+    assert walk(vae, TURNS).steps[0].log_density is None
+    fit_aggregate(vae, num_components=2)
+    assert vae.aggregate is not None
+    mixture, mean = vae.aggregate.mixture, vae.encode(TURNS[:2]).mean
+    for path in get_args(PathKind):
+        found = walk(vae, TURNS[:2], steps=5, path=path)
+        latents = path_through(mean, steps=5, path=path, density=mixture)
+        expected = mixture.log_prob(latents.double()).tolist()
+        assert [step.log_density for step in found.steps] == pytest.approx(expected)
+        assert [step.text for step in found.steps] == vae.interpolate(
+            *TURNS[:2], steps=5, path=path
+        )

@@ -12,13 +12,8 @@ from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
-from textvae.generate.latents import (
-    PathKind,
-    PriorKind,
-    check_latents,
-    interpolation,
-    sample_latents,
-)
+from textvae.generate.interpolation import PathKind, interpolation
+from textvae.generate.latents import PriorKind, check_latents, sample_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.generate.writing import write
@@ -245,17 +240,19 @@ class TextVAE:
             first: where the path begins; the first result is its reconstruction.
             second: where it ends.
             steps: how many sentences, both ends included.
-            path: `straight` or `spherical`.
+            path: `straight`, `spherical`, or `data`: through where the aggregate posterior, which
+                `textvae.aggregate` has fitted, has mass.
             strategy: how words are chosen.
             seed: of the words, where the strategy draws.
             max_length: the most tokens; None is the model's limit.
 
         Raises:
             DataError, CheckpointError: as `encode`.
-            ConfigError: fewer than two steps.
+            ConfigError: fewer than two steps, or no aggregate posterior for `data`.
         """
         mean = self.encode([first, second]).mean
-        points = interpolation(mean[0], mean[1], steps=steps, path=path)
+        density = self.aggregate.mixture if self.aggregate else None
+        points = interpolation(mean[0], mean[1], steps=steps, path=path, density=density)
         return self.decode(points, strategy=strategy, seed=seed, max_length=max_length)
 
     def evaluate(

@@ -7,7 +7,7 @@ from textvae.data.batching import TokenArray
 from textvae.errors import DataError
 from textvae.evaluate.likelihood import reconstruction_at
 from textvae.evaluate.smoothness import changes
-from textvae.generate.latents import PathKind, path_through
+from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
@@ -26,6 +26,8 @@ class Step(NamedTuple):
     """`</s>` counted."""
     change: float | None
     """Token edit distance to the step before, over the longer length; None for the first step."""
+    log_density: float | None
+    """Of its latent under the aggregate posterior, nats; None where none was fitted."""
 
 
 class Walk(NamedTuple):
@@ -52,7 +54,7 @@ def walk(
         vae: the model.
         sentences: M of them, each a turn of the path.
         steps: how many from one to the next, both included; (M - 1) (steps - 1) + 1 in all.
-        path: `straight` or `spherical`, between each two.
+        path: `straight`, `spherical` or `data`, between each two.
         strategy: how words are chosen.
         seed: of the words, where the strategy draws.
         max_length: the most tokens; None is the model's limit.
@@ -65,12 +67,14 @@ def walk(
         raise DataError(
             f"an interpolation passes through at least 2 sentences, found {len(sentences)}"
         )
-    latents = path_through(vae.encode(sentences).mean, steps=steps, path=path)
+    density = vae.aggregate.mixture if vae.aggregate else None
+    latents = path_through(vae.encode(sentences).mean, steps=steps, path=path, density=density)
     longest = check_decoding(vae, latents, max_length)
     ids = write(vae.model, latents, check_strategy(strategy), seed=seed, max_length=longest)
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.model.device)
     nats = reconstruction_at(vae.model, array, latents).tolist()
     changed = changes(ids)
+    densities = None if density is None else density.log_prob(latents.cpu().double()).tolist()
     found = [
         Step(
             text=vae.tokenizer.decode(tokens),
@@ -78,6 +82,7 @@ def walk(
             reconstruction=nats[number],
             num_tokens=len(tokens) + 1,
             change=changed[number - 1] if number else None,
+            log_density=None if densities is None else densities[number],
         )
         for number, tokens in enumerate(ids)
     ]

@@ -24,6 +24,11 @@ def test_aggregate_is_the_python_call(copy: Path, invoke: Invoke) -> None:
     assert [line.endswith("kept") for line in lines] == [row["kept"] for row in rows]
     said = invoke("sample", "runs/tiny", "-n", "3", "--prior", "aggregate", "--seed", "5")
     assert said.stdout.splitlines() == vae.sample(3, seed=5, prior="aggregate")
+    ends = ("the dog sees the cat .", "the fox eats the cow .")
+    along = invoke("interpolate", "runs/tiny", *ends, "--along", "data", "--steps", "3", "--json")
+    steps = [json.loads(line) for line in along.stdout.splitlines()]
+    assert [step["text"] for step in steps] == vae.interpolate(*ends, steps=3, path="data")
+    assert all(isinstance(step["log_density"], float) for step in steps)
     info = json.loads(invoke("info", "--verify", "--json").stdout)
     assert info["aggregate"]["gain"] == expected.best.gain
     assert info["aggregate"]["num_components"] == expected.best.num_components
@@ -43,6 +48,7 @@ def test_aggregate_is_the_python_call(copy: Path, invoke: Invoke) -> None:
     [
         (["sample", "--prior", "aggregate"], "has no aggregate posterior yet; fit one with: tex"),
         (["sample", "--prior", "aggregate", "--near", "a cat"], "give one of the two"),
+        (["interpolate", "a", "b", "--along", "data"], "--path data: this model has no aggregate"),
         (["aggregate", "--corpus", "tiny.tx"], "did you mean tiny.txt?"),
         (["aggregate", "--corpus", "-"], "standard input: holds nothing"),
         (["aggregate", "--components", "100"], "--components 100: more than the 6"),

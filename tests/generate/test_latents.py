@@ -8,13 +8,9 @@ import torch
 from torch import Tensor
 
 from textvae.errors import ConfigError
-from textvae.generate.latents import (
-    interpolation,
-    prior_latents,
-    sample_latents,
-    spherical_path,
-    straight_path,
-)
+from textvae.generate.interpolation import interpolation
+from textvae.generate.latents import prior_latents, sample_latents
+from textvae.generate.paths import spherical_path, straight_path
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.prior import StandardNormalPrior
 from textvae.randomness import key, normals

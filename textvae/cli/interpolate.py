@@ -10,7 +10,7 @@ from textvae.cli.terminal import emit, emit_json, say_which
 from textvae.errors import DataError
 
 if TYPE_CHECKING:
-    from textvae.generate.latents import PathKind
+    from textvae.generate.interpolation import PathKind
 
 FEW = "an interpolation passes through at least 2 sentences"
 
@@ -26,9 +26,13 @@ FEW = "an interpolation passes through at least 2 sentences"
     is the newest run; but a name of a file or of a run under runs/, or a word with a slash, is
     taken for a MODEL that is not there. After a MODEL everything is a sentence.
 
+    --path data (or --along data) is the shortest path where going costs the more the fewer data are
+    there: it stays where the aggregate posterior, which `textvae aggregate` has fitted, has mass.
+
     With --json: `step`, `share` (0 at the first, 1 at the last), `text`, `reconstruction` (-log
     p(text|z) in nats, summed over `num_tokens` with </s>), `change` (token edit distance to the
-    step before, over the longer length; null at the first) and `mean_change`, of the path.""",
+    step before, over the longer length; null at the first), `log_density` (of the latent under the
+    aggregate posterior, in nats; null where none was fitted) and `mean_change`, of the path.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FIRST SECOND]...", nargs=-1)
 @click.option(
@@ -40,10 +44,12 @@ FEW = "an interpolation passes through at least 2 sentences"
 )
 @click.option(
     "--path",
+    "--along",
+    "path",
     type=click.Choice(options.PATHS),
     default="straight",
     show_default=True,
-    help="A line, or an arc around the origin.",
+    help="A line, an arc around the origin, or through the latents of data.",
 )
 @options.decoding
 @options.device

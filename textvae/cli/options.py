@@ -21,7 +21,7 @@ SEED = click.IntRange(0, 2**63 - 1)
 STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 METRICS = ("euclidean", "scaled")
-PATHS = ("straight", "spherical")
+PATHS = ("straight", "spherical", "data")
 PRIORS = ("model", "aggregate")
 
 
