@@ -126,7 +126,9 @@ def tokenize_given(
 
 def _embedded(origin: Origin, name: str) -> HeldOut:
     """As in training, sentences over the limit are left out; users' own are refused."""
-    texts = getattr(embedded_splits(), name).texts
+    assert origin.results is not None
+    num_train = origin.results.data.train.read.rows if name == "train" else None
+    texts = getattr(embedded_splits(num_train=num_train), name).texts
     part = sentences_of(texts, source=f"{EMBEDDED}, {name}")
     array, facts, kept = tokenize_sentences(part, origin.tokenizer, origin.max_length)
     return HeldOut(array, facts, kept, embedded=True)

@@ -102,7 +102,7 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
         raise DataError(
             f"--{given[0].replace('_', '-')} needs DATA: the embedded corpus has its own"
         )
-    embedded = embedded_splits()
+    embedded = embedded_splits(num_train=config.data.embedded_size)
     parts = []
     for name in SPLITS:
         part = getattr(embedded, name)

@@ -34,12 +34,15 @@ class DataConfig(Config, frozen=True, kw_only=True):
         max_characters: longer lines are dropped and counted before they are tokenized.
         valid_share: of the different training sentences, where no validation set is given.
         test_share: the same for a test set.
+        embedded_size: training sentences drawn for the embedded corpus, None is 80,000; validation
+            and test are the same whatever it is.
     """
 
     tokenizer: TokenizerConfig | None = None
     max_characters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
     valid_share: Share = 0.05
     test_share: Share = 0.05
+    embedded_size: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
 
 
 class ReadReport(Config, frozen=True, kw_only=True):

@@ -332,17 +332,19 @@ def label(attributes: Mapping[str, str]) -> str:
     return " ".join(f"{name}={attributes[name]}" for name in ATTRIBUTES)
 
 
-def embedded_splits(seed: int = 0) -> EmbeddedSplits:
-    """The embedded corpus under a seed: `SPLIT_SIZES` independent draws, and their labels.
+def embedded_splits(seed: int = 0, *, num_train: int | None = None) -> EmbeddedSplits:
+    """Independent draws under a seed, `SPLIT_SIZES` unless told otherwise, and their labels.
 
-    The splits take consecutive ranges of indices. A short sentence may be drawn twice, as in any
-    corpus; the splits are samples of one source, not disjoint sets.
+    The splits take consecutive ranges of indices, a larger training set those after them; a short
+    sentence may be drawn twice, as in any corpus.
     """
     grammar = embedded_grammar()
     splits: dict[str, Split] = {}
-    first = 0
+    first, end = 0, sum(SPLIT_SIZES.values())
     for name, size in SPLIT_SIZES.items():
-        draws = [grammar.draw(seed, index) for index in range(first, first + size)]
+        count = num_train if name == "train" and num_train else size
+        indices = [*range(first, first + min(count, size)), *range(end, end + count - size)]
+        draws = [grammar.draw(seed, index) for index in indices]
         splits[name] = Split([text for text, _ in draws], [label(told) for _, told in draws])
         first += size
     return EmbeddedSplits(**splits)
