@@ -71,8 +71,8 @@ def run_evaluators(
         chosen = choose_evaluators(chosen, configured_evaluators(vae.path))
     chosen = check_evaluators(chosen)
     found = held_out(vae.origin, data, text_column=text_column)
-    subject = _subject(vae, found, seed=seed, rows=rows, dtype=dtype)
-    measured = [_run(one, subject, report) for one in chosen]
+    subject = _subject(vae, found, seed=seed, rows=rows, dtype=dtype, report=report)
+    measured = [_run(one, subject) for one in chosen]
     training = subject.training_if_read
     return Measurements(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +89,15 @@ def run_evaluators(
     )
 
 
-def _subject(vae: TextVAE, found: HeldOut, *, seed: int, rows: int, dtype: torch.dtype) -> Subject:
+def _subject(
+    vae: TextVAE,
+    found: HeldOut,
+    *,
+    seed: int,
+    rows: int,
+    dtype: torch.dtype,
+    report: Callable[[str], object],
+) -> Subject:
     return Subject(
         vae.model,
         vae.tokenizer,
@@ -97,16 +105,18 @@ def _subject(vae: TextVAE, found: HeldOut, *, seed: int, rows: int, dtype: torch
         max_length=vae.config.max_length,
         texts=found.texts,
         embedded=found.embedded,
+        density=vae.aggregate.mixture if vae.aggregate else None,
         split=lambda name: _optional(run_split(vae.origin, name)),
         seed=seed,
         rows=rows,
         dtype=dtype,
+        report=report,
     )
 
 
-def _run(evaluator: EvaluatorConfig, subject: Subject, report: Callable[[str], object]) -> Measured:
+def _run(evaluator: EvaluatorConfig, subject: Subject) -> Measured:
     begun, kind = time.perf_counter(), kind_of(evaluator)
-    report(f"measuring {kind}")
+    subject.report(f"measuring {kind}")
     figures = list(evaluator.run(subject))
     seconds = time.perf_counter() - begun
     config: dict[str, object] = msgspec.to_builtins(evaluator)

@@ -6,11 +6,29 @@ from typing import get_args
 from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.evaluate.bounds import LikelihoodEvaluator
+from textvae.evaluate.interpolation import InterpolationEvaluator
 from textvae.evaluate.latent import LatentEvaluator
+from textvae.evaluate.reconstruction import ReconstructionEvaluator
+from textvae.evaluate.samples import SamplesEvaluator
+from textvae.language_model_scores import ForwardPerplexityEvaluator, ReversePerplexityEvaluator
 
-EvaluatorConfig = LikelihoodEvaluator | LatentEvaluator
-DEFAULT: tuple[EvaluatorConfig, ...] = (LikelihoodEvaluator(), LatentEvaluator())
-"""What runs where nobody says what."""
+EvaluatorConfig = (
+    LikelihoodEvaluator
+    | LatentEvaluator
+    | ReconstructionEvaluator
+    | SamplesEvaluator
+    | InterpolationEvaluator
+    | ForwardPerplexityEvaluator
+    | ReversePerplexityEvaluator
+)
+DEFAULT: tuple[EvaluatorConfig, ...] = (
+    LikelihoodEvaluator(),
+    LatentEvaluator(),
+    ReconstructionEvaluator(),
+    SamplesEvaluator(),
+    InterpolationEvaluator(),
+)
+"""What runs where nobody says what: all that fits no models."""
 ALL = "all"
 
 

@@ -79,11 +79,9 @@ def held_out(
 def run_split(origin: Origin, name: str) -> HeldOut | None:
     """A split (`train`, `valid`, `test`) of the run that made a model, or None where it is gone."""
     assert name in SPLITS
-    if origin.is_embedded:
-        return _embedded(origin, name)
-    if origin.path is None or load_facts(origin.path / DATA) is None:
-        return None
-    return HeldOut(*open_split(origin.path / DATA, name), None, embedded=False)
+    if origin.path is not None and load_facts(origin.path / DATA) is not None:
+        return HeldOut(*open_split(origin.path / DATA, name), None, embedded=origin.is_embedded)
+    return _embedded(origin, name) if origin.is_embedded else None
 
 
 def given(sentences: Sequence[str]) -> Sentences:

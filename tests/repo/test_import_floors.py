@@ -24,6 +24,7 @@ FLOORS = {
     "experiment": 7,
     "evaluators": 7,  # the union of a config; some of them fit models
     "held_out": 7,
+    "language_model_scores": 7,  # fits models, and so stands above train
     "measure": 7,
     "model_directory": 7,
     "run_data": 7,

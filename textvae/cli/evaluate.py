@@ -31,8 +31,11 @@ SECONDS = 3.0
     the DATA.
 
     What is measured: the evaluators of --config, else of the run's own config
-    (evaluate.evaluators), else likelihood and latent. --evaluators names others, or all: likelihood
-    (importance-weighted and ELBO), latent (what it holds).
+    (evaluate.evaluators), else these five: likelihood (importance-weighted and ELBO), latent (what
+    it holds and where), reconstruction (BLEU, chrF, exact match), samples (self-BLEU, corpus BLEU,
+    distinct n-grams, novelty, lengths), interpolation (smoothness, fluency). --evaluators names
+    some, or all. Two more fit language models, which takes minutes: forward_perplexity (of samples,
+    to one fitted to the corpus) and reverse_perplexity (of the data, to one fitted to samples).
 
     The figures, with their settings and where they come from, are written to evaluation.json in
     MODEL (or --output) and shown as a table, or with --json as the same object on one line, which

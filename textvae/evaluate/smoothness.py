@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 
-def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
+def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
     """Fewest tokens to insert, delete or replace (Levenshtein 1966), in time |a| |b|."""
     row = list(range(len(second) + 1))
     for number, token in enumerate(first, start=1):

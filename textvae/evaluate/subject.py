@@ -14,8 +14,12 @@ from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.measurements import MeasuredCorpus
+from textvae.generate.latents import prior_latents
+from textvae.generate.strategies import Strategy
+from textvae.generate.writing import write
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import UNKNOWN
+from textvae.model.mixture import GaussianMixture
 from textvae.model.vae import VAE
 from textvae.randomness import key, permutation
 
@@ -43,9 +47,11 @@ class Subject:
         texts: Sequence[str] | None = None,
         embedded: bool = False,
         split: Callable[[str], Corpus | None] = lambda name: None,
+        density: GaussianMixture | None = None,
         seed: int = 0,
         rows: int = ROWS,
         dtype: torch.dtype = torch.float32,
+        report: Callable[[str], object] = lambda line: None,
     ) -> None:
         """Nothing is worked out yet.
 
@@ -56,16 +62,20 @@ class Subject:
             max_length: the most tokens of a sentence that the model writes.
             texts: of the same sentences, where they are at hand.
             embedded: whether they are of the embedded corpus, whose grammar is known.
+            density: the fitted aggregate posterior, where the model has one.
             split: finds the `train` and `valid` sentences that the model was made with.
             seed: of everything drawn.
             rows: latents decoded at once.
             dtype: of the matrix products.
+            report: takes lines of talk.
         """
         self.model, self.tokenizer = model, tokenizer
         self.data, self.facts = corpus.array.to(model.device), corpus.facts
         self.max_length, self.seed, self.rows, self.dtype = max_length, seed, rows, dtype
         self.grammar = embedded_grammar() if embedded else None
-        self._texts, self._split = texts, split
+        self._texts, self._split, self.report = texts, split, report
+        self.density = density
+        self._samples: dict[Strategy, list[list[int]]] = {}
 
     @cached_property
     def texts(self) -> list[str]:
@@ -98,6 +108,15 @@ class Subject:
     def validation(self) -> Corpus | None:
         """The sentences that its parameters were selected by, where they can be found."""
         return self._split("valid")
+
+    def samples(self, size: int, strategy: Strategy) -> list[list[int]]:
+        """So many sentences from the prior, as tokens without `</s>`; sample i of (seed, i)."""
+        known = self._samples.get(strategy, [])
+        if len(known) < size:
+            latents = prior_latents(self.model.prior, size, seed=self.seed)
+            known = write(self.model, latents, strategy, seed=self.seed, max_length=self.max_length)
+            self._samples[strategy] = known
+        return known[:size]
 
     def subset(self, size: int | None, purpose: str) -> Tensor:
         """Indices of at most so many sentences, drawn for a purpose, in their order: int64."""

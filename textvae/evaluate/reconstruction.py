@@ -1,0 +1,114 @@
+"""The evaluator `reconstruction`: how near decoding at the posterior mean comes to the sentence."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
+
+import torch
+from msgspec import Meta
+
+from textvae.config import Config
+from textvae.evaluate.latent_usage import standard_error
+from textvae.evaluate.measurements import Figure
+from textvae.evaluate.subject import Subject
+from textvae.evaluate.text_quality import Tokenization, nearness, tokenization_for
+from textvae.generate.options import AnyStrategy
+from textvae.generate.strategies import Greedy
+from textvae.generate.writing import write
+
+
+class ReconstructionScores(NamedTuple):
+    """How near reconstructions come to their sentences."""
+
+    num_sentences: int
+    exact_match: float
+    """The share that is equal but for blanks between words."""
+    exact_match_stderr: float | None
+    edit_distance: float
+    """Mean over sentences of the fewest tokens to insert, delete or replace."""
+    edit_distance_stderr: float | None
+    edit_share: float
+    """Mean over sentences of the same over the longer one's tokens."""
+    bleu: float
+    """Corpus BLEU, 0 to 100."""
+    bleu_signature: str
+    chrf: float
+    """Corpus chrF, 0 to 100."""
+    chrf_signature: str
+
+
+def reconstruction_scores(
+    reconstructions: Sequence[str], sentences: Sequence[str], tokenize: Tokenization
+) -> ReconstructionScores:
+    """The scores of N >= 1 reconstructions, each beside its sentence."""
+    found = nearness(reconstructions, sentences, tokenize)
+    exact, edits = torch.tensor(found.exact_match).double(), torch.tensor(found.edits).double()
+    return ReconstructionScores(
+        num_sentences=len(sentences),
+        exact_match=float(exact.mean()),
+        exact_match_stderr=standard_error(exact),
+        edit_distance=float(edits.mean()),
+        edit_distance_stderr=standard_error(edits),
+        edit_share=math.fsum(found.change) / len(sentences),
+        bleu=found.bleu.value,
+        bleu_signature=found.bleu.signature,
+        chrf=found.chrf.value,
+        chrf_signature=found.chrf.signature,
+    )
+
+
+class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
+    """Exact match, BLEU, chrF and edit distance of what is written at the posterior mean."""
+
+    max_sentences: Annotated[int, Meta(ge=1)] = 10_000
+    """A random subset of this size where there are more."""
+    strategy: AnyStrategy = Greedy()
+    """How words are chosen."""
+    tokenize: Tokenization | None = None
+    """Of sacrebleu; None is none for a word tokenizer, 13a for bpe, char for characters."""
+
+    def run(self, subject: Subject) -> Iterator[Figure]:
+        """The figures; none of a language model."""
+        if subject.model.is_language_model:
+            return
+        chosen = subject.subset(self.max_sentences, "reconstruction")
+        mean = subject.posterior.mean
+        written = write(
+            subject.model,
+            mean[chosen.to(mean.device)],
+            self.strategy,
+            seed=subject.seed,
+            max_length=subject.max_length,
+        )
+        found = reconstruction_scores(
+            [subject.tokenizer.decode(ids) for ids in written],
+            [subject.texts[i] for i in chosen.tolist()],
+            self.tokenize or tokenization_for(subject.tokenizer.kind),
+        )
+        size = f"{found.num_sentences:,} sentences"
+        tokens = "tokens as in reconstruction bleu"
+        for name, value, unit, settings in (
+            ("reconstruction_bleu", found.bleu, "0 to 100", found.bleu_signature),
+            ("reconstruction_chrf", found.chrf, "0 to 100", found.chrf_signature),
+        ):
+            yield Figure(name=name, value=value, unit=unit, settings=f"{settings}, {size}")
+        yield Figure(
+            name="exact_match",
+            value=found.exact_match,
+            stderr=found.exact_match_stderr,
+            unit="share",
+            settings=f"of {size}",
+        )
+        yield Figure(
+            name="edit_distance",
+            value=found.edit_distance,
+            stderr=found.edit_distance_stderr,
+            unit="tokens",
+            settings=f"mean over {size}, {tokens}",
+        )
+        yield Figure(
+            name="edit_share",
+            value=found.edit_share,
+            unit="share",
+            settings=f"edit distance over the longer sentence, {size}",
+        )

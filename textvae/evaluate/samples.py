@@ -1,0 +1,162 @@
+"""The evaluator `samples`: how varied, new and true to the corpus sentences from the prior are."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import torch
+from msgspec import Meta
+
+from textvae.config import Config
+from textvae.evaluate.latent_usage import standard_error
+from textvae.evaluate.measurements import Figure
+from textvae.evaluate.subject import Subject, token_lists
+from textvae.evaluate.text_quality import (
+    ORDER,
+    Tokenization,
+    cut,
+    distinct,
+    pooled_bleu,
+    self_bleu,
+    tokenization_for,
+)
+from textvae.generate.strategies import Strategy, Temperature
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
+    """Self-BLEU, corpus BLEU, distinct n-grams, novelty and lengths of sentences from the prior."""
+
+    num_samples: Annotated[int, Meta(ge=2)] = 1000
+    """Sentences drawn; most of these figures depend on how many."""
+    strategy: Strategy = Temperature()
+    """How words are chosen."""
+    tokenize: Tokenization | None = None
+    """Of sacrebleu; None is none for a word tokenizer, 13a for bpe, char for characters."""
+
+    def run(self, subject: Subject) -> Iterator[Figure]:
+        """The figures; of a language model too, whose samples have no latent."""
+        drawn = subject.samples(self.num_samples, self.strategy)
+        texts = [subject.tokenizer.decode(ids) for ids in drawn]
+        how = self.tokenize or tokenization_for(subject.tokenizer.kind)
+        tokens, size = cut(texts, how), f"{len(texts):,} samples"
+        between = self_bleu(tokens, how)
+        assert between is not None
+        yield Figure(
+            name="self_bleu",
+            value=between.value,
+            unit="0 to 100",
+            settings=f"{between.signature}, mean of {size}, each against the others",
+        )
+        against = pooled_bleu(tokens, cut(subject.texts, how), how)
+        yield Figure(
+            name="corpus_bleu",
+            value=against.value,
+            unit="0 to 100",
+            settings=f"{against.signature}, {size} against all the sentences",
+        )
+        for order in range(1, ORDER + 1):
+            yield Figure(
+                name=f"distinct_{order}",
+                value=distinct(tokens, order),
+                unit="share",
+                settings=f"of all {order}-grams of {size}",
+            )
+        yield Figure(
+            name="unique", value=len(set(texts)) / len(texts), unit="share", settings=f"of {size}"
+        )
+        yield self._novelty(subject, texts)
+        yield from _lengths(drawn, subject, size)
+        if subject.grammar is not None:
+            accepted = torch.tensor([subject.grammar.accepts(text) for text in texts]).double()
+            yield Figure(
+                name="grammatical",
+                value=float(accepted.mean()),
+                stderr=standard_error(accepted),
+                unit="share",
+                settings=f"of {size}, by the grammar of the corpus",
+            )
+
+    def _novelty(self, subject: Subject, texts: Sequence[str]) -> Figure:
+        """The share of the samples that are no training sentence, as the tokenizer sees both."""
+        training, size = subject.training, f"{len(texts):,} samples"
+        if training is None:
+            return Figure(
+                name="novelty",
+                value=None,
+                stderr=None,
+                unit="share",
+                settings="the training set is not beside the model",
+            )
+        known = {tuple(ids) for ids in token_lists(training.array)}
+        # Encoded again: a sub-word model may write a sentence in other pieces than it has read.
+        new = [tuple(ids) not in known for ids in subject.tokenizer.encode_batch(texts)]
+        values = torch.tensor(new).double()
+        return Figure(
+            name="novelty",
+            value=float(values.mean()),
+            stderr=standard_error(values),
+            unit="share",
+            settings=f"of {size} not among {training.facts.num_sentences:,} training sentences",
+        )
+
+
+def _lengths(drawn: Sequence[Sequence[int]], subject: Subject, size: str) -> Iterator[Figure]:
+    """How long samples are, beside the corpus; tokens of the model, `</s>` counted."""
+    ours = torch.tensor([len(ids) + 1 for ids in drawn]).double()
+    theirs = subject.data.lengths.cpu().double()
+    unit, points = "tokens", torch.tensor(QUANTILES, dtype=torch.float64)
+    for name, values, settings in (
+        ("length", ours, size),
+        ("data_length", theirs, f"{len(theirs):,} sentences"),
+    ):
+        yield Figure(
+            name=f"{name}_mean",
+            value=float(values.mean()),
+            stderr=standard_error(values),
+            unit=unit,
+            settings=f"{settings}, </s> counted",
+        )
+        yield Figure(
+            name=f"{name}_quantiles",
+            value=torch.quantile(values, points).tolist(),
+            unit=unit,
+            settings=f"{settings}, at {', '.join(map(str, QUANTILES))}",
+        )
+        yield Figure(
+            name=f"{name}_histogram",
+            value=histogram([int(value) for value in values.tolist()]),
+            unit="sentences",
+            settings=f"{settings}, of 1, 2, 3, ... tokens",
+        )
+    yield Figure(
+        name="length_distance",
+        value=wasserstein(ours, theirs),
+        unit=unit,
+        settings="Wasserstein-1, lengths of samples and of the sentences",
+    )
+    full = sum(len(ids) >= subject.max_length for ids in drawn)
+    yield Figure(
+        name="truncated",
+        value=full / len(drawn),
+        unit="share",
+        settings=f"of {size} that fill the model's {subject.max_length:,} tokens",
+    )
+
+
+def histogram(lengths: Sequence[int]) -> list[float]:
+    """How many there are of 1, 2, 3, ... up to the longest."""
+    counts = Counter(lengths)
+    return [float(counts[length]) for length in range(1, max(lengths) + 1)]
+
+
+def wasserstein(first: torch.Tensor, second: torch.Tensor) -> float:
+    """The area between the distribution functions of two sets of numbers (Vallender 1974)."""
+    points = torch.cat([first, second]).sort().values
+    at = points[:-1].contiguous()
+    shares = [
+        torch.searchsorted(values.sort().values, at, right=True).double() / len(values)
+        for values in (first, second)
+    ]
+    return float(((shares[0] - shares[1]).abs() * points.diff()).sum())
