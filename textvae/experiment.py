@@ -9,6 +9,7 @@ import torch
 from msgspec import Meta, structs
 from torch import Tensor
 
+from textvae import distributed
 from textvae.config import Config, read_config_file, resolve
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
@@ -175,6 +176,8 @@ def check_device(name: str) -> torch.device:
             raise RuntimeError
         if device.type not in {"cpu", "cuda"}:
             raise RuntimeError
+        if device.index is not None and distributed.size() > 1:
+            raise ConfigError(f"--device {name}: several processes take one each; give cuda")
     except RuntimeError:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise ConfigError(f"--device {name}: this machine has {', '.join(there)}") from None

@@ -175,6 +175,19 @@ def load_facts(folder: Path) -> DataFacts | None:
     return decode(read_config_file(file), DataFacts, source=str(file)) if file.is_file() else None
 
 
+def open_run_data(folder: Path, tokenizer: Tokenizer) -> RunData:
+    """The data of a run as another process has saved them, memory-mapped, without the texts.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    facts = load_facts(folder)
+    if facts is None:
+        raise DataError(f"{folder}: is not there; processes of one run need one file system")
+    arrays = {name: TokenArray.open(folder / name, facts.vocabulary_size) for name in SPLITS}
+    return RunData(tokenizer, arrays, facts, [], [])
+
+
 def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
     """One split of a run, memory-mapped.
 

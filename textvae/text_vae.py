@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from textvae import distributed
 from textvae.aggregate_file import Aggregate
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, TrainingError
@@ -23,7 +24,7 @@ from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
 from textvae.model_directory import Results, load_model, publish, require_latent
 from textvae.run_data import DataOptions
-from textvae.training_run import execute, plan_run
+from textvae.training_run import execute, follow, plan_run
 
 
 class TextVAE:
@@ -85,10 +86,14 @@ class TextVAE:
             label_column=label_column,
             labels=None if labels is None else str(labels),
         )
-        plan = plan_run(
-            options, config or ExperimentConfig(), None if output is None else Path(output)
-        )
-        outcome = execute(plan, report=report)
+        with distributed.joined():
+            if distributed.is_first():
+                where = None if output is None else Path(output)
+                outcome = execute(
+                    plan_run(options, config or ExperimentConfig(), where), report=report
+                )
+            else:
+                outcome = follow()
         if outcome.result is not None and outcome.result.signal is not None:
             raise TrainingError(
                 f"{outcome.path}: stopped by signal {outcome.result.signal} at step "

@@ -9,9 +9,11 @@ import msgspec
 import torch
 from msgspec import structs
 
+from textvae import distributed
 from textvae.checkpoint import EXPERIMENT, TOKENIZER
 from textvae.config import decode, differences, encode_json, read_config_file
 from textvae.data.corpus import sentences_of
+from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device, choose_data, choose_training
@@ -30,6 +32,7 @@ from textvae.run_data import (
     data_differences,
     describe,
     load_facts,
+    open_run_data,
     read_splits,
     save_run_data,
     tokenize,
@@ -178,13 +181,36 @@ def execute(plan: Plan, *, report: Report) -> RunOutcome:
         results = read_results(plan.run)
         if results is not None and results.training.finished and results.evaluation is not None:
             report(f"{plan.run}: this run is finished; nothing is left to train")
+            _tell(plan.run, finished=True)
             return RunOutcome(plan.run, load_model(plan.run).model, None, results.evaluation)
     with saying_why(plan.run):
         plan.run.mkdir(parents=True, exist_ok=True)
     with only_writer(plan.run):
         if not _is_begun(plan):  # asked again: another process may have begun it meanwhile
             _begin(plan)
+        _tell(plan.run, finished=False)
         return _train(plan, report)
+
+
+def follow() -> RunOutcome:
+    """What the other processes do while the first one does `execute`: train what it has begun.
+
+    Raises:
+        RankError: the first one could not begin, which it says itself.
+    """
+    run, finished = Path(distributed.share(None)), bool(distributed.highest(0))
+    if finished:
+        return RunOutcome(run, load_model(run).model, None, None)
+    source = run / EXPERIMENT
+    config = decode(read_config_file(source), ExperimentConfig, source=str(source))
+    tokenizer = Tokenizer.from_json((run / TOKENIZER).read_bytes())
+    return _train(Plan(config, [], open_run_data(run / DATA, tokenizer), run), lambda line: None)
+
+
+def _tell(run: Path, *, finished: bool) -> None:
+    """Let those who `follow` know."""
+    distributed.share(str(run.resolve()))
+    distributed.highest(int(finished))
 
 
 def _train(plan: Plan, report: Report) -> RunOutcome:
@@ -215,7 +241,8 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
     )
     evaluation = _measure(plan, model) if result.signal is None else None
     results = Results(data=plan.data.facts, training=training, evaluation=evaluation)
-    publish(plan.run, model, config.model, plan.data.tokenizer, results)
+    if distributed.rank() == 0:
+        publish(plan.run, model, config.model, plan.data.tokenizer, results)
     return RunOutcome(plan.run, model, result, evaluation)
 
 
@@ -267,7 +294,8 @@ def _measure(plan: Plan, model: VAE) -> Evaluation:
     """The report at the end of training, on a random subset of the test split."""
     config, texts = plan.config, plan.data.test_texts
     order = permutation(key(config.seed, "report"), len(texts))[: config.evaluate.max_sentences]
-    subset = [texts[i] for i in order.sort().values.tolist()]
+    chosen = "\n".join(texts[i] for i in order.sort().values.tolist())
+    subset = distributed.share(chosen).split("\n")  # only the first process has the texts
     read = plan.data.facts.test.read
     part = sentences_of(subset, None, source=f"{len(subset):,} of {read.source}")
     array, facts, _ = tokenize_sentences(part, plan.data.tokenizer, config.model.max_length)

@@ -6,16 +6,19 @@ and no blank, the name of a run under runs/), which is then refused as no model.
 sentence for the newest run. After a MODEL everything is a sentence, whatever it looks like.
 """
 
+import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from textvae import distributed
 from textvae.cli.terminal import talk
 from textvae.errors import CheckpointError, DataError
 
 RUNS = Path("runs")
+SHARED_TOGETHER = 8192
 _SETS = {"train", "training", "valid", "dev", "validation", "val", "test"}
 
 
@@ -116,6 +119,31 @@ class Stream(NamedTuple):
     """Where they are from, for errors."""
     blank: Callable[[], int]
     """Blank lines left out, once all are read."""
+
+
+OTHERS = Stream((), "the first process", lambda: 0)
+"""What a process has that is not the first: it gets its sentences from there."""
+
+
+def share_sentences(sentences: Iterable[str]) -> Iterator[str]:
+    """The sentences of the first process at all of them; memory does not grow with them."""
+    if distributed.size() == 1:
+        yield from sentences
+        return
+    from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec
+
+    some = chunks(sentences, SHARED_TOGETHER)
+    while text := distributed.share("\n".join(next(some, ()))):
+        yield from text.split("\n")
+
+
+def share_stdin(source: str | None) -> None:
+    """Let all processes read, for `-`, what the first one has as its standard input."""
+    if source == "-" and distributed.size() > 1:
+        first = distributed.is_first() and sys.stdin is not None
+        read = sys.stdin.buffer.read().decode("latin-1") if first else ""
+        text = distributed.share(read)
+        sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode("latin-1")), "utf-8")
 
 
 def take_stream(source: str | None, text_column: str | None = None) -> Stream:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from textvae import distributed
 from textvae.cli import options
-from textvae.cli.arguments import split_model_and_data, take_stream
+from textvae.cli.arguments import OTHERS, share_sentences, split_model_and_data, take_stream
 from textvae.cli.terminal import emit, emit_json, emit_raw, flush, say_which, talk
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(
 
     if output is not None:
         check_form(Path(output))
-    stream = take_stream(given, text_column)
+    stream = take_stream(given, text_column) if distributed.is_first() else OTHERS
     vae = options.load(where, device)
 
     from textvae.latent_space import posteriors  # noqa: PLC0415 -- as above
@@ -66,11 +67,11 @@ def command(
         flush()
 
     count = 0
-    with ExitStack() as stack:
+    with distributed.joined(), ExitStack() as stack:
         add: Callable[[Sequence[str], DiagonalGaussian], None] = to_stdout
-        if output is not None:
+        if output is not None and distributed.is_first():
             add = stack.enter_context(write_latents(Path(output)))
-        for found in posteriors(vae, stream.sentences, source=stream.where):
+        for found in posteriors(vae, share_sentences(stream.sentences), source=stream.where):
             add(found.texts, found.posterior)
             count += len(found.texts)
     say_which(where, named=len(arguments) > (given is not None))

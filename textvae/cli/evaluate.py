@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from textvae import distributed
 from textvae.cli import options
-from textvae.cli.arguments import split_model_and_data
+from textvae.cli.arguments import share_stdin, split_model_and_data
 from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import CheckpointError, TextVAEError
 
@@ -96,7 +97,8 @@ def command(
 
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
     # Said where it takes long; bad data are found before, and then the error stands alone.
-    with busy.after(SECONDS):
+    with busy.after(SECONDS), distributed.joined():
+        share_stdin(data)
         found = run_evaluators(
             vae,
             data,
@@ -107,6 +109,8 @@ def command(
             text_column=text_column,
             report=busy.report,
         )
+    if not distributed.is_first():
+        return
     # Kept before it is shown: a reader of the pipe who goes away loses nothing.
     not_kept = _keep(found, where, output)
     say_which(where, named=len(arguments) > (data is not None))

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done (also where the reader of a pipe went away), 1 a fault of textvae (with its
 traceback), 2 something the user has to put right, 4 training diverged, 74 a result that could not
-be written, 130 and 143 stopped by SIGINT and SIGTERM. They are stable: docs/reliability.md.
+be written, 75 another process of the run was lost, 130 and 143 stopped by SIGINT and SIGTERM. They
+are stable: docs/reliability.md.
 """
 
 import contextlib
@@ -18,8 +19,9 @@ from typing import Any
 
 import click
 
-from textvae.cli.terminal import OutputError, discard_stdout, flush, talk
-from textvae.errors import TextVAEError
+from textvae import distributed
+from textvae.cli.terminal import OutputError, complain, discard_stdout, flush, talk
+from textvae.errors import RankError, TextVAEError
 from textvae.files import is_disk_error
 
 VERBS = {
@@ -37,6 +39,9 @@ VERBS = {
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",
 }
+
+SHARED = {"train", "sample", "encode", "evaluate"}
+"""What several processes (`torchrun -m textvae ...`) do together."""
 
 USAGE, OUTPUT = 2, 74
 SIGNALLED = 128  # shells add the number of the signal
@@ -84,6 +89,8 @@ class Program(click.Group):
         arguments = sys.argv[1:] if given is None else list(given)
 
         def run() -> None:
+            if not distributed.is_first() and not SHARED.intersection(arguments[:1]):
+                return  # what is not shared is done once
             with self.make_context("textvae", arguments) as context:
                 self.invoke(context)
 
@@ -154,7 +161,11 @@ def _flushed(run: Callable[[], None]) -> int:
 
 
 def _refuse(message: str, code: int) -> int:
-    talk("error: " + " ".join(message.split()))
+    line = "error: " + " ".join(message.split())
+    if distributed.is_first():
+        talk(line)
+    elif code != RankError.exit_code:  # else the one that was lost has spoken, or the first will
+        complain(f"process {os.environ['RANK']}: {line}")
     return code
 
 

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Unpack, cast
 
 import click
 
+from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import find_model, take_sentences
 from textvae.cli.terminal import flush, say_which
-from textvae.cli.writing import say, show
+from textvae.cli.writing import of_all, say, show
 from textvae.errors import DataError
 
 if TYPE_CHECKING:
@@ -84,11 +85,13 @@ def command(
         scale=scale,
     )
     # Written as they come, so that `| head` ends a long list early.
-    for start in range(0, num_samples, ROWS):
-        some = latents[start : start + ROWS]
-        said = list(say(vae, some, strategy, decoding, first_index=start))
-        if not start:  # what is wrong with the options has been said, alone
-            say_which(where, named=model is not None)
-        for index, written in enumerate(said, start=start):
-            show(written, {"index": index}, as_json=as_json)
-        flush()
+    with distributed.joined():
+        for start in range(0, num_samples, ROWS * distributed.size()):
+            own = start + ROWS * distributed.rank()
+            some = latents[own : own + ROWS]
+            said = list(say(vae, some, strategy, decoding, first_index=own)) if len(some) else []
+            if not start:  # what is wrong with the options has been said, alone
+                say_which(where, named=model is not None)
+            for index, written in enumerate(of_all(said), start=start):
+                show(written, {"index": index}, as_json=as_json)
+            flush()

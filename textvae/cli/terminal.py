@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from textvae.distributed import is_first
+
 _NOT_WRITTEN = "standard output: cannot be written"
 
 
@@ -31,7 +33,16 @@ def emit_raw(line: bytes) -> None:
 
 
 def talk(line: str) -> None:
-    """Say something to a person; where nobody can hear it, work goes on."""
+    """Say something to a person; where nobody can hear it, work goes on.
+
+    Of several processes the first one talks.
+    """
+    if is_first():
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """Say something whichever process this is."""
     try:
         click.echo(line, err=True)
     except OSError:
@@ -63,6 +74,8 @@ def discard_stdout() -> None:
 
 
 def _write(data: bytes) -> None:
+    if not is_first():
+        return
     if sys.stdout is None:  # what Python makes of a closed descriptor
         raise OutputError(f"{_NOT_WRITTEN}: it is closed")
     try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from textvae import distributed
 from textvae.cli import options
 from textvae.cli.terminal import emit, emit_json, flush, talk
 
@@ -88,8 +89,36 @@ class Given(TypedDict):
 @click.pass_context
 def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpack[Given]) -> None:
     """Train a model."""
-    from textvae.training_run import dry_run as try_out  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.training_run import execute  # noqa: PLC0415 -- as above
+    if dry_run:
+        if distributed.is_first():
+            _try_out(given, as_json=as_json)
+        return
+    from textvae.training_run import follow  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    with distributed.joined():
+        plan, outcome = _run(given) if distributed.is_first() else (None, follow())
+    if outcome.result is not None and outcome.result.signal is not None:
+        talk(
+            f"{outcome.path}: stopped after step {outcome.result.steps:,}; the same command "
+            "continues from there"
+        )
+        context.exit(SIGNALLED + outcome.result.signal)
+    if plan is not None:
+        _report(plan, outcome, as_json=as_json)
+
+
+def _try_out(given: Given, *, as_json: bool) -> None:
+    from textvae.training_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    plan = _plan(given)
+    for line in (*plan.data.notes, explicit_command(given, plan.choices, plan.run)):
+        talk(line)
+    tried = dry_run(plan)
+    emit_json(tried) if as_json else emit("\n".join(tried.lines()))
+
+
+def _run(given: Given) -> "tuple[Plan, RunOutcome]":
+    from textvae.training_run import execute  # noqa: PLC0415 -- imports torch, 1.5 s
 
     plan = _plan(given)
     unsaid = [*plan.data.notes, explicit_command(given, plan.choices, plan.run)]
@@ -100,12 +129,8 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
         unsaid.clear()
 
     # Held back where the run directory may yet be refused: the error then stands alone.
-    if dry_run or not plan.run.exists():
+    if not plan.run.exists():
         report()
-    if dry_run:
-        tried = try_out(plan)
-        emit_json(tried) if as_json else emit("\n".join(tried.lines()))
-        return
     try:
         outcome = execute(plan, report=report)
     except KeyboardInterrupt as stop:  # between the loops, or the second of two
@@ -113,13 +138,7 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
             f"{plan.run}: stopped; the same command continues from the last saved state"
         ) from None
     report()
-    if outcome.result is not None and outcome.result.signal is not None:
-        talk(
-            f"{plan.run}: stopped after step {outcome.result.steps:,}; the same command continues "
-            "from there"
-        )
-        context.exit(SIGNALLED + outcome.result.signal)
-    _report(plan, outcome, as_json=as_json)
+    return plan, outcome
 
 
 def _plan(given: Given) -> "Plan":

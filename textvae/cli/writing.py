@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from textvae import distributed
 from textvae.cli.options import Decoding
 from textvae.cli.terminal import emit, emit_json
 
@@ -41,6 +42,18 @@ def say(
     )
     for ids in written.sentences:
         yield [{"text": vae.tokenizer.decode(ids)}]
+
+
+def of_all(said: list[list[Said]]) -> Iterator[list[Said]]:
+    """What all processes have written, in the order of their ranks."""
+    if distributed.size() == 1:
+        yield from said
+        return
+    import msgspec  # noqa: PLC0415 -- 20 ms
+
+    mine = msgspec.json.encode(said).decode()
+    for source in range(distributed.size()):
+        yield from msgspec.json.decode(distributed.share(mine, source=source))
 
 
 def show(

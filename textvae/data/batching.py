@@ -124,10 +124,12 @@ class TokenArray(NamedTuple):
         return Batch(both[:, :-1], both[:, 1:], words + 1, indices)
 
     def batches_by_length(self, size: int) -> Iterator[Batch]:
-        """Every sentence exactly once, sorted by length; for evaluation.
+        """Every sentence exactly once, sorted by length; for evaluation."""
+        for indices in self.lengths.argsort(stable=True).split(size):  # type: ignore[no-untyped-call]
+            yield self.batch(indices)
 
-        Each of several processes gets some of the same batches that one would get.
-        """
+    def shared_batches(self, size: int) -> Iterator[Batch]:
+        """Those of `batches_by_length` that fall to this process, for sums over all of them."""
         batches = self.lengths.argsort(stable=True).split(size)  # type: ignore[no-untyped-call]
         for indices in batches[distributed.rank() :: distributed.size()]:
             yield self.batch(indices)

@@ -61,7 +61,7 @@ def encode_corpus(
         torch.zeros(size, device=model.device), torch.zeros(size, device=model.device)
     )
     with torch.inference_mode():
-        for batch in data.batches_by_length(ENCODER_BATCH):
+        for batch in data.shared_batches(ENCODER_BATCH):
             posterior = model.encoder(batch.targets, batch.lengths, noise=None, dtype=dtype)
             result.mean[batch.indices] = posterior.mean
             result.log_variance[batch.indices] = posterior.log_variance
@@ -97,7 +97,7 @@ def importance_weighted(
     group = max(1, rows // num_samples)
     with torch.inference_mode():
         kl = model.prior.kl(posterior).sum(1).double()
-        for batch in data.batches_by_length(group):
+        for batch in data.shared_batches(group):
             local = posterior.select(batch.indices)
             sums = _stream(model, batch, local, num_samples, seed, max(1, rows // group), dtype)
             log_k = math.log(num_samples)
@@ -167,7 +167,7 @@ def reconstruction_at(
     """-log p(x|z) in nats for one latent a sentence, `[N, Z]` -> float64 `[N]`."""
     result = torch.zeros(data.num_sentences, dtype=torch.float64)
     with torch.inference_mode():
-        for batch in data.batches_by_length(ENCODER_BATCH):
+        for batch in data.shared_batches(ENCODER_BATCH):
             rows = model.reconstruct(
                 batch.inputs, batch.targets, batch.lengths, latents[batch.indices], dtype=dtype
             ).rows

@@ -233,7 +233,7 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     training = model.training
     model.eval()
     with torch.inference_mode():
-        for batch in data.batches_by_length(ENCODER_BATCH):
+        for batch in data.shared_batches(ENCODER_BATCH):
             noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
             terms = model(batch.inputs, batch.targets, batch.lengths, noise)
             sums += torch.stack([terms.reconstruction.total.double(), terms.kl.double().sum()])
