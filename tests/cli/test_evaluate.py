@@ -9,7 +9,9 @@ from click.testing import Result
 
 import textvae
 from textvae.evaluate.measurements import read_measurements
+from textvae.evaluate.text_quality import cut
 from textvae.evaluation import run_evaluators
+from textvae.reconstructions import reconstructions
 
 Invoke = Callable[..., Result]
 FEW = ("--samples", "3")
@@ -94,3 +96,48 @@ def test_what_cannot_be_kept_is_shown_all_the_same(copy: Path, invoke: Invoke) -
     assert "perplexity" in result.stdout
     assert "evaluation.json: cannot be written" in result.stderr
     assert "--output FILE" in result.stderr
+
+
+def test_reconstruct_says_how_near_it_comes(place: Path, invoke: Invoke) -> None:
+    lines = (place / "tiny.txt").read_text(encoding="utf-8").splitlines()[:13]
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    found = reconstructions(vae, lines)
+    assert found.texts == vae.reconstruct(lines)
+    rows = [
+        json.loads(row)
+        for row in invoke("reconstruct", "runs/tiny", *lines, "--json").stdout.splitlines()
+    ]
+    assert [row["reconstruction"] for row in rows] == found.texts
+    for row, each in zip(rows, found.each, strict=True):
+        assert row["exact_match"] == (row["sentence"] == row["reconstruction"])
+        assert (row["edit_distance"], row["bleu"]) == (each.edit_distance, each.bleu)
+    stdin = "\n".join(lines).encode()
+    scores = json.loads(invoke("reconstruct", "--scores", "--json", stdin=stdin).stdout)
+    assert scores == found.scores._asdict()
+    assert scores["exact_match"] == pytest.approx(sum(row["exact_match"] for row in rows) / 13)
+    assert scores["edit_distance"] == pytest.approx(sum(row["edit_distance"] for row in rows) / 13)
+    table = invoke("reconstruct", "--scores", "--tokenize", "char", stdin=stdin).stdout
+    assert "tok:char" in table
+    assert [line.split("  ")[0] for line in table.splitlines()] == [
+        "exact match",
+        "bleu",
+        "chrf",
+        "edit distance",
+        "edit share",
+    ]
+
+
+def test_each_of_the_n_best_has_its_own_scores(place: Path, invoke: Invoke) -> None:
+    arguments = ["reconstruct", "the dog sees the cat .", "--n-best", "3", "--beam-size", "3"]
+    rows = [json.loads(row) for row in invoke(*arguments, "--json").stdout.splitlines()]
+    assert [row["rank"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        exact = row["reconstruction"] == row["sentence"]
+        assert row["exact_match"] == exact == (row["edit_distance"] == 0)
+    best = json.loads(invoke(*arguments, "--scores", "--json").stdout)
+    assert best["edit_distance"] == rows[0]["edit_distance"]
+
+
+def test_an_unknown_tokenization_is_refused() -> None:
+    with pytest.raises(textvae.ConfigError, match="tokenize 14a: must be one of none, 13a"):
+        cut(["a"], "14a")  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ FLOORS = {
     "text_vae": 8,
     "evaluation": 8,  # takes a TextVAE too
     "editing": 8,  # as latent_space, on which it stands
+    "reconstructions": 8,
     "walks": 8,  # takes a TextVAE too
     "latent_space": 8,  # functions that take a TextVAE
     "experiment": 7,

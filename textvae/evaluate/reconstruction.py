@@ -11,7 +11,15 @@ from textvae.config import Config
 from textvae.evaluate.latent_usage import standard_error
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject
-from textvae.evaluate.text_quality import Tokenization, nearness, tokenization_for
+from textvae.evaluate.text_quality import (
+    Tokenization,
+    cut,
+    edit_distances,
+    exact_matches,
+    nearness,
+    sentence_bleus,
+    tokenization_for,
+)
 from textvae.generate.options import AnyStrategy
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
@@ -55,6 +63,30 @@ def reconstruction_scores(
         chrf=found.chrf.value,
         chrf_signature=found.chrf.signature,
     )
+
+
+class SentenceScores(NamedTuple):
+    """How near one reconstruction comes to its sentence."""
+
+    exact_match: bool
+    """Equal but for blanks between words."""
+    edit_distance: int
+    """The fewest tokens to insert, delete or replace."""
+    bleu: float
+    """Sentence BLEU, 0 to 100: by effective order, smoothing `exp`."""
+
+
+def sentence_scores(
+    reconstructions: Sequence[str], sentences: Sequence[str], tokenize: Tokenization
+) -> list[SentenceScores]:
+    """The scores of each of N reconstructions."""
+    found = zip(
+        exact_matches(reconstructions, sentences),
+        edit_distances(cut(reconstructions, tokenize), cut(sentences, tokenize)),
+        sentence_bleus(reconstructions, sentences, tokenize),
+        strict=True,
+    )
+    return [SentenceScores(*scores) for scores in found]
 
 
 class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):

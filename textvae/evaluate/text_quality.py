@@ -8,8 +8,9 @@ the number that sacrebleu gives, in time that grows with the texts and not with 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from textvae.errors import ConfigError
 from textvae.evaluate.smoothness import edit_distance
 
 if TYPE_CHECKING:
@@ -54,7 +55,14 @@ def tokenization_for(kind: str) -> Tokenization:
 
 
 def bleu_metric(tokenize: Tokenization, *, effective_order: bool = False) -> "BLEU":
-    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already."""
+    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already.
+
+    Raises:
+        ConfigError: an unknown tokenization.
+    """
+    if tokenize not in get_args(Tokenization):
+        known = ", ".join(get_args(Tokenization))
+        raise ConfigError(f"tokenize {tokenize}: must be one of {known}")
     from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 -- 0.2 s that most verbs need not spend
 
     return BLEU(tokenize=tokenize, force=True, effective_order=effective_order)
@@ -93,18 +101,29 @@ def sentence_bleus(
     return [float(metric.sentence_score(text, [other]).score) for text, other in pairs]
 
 
+def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Which texts equal their references but for blanks between words."""
+    pairs = zip(hypotheses, references, strict=True)
+    return [text.split() == other.split() for text, other in pairs]
+
+
+def edit_distances(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> list[int]:
+    """The fewest tokens to insert, delete or replace, of texts from `cut`."""
+    pairs = zip(hypotheses, references, strict=True)
+    return [0 if first == second else edit_distance(first, second) for first, second in pairs]
+
+
 def nearness(
     hypotheses: Sequence[str], references: Sequence[str], tokenize: Tokenization
 ) -> Nearness:
     """How near each hypothesis comes to its reference; N >= 1 of each."""
-    pairs = list(zip(cut(hypotheses, tokenize), cut(references, tokenize), strict=True))
-    edits = [0 if first == second else edit_distance(first, second) for first, second in pairs]
-    longer = [max(len(first), len(second), 1) for first, second in pairs]
+    ours, theirs = cut(hypotheses, tokenize), cut(references, tokenize)
+    edits = edit_distances(ours, theirs)
+    longer = [max(len(a), len(b), 1) for a, b in zip(ours, theirs, strict=True)]
     return Nearness(
-        exact_match=[
-            text.split() == other.split()
-            for text, other in zip(hypotheses, references, strict=True)
-        ],
+        exact_match=exact_matches(hypotheses, references),
         edits=edits,
         change=[number / length for number, length in zip(edits, longer, strict=True)],
         bleu=corpus_bleu(hypotheses, references, tokenize),
