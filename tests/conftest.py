@@ -14,6 +14,52 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+LISTED_SKIPS = (
+    "signals and pipes of POSIX",
+    "no device that is always full",
+    "there is no CUDA device",
+    "there is a CUDA device",
+    "needs the files of Linux in /proc",
+    "strace is not installed or may not trace",
+    "needs the right to mount",
+    "needs the right to leave the network",
+)
+"""Why a test may be skipped; with --strict-skips any other reason fails the run."""
+
+_unlisted: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--strict-skips", action="store_true", help="Fail on a skip not listed.")
+
+
+def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if reason not in LISTED_SKIPS:
+        _unlisted.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _note_skip(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    _note_skip(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _unlisted and session.config.getoption("--strict-skips"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in _unlisted:
+        terminalreporter.write_line(f"skipped for a reason not listed: {line}", red=True)
+
+
 def _killed_at(moment: int, action: Callable[[], object]) -> bool:
     """Run in a forked process that dies at its n-th file operation; whether it died.
 

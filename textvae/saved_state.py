@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -90,7 +90,8 @@ def save_state(
             shutil.rmtree(temporary, ignore_errors=True)
         # Later states are damaged ones that a run fell back from: they do not use up `keep`, and
         # they are not ours to remove before the run has passed them.
-        earlier = sorted(item for item in states_of(run).items() if item[0] <= step)
+        states = _states_among(root.iterdir())
+        earlier = sorted(item for item in states.items() if item[0] <= step)
         for _, old in earlier[:-keep]:
             old.rename(root / f".del-{old.name}-{os.getpid()}")  # never a half-removed state
         _remove_stale(root)
@@ -158,9 +159,11 @@ def set_aside(run: Path, step: int) -> None:
 
 def states_of(run: Path) -> dict[int, Path]:
     """The saved states by step, whether or not they are whole."""
-    names = {
-        path: re.fullmatch(r"step-(\d{8,12})", path.name) for path in entries_of(run / "state")
-    }
+    return _states_among(entries_of(run / "state"))
+
+
+def _states_among(entries: Iterable[Path]) -> dict[int, Path]:
+    names = {path: re.fullmatch(r"step-(\d{8,12})", path.name) for path in entries}
     return {int(found[1]): path for path, found in names.items() if found}
 
 
@@ -180,6 +183,6 @@ def entries_of(path: Path) -> Iterator[Path]:
 
 def _remove_stale(root: Path) -> None:
     """Remove what a killed save left: half-written states, and states half removed."""
-    for path in entries_of(root):
+    for path in list(root.iterdir()):
         if path.name.startswith((".tmp-", ".del-")):
             shutil.rmtree(path, ignore_errors=True)

@@ -17,6 +17,7 @@ from textvae.randomness import hashes, key
 from textvae.saved_state import load_state, save_state
 from textvae.train.averaging import Average, NoAveraging
 from textvae.train.loop import TrainConfig, train
+from textvae.train.metrics import RunningSums
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.state import Position, save_position
 
@@ -96,5 +97,7 @@ def test_an_update_that_destroys_the_parameters_is_not_saved(tmp_path: Path) -> 
     average = Average(NoAveraging(), 7)
     optimizer = CONFIG.optimizer.build(vae)
     with pytest.raises(TrainingError, match=r"^step 6: the update left model.decoder.output_bias"):
-        save_position(tmp_path, vae, {}, optimizer, Position(step=7), average, {})
+        save_position(
+            tmp_path, vae, {}, optimizer, Position(step=7), average, {}, RunningSums(3, vae.device)
+        )
     assert load_state(tmp_path) is None

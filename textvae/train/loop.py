@@ -131,13 +131,13 @@ def train(
     updates = _updates(model, optimizer, config, seed, report)
     average, begin = Average(config.averaging, total), Position(rate=config.objective.rate.start())
     plateau, procedure = config.learning_rate.plateau, config.procedure
-    position, best, rewind = restore_position(run, model, optimizer, average, begin)
+    sums = RunningSums(model.prior.latent_dim, model.device)
+    position, best, rewind = restore_position(run, model, optimizer, average, sums, begin)
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
-    sums = RunningSums(model.prior.latent_dim, model.device)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
     eligible = procedure.settled(config.objective.kl_weight.settled(), total)
     if model.is_language_model:
@@ -211,12 +211,12 @@ def train(
                     progress.say(_plateau_line(position, plateau.factor(position.decays)))
                 progress.leave_out(time.perf_counter() - paused)
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
-                save_position(run, model, best, optimizer, position, average, rewind)
+                save_position(run, model, best, optimizer, position, average, rewind, sums)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
     stopped = _signal(caught)
     if run is not None and stopped is not None:
-        save_position(run, model, best, optimizer, position, average, rewind)
+        save_position(run, model, best, optimizer, position, average, rewind, sums)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
     return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)

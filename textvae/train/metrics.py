@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,16 @@ class RunningSums:
             )
             mean = terms.posterior.mean.double()
             self._mean += torch.stack([mean.sum(0), mean.square().sum(0)])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums, for a run that stops between two lines."""
+        return {"scalars": self._scalars, "mean": self._mean}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` returned; from nothing where there is nothing."""
+        for name, own in self.tensors().items():
+            if name in tensors:
+                own.copy_(tensors[name])
 
     def read(self) -> Interval:
         """The figures so far, and start anew."""

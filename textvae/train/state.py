@@ -11,6 +11,7 @@ from textvae.errors import TrainingError
 from textvae.model.vae import VAE
 from textvae.saved_state import load_state, save_state, set_aside, states_of
 from textvae.train.averaging import Average
+from textvae.train.metrics import RunningSums
 from textvae.train.procedures import ProcedureState
 from textvae.train.rate import RateState
 
@@ -46,6 +47,7 @@ def save_position(
     position: Position,
     average: Average,
     rewind: Mapping[str, Tensor],
+    sums: RunningSums,
 ) -> None:
     """Save all that a run needs to go on; `rewind` is `copies` at its best, or empty.
 
@@ -56,6 +58,7 @@ def save_position(
     tensors = training_tensors(model, optimizer, average)
     tensors |= {f"best.{name}": value for name, value in best.items()}
     tensors |= {f"rewind.{name}": value for name, value in rewind.items()}
+    tensors |= {f"sums.{name}": value for name, value in sums.tensors().items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise TrainingError(  # the update itself went wrong: no later step could do anything
@@ -104,6 +107,7 @@ def restore_position(
     model: VAE,
     optimizer: torch.optim.Optimizer,
     average: Average,
+    sums: RunningSums,
     begin: Position,
 ) -> tuple[Position, dict[str, Tensor], dict[str, Tensor]]:
     """The position of the newest good state of a run, whose tensors go where they belong.
@@ -118,6 +122,7 @@ def restore_position(
     if state is None:
         return begin, {}, {}
     load_training_tensors(state.tensors, model, optimizer, average)
+    sums.load(_part(state.tensors, "sums", model.device))
     facts = dict(state.facts)
     facts["best"] = Validation(*facts["best"]) if facts["best"] else begin.best  # type: ignore[misc]
     for name, kind in (("rate", RateState), ("procedure", ProcedureState)):

@@ -1,0 +1,152 @@
+"""A training run of milliseconds a step, and processes that are forked, stopped and compared.
+
+A forked child has torch already, so that a trial costs the run and not the import.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from textvae.data.batching import TokenArray
+from textvae.model.decoder import GRUDecoderConfig
+from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.vae import VAE, ModelConfig
+from textvae.randomness import hashes, key
+from textvae.saved_state import load_state
+from textvae.train.loop import TrainConfig, train
+from textvae.train.optimizer import AdamWConfig
+
+V = 17
+
+
+def _model() -> VAE:
+    return ModelConfig(
+        latent_dim=3,
+        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7, dropout_rate=0.1),
+        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
+    ).build(V, seed=1)
+
+
+def _corpus(name: str, size: int) -> TokenArray:
+    words = hashes(key(1, name), torch.arange(size), lanes=7) % (V - 1) + 1
+    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+
+
+def _config(steps: int, save_every: int = 2) -> TrainConfig:
+    return TrainConfig(
+        batch_size=13,
+        max_steps=steps,
+        validate_every=29,
+        save_every=save_every,
+        log_every=3,
+        precision="float32",
+        optimizer=AdamWConfig(learning_rate=1e-2),
+    )
+
+
+class Training:
+    """The run: the same model, corpus and settings each time."""
+
+    def run(
+        self,
+        path: Path,
+        steps: int,
+        save_every: int = 2,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Begin it, or go on."""
+        path.mkdir(exist_ok=True)
+        data = _corpus("train", 53), _corpus("valid", 11)
+        train(_model(), *data, _config(steps, save_every), seed=0, run=path, report=report)
+
+    def outcome(self, path: Path) -> tuple[str, list[dict[str, object]]]:
+        """The hash of the newest state, and metrics.jsonl but for the times."""
+        state = load_state(path)
+        assert state is not None
+        digest = hashlib.sha256()
+        for name, tensor in sorted(state.tensors.items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        facts = {name: value for name, value in state.facts.items() if name != "seconds"}
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        lines = [json.loads(line) for line in (path / "metrics.jsonl").read_bytes().splitlines()]
+        times = ("seconds", "tokens_per_second")
+        kept = [{k: v for k, v in line.items() if k not in times} for line in lines]
+        return digest.hexdigest(), kept
+
+
+class Ended(NamedTuple):
+    """How a forked process ended."""
+
+    code: int
+    """Its exit code; minus the signal that killed it."""
+    stdout: str
+    stderr: str
+    peak: int
+    """Bytes of memory at the most, those of the parent counted."""
+
+
+class Child:
+    """A forked process that runs something with its output in pipes."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        pipes = [os.pipe(), os.pipe()]
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                for number, (reader, writer) in enumerate(pipes, start=1):
+                    os.close(reader)
+                    os.dup2(writer, number)
+                    os.close(writer)
+                code = self._run(action)
+            finally:
+                os._exit(code)
+        for _, writer in pipes:
+            os.close(writer)
+        self.readers = [reader for reader, _ in pipes]
+
+    @staticmethod
+    def _run(action: Callable[[], object]) -> int:
+        try:
+            found = action()
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+            return 1
+        return found if isinstance(found, int) else 0
+
+    def send(self, number: int) -> None:
+        """A signal; nothing where it has ended."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        """Read what it says until it ends."""
+        said = []
+        for reader in self.readers:
+            with os.fdopen(reader, "rb") as file:
+                said.append(file.read().decode("utf-8", "replace"))
+        _, status, usage = os.wait4(self.pid, 0)
+        return Ended(os.waitstatus_to_exitcode(status), *said, usage.ru_maxrss * 1024)
+
+
+@pytest.fixture(scope="session")
+def training() -> Training:
+    """The run; the first optimizer of a process imports for a second, so one is made here."""
+    AdamWConfig().build(_model())
+    return Training()
+
+
+@pytest.fixture(scope="session")
+def fork() -> Callable[[Callable[[], object]], Child]:
+    """Start something in a forked process."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return Child
