@@ -1,12 +1,14 @@
 """The n best sentences of a beam search, with their scores."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from textvae.conditional import check_max_length, decoder_conditions
 from textvae.generate.beam import Beam, beam_search
 from textvae.generate.options import check_strategy
-from textvae.text_vae import TextVAE, check_decoding
+from textvae.text_vae import TextVAE
 
 
 class Candidate(NamedTuple):
@@ -26,6 +28,7 @@ def n_best(
     *,
     beam: Beam = Beam(),  # noqa: B008 -- a frozen struct
     max_length: int | None = None,
+    label: str | Sequence[str] | None = None,
 ) -> list[list[Candidate]]:
     """The best sentences for each latent, the best first.
 
@@ -36,14 +39,23 @@ def n_best(
             where no more sentences exist.
         beam: how wide, and what is best.
         max_length: the most tokens; None is the model's limit.
+        label: as for `TextVAE.decode`.
 
     Raises:
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    longest = check_decoding(vae, latents, max_length)
+    found = decoder_conditions(vae, latents, label)
+    return n_best_at(vae, found, num_best, beam=beam, max_length=max_length)
+
+
+def n_best_at(
+    vae: TextVAE, conditions: Tensor, num_best: int, *, beam: Beam, max_length: int | None
+) -> list[list[Candidate]]:
+    """`n_best` for what the decoder reads, `[N, C]`."""
+    longest = check_max_length(vae, max_length)
     found = beam_search(
-        vae.model, latents, check_strategy(beam), num_best=num_best, max_length=longest
+        vae.model, conditions, check_strategy(beam), num_best=num_best, max_length=longest
     )
     return [
         [

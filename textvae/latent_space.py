@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
+from textvae.conditional import check_max_length, decoder_conditions
 from textvae.data.batching import TokenArray
 from textvae.data.stream import chunks
 from textvae.errors import ConfigError, DataError
@@ -18,7 +19,7 @@ from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model_directory import require_latent
-from textvae.text_vae import TextVAE, check_decoding
+from textvae.text_vae import TextVAE
 
 TOGETHER = 2048
 """Sentences encoded in one go, sorted by length among themselves."""
@@ -92,6 +93,7 @@ def sentences_at(
     strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
     seed: int = 0,
     max_length: int | None = None,
+    label: str | None = None,
 ) -> Iterator[str]:
     """A sentence for each latent of a stream.
 
@@ -101,6 +103,7 @@ def sentences_at(
         strategy: how words are chosen.
         seed: of the words, where the strategy draws: a function of (seed, the latent's number).
         max_length: the most tokens; None is the model's limit.
+        label: of all of them, as for `TextVAE.decode`.
 
     Raises:
         DataError: latents of another dimension.
@@ -108,8 +111,9 @@ def sentences_at(
     """
     strategy, first = check_strategy(strategy), 0
     for some in latents:
-        longest = check_decoding(vae, some, max_length)
-        found = write(vae.model, some, strategy, seed=seed, max_length=longest, first_index=first)
+        longest = check_max_length(vae, max_length)
+        read = decoder_conditions(vae, some, label)
+        found = write(vae.model, read, strategy, seed=seed, max_length=longest, first_index=first)
         yield from map(vae.tokenizer.decode, found)
         first += some.shape[0]
 

@@ -1,5 +1,6 @@
 """A model directory made from a model, and a model from a model directory; and its card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,11 @@ from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig
 from textvae.files import read_bytes
+from textvae.label_file import label_files, read_labels
 from textvae.manifest import MANIFEST
+from textvae.model.labels import NoLabelsConfig
 from textvae.model.vae import VAE, ModelConfig
-from textvae.run_data import DataFacts
+from textvae.run_data import DATA, DataFacts, load_facts
 from textvae.saved_state import load_state
 from textvae.tensor_file import tensors_to_bytes
 from textvae.version import installed_version
@@ -67,6 +70,8 @@ class LoadedModel(NamedTuple):
     config: ModelConfig
     results: Results | None
     aggregate: Aggregate | None = None
+    labels: tuple[str, ...] = ()
+    """Names, of a model with labels."""
 
 
 def publish(
@@ -76,10 +81,12 @@ def publish(
     tokenizer: Tokenizer,
     results: Results | None,
     aggregate: Aggregate | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write a model directory: config, weights, tokenizer, card, results, and their checksums.
 
-    With the mixture of its aggregate posterior, where one was fitted.
+    With the mixture of its aggregate posterior, where one was fitted, and the names of the labels
+    of a model that has labels.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -94,6 +101,9 @@ def publish(
         files[RESULTS] = msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
     if aggregate is not None:
         files |= aggregate_files(aggregate)
+    if model.labels is not None:
+        assert len(labels) == model.labels.num_labels
+        files |= label_files(labels)
     save_model_directory(path, files)
 
 
@@ -109,18 +119,19 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     """
     if not (path / MANIFEST).exists() and (path / EXPERIMENT).is_file():
         return _load_unfinished(path)
-    made: list[tuple[VAE, Tokenizer, ModelConfig]] = []
+    made: list[tuple[VAE, Tokenizer, ModelConfig, tuple[str, ...]]] = []
 
     def examine(config: bytes, tokenizer: bytes, shapes: Shapes) -> None:
         asked, words = _config(path, config), _tokenizer(path, tokenizer)
-        made.append((_model(path, asked, words, shapes), words, asked))
+        wanted = not isinstance(asked.labels, NoLabelsConfig)
+        names = read_labels(path, wanted=wanted, verify=verify)
+        made.append((_model(path, asked, words, shapes, len(names)), words, asked, names))
 
     files = load_model_directory(path, verify=verify, examine=examine)
-    model, words, asked = made[0]
+    model, words, asked, names = made[0]
     model.load_state_dict(files.tensors)
-    return LoadedModel(
-        model.eval(), words, asked, read_results(path), _aggregate(path, asked, verify=verify)
-    )
+    aggregate = _aggregate(path, asked, verify=verify)
+    return LoadedModel(model.eval(), words, asked, read_results(path), aggregate, names)
 
 
 def _aggregate(path: Path, config: ModelConfig, *, verify: bool) -> Aggregate | None:
@@ -148,9 +159,12 @@ def _load_unfinished(path: Path) -> LoadedModel:
         if found:
             break
     shapes = {name: tuple(value.shape) for name, value in found.items()}
-    model = _model(path, experiment.model, words, shapes)
+    facts, names = load_facts(path / DATA), tuple[str, ...]()
+    if facts is not None and not isinstance(experiment.model.labels, NoLabelsConfig):
+        names = facts.label_names
+    model = _model(path, experiment.model, words, shapes, len(names))
     model.load_state_dict(found)
-    return LoadedModel(model.eval(), words, experiment.model, None)
+    return LoadedModel(model.eval(), words, experiment.model, None, labels=names)
 
 
 def read_results(path: Path) -> Results | None:
@@ -186,11 +200,13 @@ def _tokenizer(path: Path, data: bytes) -> Tokenizer:
         raise CheckpointError(f"{path / TOKENIZER}: {error}") from None
 
 
-def _model(path: Path, config: ModelConfig, tokenizer: Tokenizer, found: Shapes) -> VAE:
+def _model(
+    path: Path, config: ModelConfig, tokenizer: Tokenizer, found: Shapes, num_labels: int
+) -> VAE:
     """The model of a config, its parameters unset, for weights of shapes that must fit it."""
     size = tokenizer.vocabulary_size
     try:
-        model = config.build(size, seed=None)
+        model = config.build(size, num_labels=num_labels, seed=None)
     except RuntimeError as error:
         raise ConfigError(f"{path / CONFIG}: no such model can be built: {error}") from None
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}

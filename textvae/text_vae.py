@@ -8,13 +8,20 @@ from torch import Tensor
 
 from textvae import distributed
 from textvae.aggregate_file import Aggregate
+from textvae.conditional import (
+    check_max_length,
+    decoder_conditions,
+    held_label,
+    own_labels,
+    sample_conditions,
+)
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device
 from textvae.generate.interpolation import PathKind, interpolation
-from textvae.generate.latents import PriorKind, check_latents, sample_latents
+from textvae.generate.latents import PriorKind, sample_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.generate.writing import write
@@ -43,9 +50,11 @@ class TextVAE:
         results: Results | None = None,
         path: Path | None = None,
         aggregate: Aggregate | None = None,
+        labels: Sequence[str] = (),
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.results, self.path, self.aggregate = results, path, aggregate
+        self.labels = tuple(labels)
 
     @classmethod
     def train(
@@ -124,6 +133,7 @@ class TextVAE:
             results=found.results,
             path=Path(path),
             aggregate=found.aggregate,
+            labels=found.labels,
         )
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -135,7 +145,8 @@ class TextVAE:
         where = Path(path)
         if where.exists() and (not where.is_dir() or any(where.iterdir())):
             raise CheckpointError(f"{where}: is in use; save to a directory that is new or empty")
-        publish(where, self.model, self.config, self.tokenizer, self.results, self.aggregate)
+        parts = self.config, self.tokenizer, self.results, self.aggregate, self.labels
+        publish(where, self.model, *parts)
 
     def sample(
         self,
@@ -147,6 +158,7 @@ class TextVAE:
         prior: PriorKind = "model",
         near: str | None = None,
         scale: float | None = None,
+        label: str | None = None,
     ) -> list[str]:
         """Sentences from the prior, or near one; sentence i is a function of (seed, i).
 
@@ -158,10 +170,13 @@ class TextVAE:
             prior: `model`, or `aggregate`: the mixture that `textvae.aggregate` has fitted.
             near: a sentence: latents are the mean of its posterior plus noise.
             scale: of the noise, in standard deviations of that posterior, 0 to 1000; None is 1.
+            label: of all of them; None draws it from p(y), or is that of the sentence `near`,
+                where the model has labels.
 
         Raises:
             ConfigError: a number out of bounds, a scale without a sentence, no aggregate.
-            DataError: a sentence that `encode` refuses.
+            DataError: a sentence that `encode` refuses, or an unknown label.
+            CheckpointError: a label for a model without labels.
         """
         _at_least(0, num_samples=num_samples)
         posterior = None if near is None else self.encode([near])
@@ -174,7 +189,8 @@ class TextVAE:
             posterior=posterior,
             scale=scale,
         )
-        return self.decode(latents, strategy=strategy, seed=seed, max_length=max_length)
+        drawn = sample_conditions(self, latents, seed=seed, kind=prior, near=near, label=label)
+        return self._write(drawn.conditions, strategy, seed, max_length)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
         """The posteriors of sentences, mean and log-variance `[N, Z]`.
@@ -194,6 +210,7 @@ class TextVAE:
         strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
+        label: str | Sequence[str] | None = None,
     ) -> list[str]:
         """A sentence for each latent `[N, Z]`.
 
@@ -202,14 +219,22 @@ class TextVAE:
             strategy: how words are chosen.
             seed: of the words, where the strategy draws.
             max_length: the most tokens; None is the model's limit.
+            label: one for all or one for each, which M2 needs; M1+M2 changes the latents to it.
 
         Raises:
-            DataError: latents of another dimension.
+            DataError: latents of another dimension, an unknown label, or none for M2.
             ConfigError: a number out of bounds.
+            CheckpointError: a label for a model without labels.
         """
-        longest = check_decoding(self, latents, max_length)
+        found = decoder_conditions(self, latents, label)
+        return self._write(found, strategy, seed, max_length)
+
+    def _write(
+        self, found: Tensor, strategy: AnyStrategy, seed: int, max_length: int | None
+    ) -> list[str]:
+        longest = check_max_length(self, max_length)
         checked = check_strategy(strategy)
-        written = write(self.model, latents, checked, seed=seed, max_length=longest)
+        written = write(self.model, found, checked, seed=seed, max_length=longest)
         return [self.tokenizer.decode(ids) for ids in written]
 
     def reconstruct(
@@ -219,14 +244,18 @@ class TextVAE:
         strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
+        label: str | None = None,
     ) -> list[str]:
         """What the decoder writes at the posterior mean of each sentence.
 
+        With `label` it is written under that label; else, where the model has labels, its own.
+
         Raises:
-            DataError, CheckpointError: as `encode`.
+            DataError, CheckpointError: as `encode` and `decode`.
         """
         mean = self.encode(sentences).mean
-        return self.decode(mean, strategy=strategy, seed=seed, max_length=max_length)
+        found = label or own_labels(self, sentences)
+        return self.decode(mean, strategy=strategy, seed=seed, max_length=max_length, label=found)
 
     def interpolate(
         self,
@@ -238,6 +267,7 @@ class TextVAE:
         strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
         seed: int = 0,
         max_length: int | None = None,
+        label: str | None = None,
     ) -> list[str]:
         """Sentences along the path between the posterior means of two sentences.
 
@@ -250,15 +280,17 @@ class TextVAE:
             strategy: how words are chosen.
             seed: of the words, where the strategy draws.
             max_length: the most tokens; None is the model's limit.
+            label: held along the path; None is that of `first`, where the decoder needs one.
 
         Raises:
-            DataError, CheckpointError: as `encode`.
+            DataError, CheckpointError: as `encode` and `decode`.
             ConfigError: fewer than two steps, or no aggregate posterior for `data`.
         """
         mean = self.encode([first, second]).mean
         density = self.aggregate.mixture if self.aggregate else None
         points = interpolation(mean[0], mean[1], steps=steps, path=path, density=density)
-        return self.decode(points, strategy=strategy, seed=seed, max_length=max_length)
+        held = label or held_label(self, first)
+        return self.decode(points, strategy=strategy, seed=seed, max_length=max_length, label=held)
 
     def evaluate(
         self,
@@ -303,19 +335,6 @@ class TextVAE:
     def origin(self) -> Origin:
         """Where its data are, and how they are cut into tokens."""
         return Origin(self.tokenizer, self.config.max_length, self.path, self.results)
-
-
-def check_decoding(vae: TextVAE, latents: Tensor, max_length: int | None) -> int:
-    """The most tokens of a sentence, for latents that the model can decode.
-
-    Raises:
-        DataError: latents of another shape than `[N, Z]`.
-        ConfigError: a limit below 1.
-    """
-    check_latents(latents, vae.config.latent_dim)
-    longest = vae.config.max_length if max_length is None else max_length
-    _at_least(1, max_length=longest)
-    return longest
 
 
 def _at_least(least: int, **numbers: int) -> None:

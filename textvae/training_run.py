@@ -21,6 +21,7 @@ from textvae.files import saying_why, write_file
 from textvae.kernels.linear_cross_entropy import CHUNK_ROWS
 from textvae.measure import measure
 from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.labels import NoLabelsConfig
 from textvae.model.vae import VAE
 from textvae.model_directory import Results, TrainingFacts, load_model, publish, read_results
 from textvae.randomness import key, permutation
@@ -29,6 +30,7 @@ from textvae.run_data import (
     EMBEDDED,
     DataOptions,
     RunData,
+    check_labels,
     data_differences,
     describe,
     load_facts,
@@ -110,6 +112,8 @@ def plan_run(options: DataOptions, config: ExperimentConfig, output: Path | None
     tokenizer = config.data.tokenizer.train(splits.train.texts)
     source = EMBEDDED if options.data is None else options.data
     data = tokenize(splits, tokenizer, source, config.model.max_length)
+    if not isinstance(config.model.labels, NoLabelsConfig):
+        check_labels(splits, data)
     config, more = choose_training(config, lengths=data.arrays["train"].lengths)
     run = output if output is not None else Path("runs") / default_name(options.data)
     return Plan(config, choices + more, data, run)
@@ -242,13 +246,18 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
     evaluation = _measure(plan, model) if result.signal is None else None
     results = Results(data=plan.data.facts, training=training, evaluation=evaluation)
     if distributed.rank() == 0:
-        publish(plan.run, model, config.model, plan.data.tokenizer, results)
+        names = plan.data.facts.label_names
+        publish(plan.run, model, config.model, plan.data.tokenizer, results, labels=names)
     return RunOutcome(plan.run, model, result, evaluation)
 
 
 def _build(plan: Plan) -> VAE:
     config = plan.config
-    model = config.model.build(plan.data.facts.vocabulary_size, seed=config.seed)
+    names, labels = plan.data.facts.label_names, plan.data.arrays["train"].labels
+    count = 0 if isinstance(config.model.labels, NoLabelsConfig) else len(names)
+    model = config.model.build(plan.data.facts.vocabulary_size, num_labels=count, seed=config.seed)
+    if model.labels is not None and labels is not None:
+        model.labels.counts.copy_(labels[labels >= 0].bincount(minlength=count))
     return model.to(check_device(str(config.train.device)))
 
 

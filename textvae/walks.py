@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from textvae.conditional import check_max_length, decoder_conditions, held_label
 from textvae.data.batching import TokenArray
 from textvae.errors import DataError
 from textvae.evaluate.likelihood import reconstruction_at
@@ -11,7 +12,7 @@ from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import write
-from textvae.text_vae import TextVAE, check_decoding
+from textvae.text_vae import TextVAE
 
 
 class Step(NamedTuple):
@@ -47,6 +48,7 @@ def walk(
     strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
     seed: int = 0,
     max_length: int | None = None,
+    label: str | None = None,
 ) -> Walk:
     """The sentences along a path through the posterior means of two sentences or more.
 
@@ -58,6 +60,7 @@ def walk(
         strategy: how words are chosen.
         seed: of the words, where the strategy draws.
         max_length: the most tokens; None is the model's limit.
+        label: held along the path; None is that of the first sentence, where the decoder needs one.
 
     Raises:
         DataError: as `TextVAE.encode`; fewer than two sentences.
@@ -69,10 +72,11 @@ def walk(
         )
     density = vae.aggregate.mixture if vae.aggregate else None
     latents = path_through(vae.encode(sentences).mean, steps=steps, path=path, density=density)
-    longest = check_decoding(vae, latents, max_length)
-    ids = write(vae.model, latents, check_strategy(strategy), seed=seed, max_length=longest)
+    longest = check_max_length(vae, max_length)
+    read = decoder_conditions(vae, latents, label or held_label(vae, sentences[0]))
+    ids = write(vae.model, read, check_strategy(strategy), seed=seed, max_length=longest)
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.model.device)
-    nats = reconstruction_at(vae.model, array, latents).tolist()
+    nats = reconstruction_at(vae.model, array, read).tolist()
     changed = changes(ids)
     densities = None if density is None else density.log_prob(latents.cpu().double()).tolist()
     found = [

@@ -285,8 +285,14 @@ def test_columns_not_found(tmp_path: Path) -> None:
 
 def test_blank_labels(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text,label\na,x\nb,\n")
+    for column in (None, "label"):
+        assert read_sentences(path, label_column=column).labels == ["x", ""]
+    rows = ['{"text": "a", "label": "x"}', '{"text": "b", "label": null}', '{"text": "c"}']
+    path = write(tmp_path, "b.jsonl", "\n".join([*rows, ""]))
+    assert read_sentences(path, label_column="label").labels == ["x", "", ""]
+    path = write(tmp_path, "c.jsonl", "\n".join([*rows, '{"text": "d", "label": ["x"]}', ""]))
     assert read_sentences(path).labels is None
-    assert re.search(":3: no label in column 'label'", refusal(path, label_column="label"))
+    assert re.search(":4: no label in column 'label'", refusal(path, label_column="label"))
 
 
 def parquet(path: Path, columns: dict[str, list[object]]) -> str:

@@ -22,6 +22,7 @@ FLOORS = {
     "reconstructions": 8,
     "walks": 8,  # takes a TextVAE too
     "latent_space": 8,  # functions that take a TextVAE
+    "conditional": 7,
     "experiment": 7,
     "evaluators": 7,  # the union of a config; some of them fit models
     "held_out": 7,
@@ -29,11 +30,13 @@ FLOORS = {
     "measure": 7,
     "model_directory": 7,
     "run_data": 7,
+    "sentences": 7,
     "training_run": 7,
     "train": 6,
     "evaluate": 5,
     "generate": 4,
     "aggregate_file": 3,
+    "label_file": 3,
     "checkpoint": 3,
     "saved_state": 3,
     "run_lock": 1,

@@ -166,7 +166,7 @@ def _by_label(sources: Given, without: str, having: str) -> tuple[list[str], lis
     )
     if part.labels is None:
         raise DataError(f"{part.source}: has no labels; name their column with --label-column")
-    kinds = sorted(set(part.labels))
+    kinds = sorted(set(part.labels) - {""})
     for option, value in (("--from", without), ("--to", having)):
         if value not in kinds:
             near = difflib.get_close_matches(value, kinds, n=1)

@@ -29,6 +29,8 @@ FEW = "an interpolation passes through at least 2 sentences"
     --path data (or --along data) is the shortest path where going costs the more the fewer data are
     there: it stays where the aggregate posterior, which `textvae aggregate` has fitted, has mass.
 
+    A model with labels holds one along the path: --label, or the likeliest of the first sentence.
+
     With --json: `step`, `share` (0 at the first, 1 at the last), `text`, `reconstruction` (-log
     p(text|z) in nats, summed over `num_tokens` with </s>), `change` (token edit distance to the
     step before, over the longer length; null at the first), `log_density` (of the latent under the
@@ -51,6 +53,7 @@ FEW = "an interpolation passes through at least 2 sentences"
     show_default=True,
     help="A line, an arc around the origin, or through the latents of data.",
 )
+@options.label
 @options.decoding
 @options.device
 @options.as_json
@@ -58,6 +61,7 @@ def command(
     arguments: tuple[str, ...],
     steps: int,
     path: str,
+    label: str | None,
     device: str,
     as_json: bool,
     **decoding: Unpack[options.Decoding],
@@ -83,6 +87,7 @@ def command(
         strategy=strategy,
         seed=decoding["seed"],
         max_length=decoding["max_length"],
+        label=label,
     )
     say_which(where, named=len(given) < len(arguments))
     for number, step in enumerate(found.steps):

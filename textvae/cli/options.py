@@ -106,6 +106,7 @@ seed = click.option(
     help="Of everything drawn.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+label = click.option("--label", help="Write sentences of this label; for a model with labels.")
 device = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, ...; auto finds CUDA."
 )

@@ -27,6 +27,8 @@ TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
     is the newest run; but a name of a file or of a run under runs/, or a word with a slash, is
     taken for a MODEL that is not there. After a MODEL everything is a sentence.
 
+    A model with labels writes each sentence under its own likeliest label, or all under --label.
+
     With --scores: in place of the sentences, how near all of them come: exact match, BLEU and chrF
     of sacrebleu with their signatures, and edit distance.
 
@@ -41,6 +43,7 @@ TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
     type=click.Choice(TOKENIZATIONS),
     help="How BLEU and edits cut the text.  [default: none for words, 13a for bpe, char]",
 )
+@options.label
 @options.decoding
 @options.device
 @options.as_json
@@ -48,6 +51,7 @@ def command(
     arguments: tuple[str, ...],
     scores: bool,
     tokenize: str | None,
+    label: str | None,
     device: str,
     as_json: bool,
     **decoding: Unpack[options.Decoding],
@@ -56,6 +60,7 @@ def command(
     where, given = split_model(arguments)
     sentences = take_sentences(given)
 
+    from textvae.conditional import decoder_conditions, own_labels  # noqa: PLC0415 -- as below
     from textvae.evaluate.reconstruction import (  # noqa: PLC0415 -- imports torch, 1.5 s
         reconstruction_scores,
         sentence_scores,
@@ -65,7 +70,8 @@ def command(
 
     strategy = options.strategy_of(decoding, Greedy(), n_best=True)
     vae = options.load(where, device)
-    found = list(say(vae, vae.encode(sentences).mean, strategy, decoding))
+    read = decoder_conditions(vae, vae.encode(sentences).mean, label or own_labels(vae, sentences))
+    found = list(say(vae, read, strategy, decoding))
     how = cast("Tokenization | None", tokenize) or tokenization_for(vae.tokenizer.kind)
     say_which(where, named=len(given) < len(arguments))
     if scores:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     help="""MODEL is a run or model directory; left out, the newest run under runs/.
 
     Sentence i depends on the seed and on i alone. Words are drawn at temperature 1 unless options
-    say otherwise. With --json: `index` and `text`, and for a beam `rank`, `log_likelihood` (nats)
-    and `score`.
+    say otherwise. A model with labels draws each sentence's label from p(y), unless --label is
+    given. With --json: `index`, with labels `label`, and `text`; for a beam `rank`,
+    `log_likelihood` (nats) and `score`.
 
     --prior aggregate draws latents from the mixture that `textvae aggregate` fitted to the latents
     of data, and not from the prior of the model, which may have mass where there are no data.
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--scale", type=float, help="How far around, in its standard deviations.  [default: 1]"
 )
+@options.label
 @options.decoding
 @options.device
 @options.as_json
@@ -59,6 +61,7 @@ def command(
     prior: str,
     near: str | None,
     scale: float | None,
+    label: str | None,
     device: str,
     as_json: bool,
     **decoding: Unpack[options.Decoding],
@@ -71,27 +74,38 @@ def command(
     strategy = options.strategy_of(decoding, n_best=True)
     vae = options.load(where, device)
 
+    from textvae.conditional import sample_conditions  # noqa: PLC0415 -- as above
     from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.latents import sample_latents  # noqa: PLC0415 -- as above
 
-    posterior = vae.encode(sentences) if sentences else None
     latents = sample_latents(
         vae.model.prior,
         num_samples,
         seed=decoding["seed"],
         kind=cast("PriorKind", prior),
         aggregate=vae.aggregate.mixture if vae.aggregate else None,
-        posterior=posterior,
+        posterior=vae.encode(sentences) if sentences else None,
         scale=scale,
+    )
+    drawn = sample_conditions(
+        vae,
+        latents,
+        seed=decoding["seed"],
+        kind=cast("PriorKind", prior),
+        near=sentences[0] if sentences else None,
+        label=label,
     )
     # Written as they come, so that `| head` ends a long list early.
     with distributed.joined():
         for start in range(0, num_samples, ROWS * distributed.size()):
             own = start + ROWS * distributed.rank()
-            some = latents[own : own + ROWS]
+            some = drawn.conditions[own : own + ROWS]
             said = list(say(vae, some, strategy, decoding, first_index=own)) if len(some) else []
             if not start:  # what is wrong with the options has been said, alone
                 say_which(where, named=model is not None)
             for index, written in enumerate(of_all(said), start=start):
-                show(written, {"index": index}, as_json=as_json)
+                facts: dict[str, object] = {"index": index}
+                if drawn.labels is not None:
+                    facts["label"] = drawn.labels[index]
+                show(written, facts, as_json=as_json)
             flush()

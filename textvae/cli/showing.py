@@ -67,7 +67,13 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
 
 def show(plan: Plan, outcome: RunOutcome) -> Showing:
     """Sample, interpolate and, where the grammar is known, judge."""
-    vae = TextVAE(outcome.model, plan.data.tokenizer, plan.config.model, path=outcome.path)
+    vae = TextVAE(
+        outcome.model,
+        plan.data.tokenizer,
+        plan.config.model,
+        path=outcome.path,
+        labels=plan.data.facts.label_names if outcome.model.labels is not None else (),
+    )
     seed, embedded = plan.config.seed, plan.data.facts.source == EMBEDDED
     samples = vae.sample(JUDGED if embedded else SHOWN, seed=seed)
     first, second = held_out_pair(plan.data.test_texts)

@@ -19,26 +19,26 @@ Said = dict[str, object]
 
 def say(
     vae: "TextVAE",
-    latents: "Tensor",
+    conditions: "Tensor",
     strategy: "AnyStrategy",
     decoding: Decoding,
     *,
     first_index: int = 0,
 ) -> Iterator[list[Said]]:
-    """What is written for each latent `[N, Z]`: one sentence, or the n best of a beam."""
-    from textvae.candidates import n_best  # noqa: PLC0415 -- imports torch, 1.5 s
+    """What is written for each condition `[N, C]`: one sentence, or the n best of a beam."""
+    from textvae.candidates import n_best_at  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.beam import Beam  # noqa: PLC0415 -- as above
     from textvae.generate.decoding import decode  # noqa: PLC0415 -- as above
 
     longest = decoding["max_length"] or vae.config.max_length
     if isinstance(strategy, Beam):
         best = decoding["n_best"] or 1
-        for found in n_best(vae, latents, best, beam=strategy, max_length=longest):
+        for found in n_best_at(vae, conditions, best, beam=strategy, max_length=longest):
             yield [{"rank": rank, **one._asdict()} for rank, one in enumerate(found, start=1)]
         return
     seed = decoding["seed"]
     written = decode(
-        vae.model, latents, strategy, seed=seed, max_length=longest, first_index=first_index
+        vae.model, conditions, strategy, seed=seed, max_length=longest, first_index=first_index
     )
     for ids in written.sentences:
         yield [{"text": vae.tokenizer.decode(ids)}]

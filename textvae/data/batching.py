@@ -35,14 +35,16 @@ class Batch(NamedTuple):
     """int64 `[B]`: targets of each sentence, `</s>` counted."""
     indices: Tensor
     """int64 `[B]`: which sentences of the corpus these are."""
+    labels: Tensor | None = None
+    """int64 `[B]`, -1 where none is known; None for a corpus without labels."""
 
     def rows(self, some: slice) -> "Batch":
         """Some of the sentences, as wide as the longest of them."""
         lengths = self.lengths[some]
         width = int(lengths.max())
-        return Batch(
-            self.inputs[some, :width], self.targets[some, :width], lengths, self.indices[some]
-        )
+        labels = None if self.labels is None else self.labels[some]
+        inputs, targets = self.inputs[some, :width], self.targets[some, :width]
+        return Batch(inputs, targets, lengths, self.indices[some], labels)
 
 
 class TokenArray(NamedTuple):
@@ -54,6 +56,8 @@ class TokenArray(NamedTuple):
     """int64 `[N + 1]`: sentence i is `tokens[offsets[i]:offsets[i + 1]]`."""
     start: int
     """The id of `<s>`, which is V."""
+    labels: Tensor | None = None
+    """int64 `[N]`: the label of each sentence, -1 where none is known; None where none has one."""
 
     @classmethod
     def from_lists(cls, sentences: Sequence[Sequence[int]], start: int) -> "TokenArray":
@@ -92,12 +96,14 @@ class TokenArray(NamedTuple):
 
     def to(self, device: torch.device) -> "TokenArray":
         """The same corpus on another device."""
-        return TokenArray(self.tokens.to(device), self.offsets.to(device), self.start)
+        labels = None if self.labels is None else self.labels.to(device)
+        return TokenArray(self.tokens.to(device), self.offsets.to(device), self.start, labels)
 
     def head(self, size: int) -> "TokenArray":
         """The first sentences, without a copy."""
         offsets = self.offsets[: size + 1]
-        return TokenArray(self.tokens[: int(offsets[-1])], offsets, self.start)
+        labels = None if self.labels is None else self.labels[:size]
+        return TokenArray(self.tokens[: int(offsets[-1])], offsets, self.start, labels)
 
     def select(self, indices: Tensor) -> "TokenArray":
         """The sentences at int64 `[n]` indices, copied."""
@@ -105,7 +111,8 @@ class TokenArray(NamedTuple):
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         first = torch.repeat_interleave(self.offsets[indices] - offsets[:-1], lengths)
         cells = first + torch.arange(int(offsets[-1]), device=first.device)
-        return TokenArray(self.tokens[cells], offsets, self.start)
+        labels = None if self.labels is None else self.labels[indices]
+        return TokenArray(self.tokens[cells], offsets, self.start, labels)
 
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
@@ -121,7 +128,8 @@ class TokenArray(NamedTuple):
         both = torch.empty(len(indices), width + 1, dtype=torch.int64, device=first.device)
         both[:, 0] = self.start
         torch.mul(ids.view(-1, width), positions < words[:, None], out=both[:, 1:])
-        return Batch(both[:, :-1], both[:, 1:], words + 1, indices)
+        labels = None if self.labels is None else self.labels.index_select(0, indices)
+        return Batch(both[:, :-1], both[:, 1:], words + 1, indices, labels)
 
     def batches_by_length(self, size: int) -> Iterator[Batch]:
         """Every sentence exactly once, sorted by length; for evaluation."""
@@ -135,22 +143,29 @@ class TokenArray(NamedTuple):
             yield self.batch(indices)
 
     def save(self, path: Path) -> None:
-        """Write `path.tokens` and `path.offsets` as raw arrays in the machine's byte order.
+        """Write `path.tokens`, `path.offsets` and, of a corpus with labels, `path.labels`.
+
+        They are raw arrays in the machine's byte order.
 
         Raises:
             StorageError: they cannot be written; older ones are whole. (Written through a memory
                 map, a full disk would end the process with SIGBUS.)
         """
-        for suffix, tensor in ((".tokens", self.tokens), (".offsets", self.offsets)):
+        for suffix, tensor in self._saved().items():
             file = path.with_name(path.name + suffix)
             with replacing(file) as out, saying_why(file):
                 for part in tensor.cpu().split(_TOGETHER):  # type: ignore[no-untyped-call]
                     out.write(memoryview(part.numpy()))
 
+    def _saved(self) -> dict[str, Tensor]:
+        """What is on the disk, by the ends of the names."""
+        saved = {".tokens": self.tokens, ".offsets": self.offsets}
+        return saved if self.labels is None else saved | {".labels": self.labels}
+
     def checksum(self) -> str:
         """The sha256 of what `save` writes."""
         digest = hashlib.sha256()
-        for tensor in (self.tokens, self.offsets):
+        for tensor in self._saved().values():
             for part in tensor.cpu().split(_TOGETHER):  # type: ignore[no-untyped-call]
                 digest.update(part.numpy())
         return digest.hexdigest()
@@ -160,23 +175,28 @@ class TokenArray(NamedTuple):
         """Map what `save` wrote into memory, without reading the tokens.
 
         Raises:
-            DataError: a file is missing, or the two do not belong together.
+            DataError: a file is missing, or they do not belong together.
         """
-        arrays = []
-        for suffix, dtype, width in ((".tokens", torch.int32, 4), (".offsets", torch.int64, 8)):
-            file = path.with_name(path.name + suffix)
-            if file.is_symlink() or not file.is_file():
-                raise DataError(f"{file}: the tokens of this run are missing; train it again")
-            size = file.stat().st_size // width
-            mapped = torch.from_file(str(file), size=size, dtype=dtype) if size else None
-            arrays.append(torch.empty(0, dtype=dtype) if mapped is None else mapped)
-        tokens, offsets = arrays
+        tokens = _mapped(path.with_name(path.name + ".tokens"), torch.int32)
+        offsets = _mapped(path.with_name(path.name + ".offsets"), torch.int64)
         fits = offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == tokens.numel()
         if not fits or bool((offsets.diff() < 0).any()):
             raise DataError(f"{path}: its tokens and offsets do not belong together; train again")
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= start):
             raise DataError(f"{path}: holds tokens beyond its vocabulary; train again")
-        return cls(tokens, offsets, start)
+        file, labels = path.with_name(path.name + ".labels"), None
+        if file.exists():
+            labels = _mapped(file, torch.int64)
+            if labels.numel() != offsets.numel() - 1 or bool((labels < -1).any()):
+                raise DataError(f"{file}: its labels do not belong to the tokens; train again")
+        return cls(tokens, offsets, start, labels)
+
+
+def _mapped(file: Path, dtype: torch.dtype) -> Tensor:
+    if file.is_symlink() or not file.is_file():
+        raise DataError(f"{file}: the tokens of this run are missing; train it again")
+    size = file.stat().st_size // dtype.itemsize
+    return torch.from_file(str(file), size=size, dtype=dtype) if size else torch.empty(0).to(dtype)
 
 
 class PooledBatches(Config, tag_field="kind", tag="pooled"):

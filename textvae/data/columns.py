@@ -102,8 +102,9 @@ def table_rows(
 ) -> Rows:
     """Clean the cells of a table's two columns; `lines` says where each row is, for errors.
 
-    A label that is missing, blank or no string, number or boolean is an error where the label
-    column was asked for; otherwise the labels are passed over, and the note says so.
+    A label that is missing, null or blank is "": the row has none. One that is no string, number
+    or boolean is an error where the label column was asked for; otherwise the labels are passed
+    over, and the note says so.
     """
     cleaned = [clean(text) for text in texts]
     for line, text in zip(lines, cleaned, strict=True):
@@ -113,21 +114,23 @@ def table_rows(
         return Rows(cleaned, column=found.text)
     words = [_label_text(label) for label in labels]
     for line, text, label, word in zip(lines, cleaned, labels, words, strict=True):
-        if text and not word:
+        if text and word is None:
             reason = f"{where}:{line}: no label in column {found.label!r}, but {label!r:.40}"
             if asked.label is not None:
-                raise DataError(f"{reason}; label every row, or leave out --label-column")
+                raise DataError(f"{reason}; make it a string, a number, or null for no label")
             return Rows(cleaned, column=found.text, note=f"labels passed over: {reason}")
-    return Rows(cleaned, words, found.text, found.label)
+    return Rows(cleaned, [word or "" for word in words], found.text, found.label)
 
 
-def _label_text(label: object) -> str:
-    """A label as text; "" for what is none."""
+def _label_text(label: object) -> str | None:
+    """A label as text, "" where there is none; None for what cannot be a label."""
     if isinstance(label, bool):
         return "true" if label else "false"
     if isinstance(label, (int, float)):
         return str(label)
-    return clean(label).replace("\0", "") if isinstance(label, str) else ""
+    if label is None:
+        return ""
+    return clean(label).replace("\0", "") if isinstance(label, str) else None
 
 
 def clean(text: str) -> str:

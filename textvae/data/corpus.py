@@ -70,7 +70,7 @@ class ReadReport(Config, frozen=True, kw_only=True):
 
 
 class Sentences(NamedTuple):
-    """The kept sentences of one source, and their labels in step."""
+    """The kept sentences of one source, and their labels in step, "" where one has none."""
 
     texts: list[str]
     labels: list[str] | None
@@ -103,7 +103,7 @@ def read_sentences(
         source: a file, `-`, a directory of splits, or `hf:name[:config][@revision]`.
         text_column: None finds it (see `find_columns`).
         label_column: None takes a column named `label` where there is one.
-        labels_file: one label a line, in step with the lines of `source`.
+        labels_file: one label a line, in step with the lines of `source`; a blank line is none.
         max_characters: longer sentences are dropped and counted.
         stdin: what to read for `-`, in place of the process's standard input.
         split: which set is meant of a directory or a hub data set; of one that has a single
@@ -198,8 +198,10 @@ def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
     if rows.column is not None:
         notes.append(f"{where}: text from column {rows.column!r}")
     if sentences.labels is not None:
-        kinds = len(set(sentences.labels))
-        notes.append(f"{where}: labels from {rows.label_column!r}, {kinds:,} different")
+        kinds = len({label for label in sentences.labels if label})
+        without = sentences.labels.count("")
+        some = f"; {without:,} sentences have none" if without else ""
+        notes.append(f"{where}: labels from {rows.label_column!r}, {kinds:,} different{some}")
     if rows.note is not None:
         notes.append(rows.note)
     return sentences
@@ -211,14 +213,11 @@ def _with_labels(rows: Rows, file: str, where: str, stdin: BinaryIO | None) -> R
     labels = [clean(line) for line in split_lines(decode_text(read_bytes(file, stdin), name))]
     num_rows = _without_blank_end(rows.texts)
     num_labels = _without_blank_end(labels)
-    if num_rows != num_labels:
+    if not num_labels <= num_rows <= len(labels):  # the last rows may have no label
         raise DataError(
-            f"{name}: {num_labels:,} labels for the {num_rows:,} rows of {where}; "
-            "give one label a line, in step"
+            f"{name}: {max(num_labels, len(labels)):,} labels for the {num_rows:,} rows of "
+            f"{where}; give one a line, in step, and a blank line for none"
         )
-    for number, (text, label) in enumerate(zip(rows.texts, labels, strict=False), start=1):
-        if text and not label:
-            raise DataError(f"{name}:{number}: a blank label; give every sentence one")
     labels = labels[:num_labels] + [""] * (len(rows.texts) - num_labels)
     return rows._replace(labels=labels, label_column=file, note=None)
 

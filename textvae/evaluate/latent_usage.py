@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.likelihood import reconstruction_at
+from textvae.evaluate.likelihood import at_own_labels, reconstruction_at
 from textvae.model.gaussian import LOG_TWO_PI, DiagonalGaussian
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals, permutation
@@ -132,8 +132,9 @@ def permutation_costs(
     order = permutation(key(seed, "permute latents"), data.num_sentences).to(mean.device)
     other = torch.empty_like(order)
     other[order] = order.roll(1)
-    own = reconstruction_at(model, data, mean, dtype=dtype)
-    return reconstruction_at(model, data, mean[other], dtype=dtype) - own
+    own = reconstruction_at(model, data, at_own_labels(model, data, mean), dtype=dtype)
+    permuted = at_own_labels(model, data, mean[other])  # of M2 the labels stay where they are
+    return reconstruction_at(model, data, permuted, dtype=dtype) - own
 
 
 def diagnosis(

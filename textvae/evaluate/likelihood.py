@@ -18,8 +18,10 @@ from textvae import distributed
 from textvae.data.batching import Batch, TokenArray
 from textvae.kernels.linear_cross_entropy import token_log_likelihood
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.labelling import label_kl
+from textvae.model.labels_m2 import M2Labels
 from textvae.model.vae import VAE, sum_by_sentence, target_mask
-from textvae.randomness import key, normals
+from textvae.randomness import key, normals, uniforms
 
 ROWS = 1024
 """Latents decoded at once: more falls out of a CPU's cache (docs/log.md)."""
@@ -62,10 +64,30 @@ def encode_corpus(
     )
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
-            posterior = model.encoder(batch.targets, batch.lengths, noise=None, dtype=dtype)
+            posterior = model.posterior(batch.targets, batch.lengths, dtype=dtype)
             result.mean[batch.indices] = posterior.mean
             result.log_variance[batch.indices] = posterior.log_variance
     return DiagonalGaussian(*map(distributed.add, result))
+
+
+def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
+    """Log q(y|x) of a corpus in nats, `[N, L]`, in its order."""
+    assert model.labels is not None, "a model without labels"
+    result = torch.zeros(data.num_sentences, model.labels.num_labels, device=model.device)
+    with torch.inference_mode():
+        for batch in data.shared_batches(ENCODER_BATCH):
+            result[batch.indices] = model.label_log_posterior(batch.targets, batch.lengths)
+    return distributed.add(result)
+
+
+def at_own_labels(model: VAE, data: TokenArray, latents: Tensor) -> Tensor:
+    """What the decoder reads for a latent a sentence, `[N, Z]` -> `[N, C]`.
+
+    Of M2 that is the latent and the likeliest label of the sentence.
+    """
+    if not isinstance(model.labels, M2Labels):
+        return latents
+    return model.condition(latents, label_log_posteriors(model, data).argmax(1))
 
 
 def importance_weighted(
@@ -96,7 +118,7 @@ def importance_weighted(
     result = SentenceLikelihoods(*columns)
     group = max(1, rows // num_samples)
     with torch.inference_mode():
-        kl = model.prior.kl(posterior).sum(1).double()
+        kl = _kl(model, data, posterior).double()
         for batch in data.shared_batches(group):
             local = posterior.select(batch.indices)
             sums = _stream(model, batch, local, num_samples, seed, max(1, rows // group), dtype)
@@ -130,9 +152,14 @@ def _stream(
     for first in range(0, num_samples, chunk):
         numbers = torch.arange(first, min(first + chunk, num_samples), device=zeros.device)
         noise = normals(samples_key, batch.indices, numbers[:, None], lanes=posterior.mean.shape[1])
-        latents = posterior.sample(noise)
-        likelihood = log_likelihood(model, batch, latents, dtype=dtype).double()
-        density = model.prior.log_prob(latents) - posterior.log_prob(latents)
+        local, labels, extra = posterior, None, torch.zeros(())
+        if isinstance(model.labels, M2Labels):
+            draws = uniforms(key(seed, "importance label"), batch.indices, numbers[:, None])
+            local, labels, extra = _labelled(model, batch, draws)
+        latents = local.sample(noise)
+        conditions = model.condition(latents, labels)
+        likelihood = log_likelihood(model, batch, conditions, dtype=dtype).double()
+        density = model.prior.log_prob(latents) - local.log_prob(latents) + extra
         log_weights = likelihood + density.double()
         sums = _Sums(
             torch.logaddexp(sums.weight, log_weights.logsumexp(0)),
@@ -143,12 +170,44 @@ def _stream(
     return sums
 
 
+def _labelled(model: VAE, batch: Batch, draws: Tensor) -> tuple[DiagonalGaussian, Tensor, Tensor]:
+    """Of M2, for draws `[K, B]` in [0, 1): q(z|x, y) at labels y drawn from q(y|x), and log p / q.
+
+    The sample of the importance weights is the pair (y, z): w = p(x|z,y) p(y) p(z) / q(y,z|x).
+    """
+    assert isinstance(model.labels, M2Labels)
+    features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
+    base = model.encoder.posterior(model.encoder.moments_of(features), training=False)
+    log_q = model.labels.log_posterior(features, batch.lengths)
+    cumulative = log_q.double().exp().cumsum(1)
+    labels = (draws[:, :, None] >= cumulative).sum(2).clamp_(max=log_q.shape[1] - 1)
+    chosen = log_q.expand(draws.shape[0], -1, -1).gather(2, labels[:, :, None])[:, :, 0]
+    return model.labels.posterior(base, labels), labels, model.labels.log_prior()[labels] - chosen
+
+
+def _kl(model: VAE, data: TokenArray, posterior: DiagonalGaussian) -> Tensor:
+    """The KL of each sentence in nats `[N]`; of M2 that of the pair (y, z), summed over labels."""
+    if not isinstance(model.labels, M2Labels):
+        return model.prior.kl(posterior).sum(1)
+    result = torch.zeros(data.num_sentences, device=model.device)
+    for batch in data.shared_batches(ENCODER_BATCH):
+        features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
+        base = model.encoder.posterior(model.encoder.moments_of(features), training=False)
+        log_q = model.labels.log_posterior(features, batch.lengths)
+        every = torch.arange(log_q.shape[1], device=log_q.device)[:, None].expand(-1, len(log_q))
+        latent = model.prior.kl(model.labels.posterior(base, every)).sum(2).t()
+        unknown = torch.full_like(batch.lengths, -1)
+        found = label_kl(log_q, model.labels.log_prior(), unknown)
+        result[batch.indices] = found + (log_q.exp() * latent).sum(1)
+    return distributed.add(result)
+
+
 @torch.no_grad()
 def log_likelihood(
-    model: VAE, batch: Batch, latents: Tensor, *, dtype: torch.dtype = torch.float32
+    model: VAE, batch: Batch, conditions: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Log p(x|z) in nats for latents `[K, B, Z]` of a batch: `[K, B]`, summed over targets."""
-    features = model.decoder.expanded(batch.inputs, latents, dtype=dtype)
+    """Log p(x|z) in nats for conditions `[K, B, C]` of a batch: `[K, B]`, summed over targets."""
+    features = model.decoder.expanded(batch.inputs, conditions, dtype=dtype)
     targets = batch.targets.t()[:, None, :].expand(features.shape[:3])
     tokens = token_log_likelihood(
         features.reshape(-1, features.shape[3]),
@@ -162,14 +221,14 @@ def log_likelihood(
 
 
 def reconstruction_at(
-    model: VAE, data: TokenArray, latents: Tensor, *, dtype: torch.dtype = torch.float32
+    model: VAE, data: TokenArray, conditions: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """-log p(x|z) in nats for one latent a sentence, `[N, Z]` -> float64 `[N]`."""
+    """-log p(x|z) in nats for one condition a sentence, `[N, C]` -> float64 `[N]`."""
     result = torch.zeros(data.num_sentences, dtype=torch.float64)
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
             rows = model.reconstruct(
-                batch.inputs, batch.targets, batch.lengths, latents[batch.indices], dtype=dtype
+                batch.inputs, batch.targets, batch.lengths, conditions[batch.indices], dtype=dtype
             ).rows
             result[batch.indices.cpu()] = sum_by_sentence(rows, batch.lengths).double().cpu()
     return distributed.add(result)

@@ -42,6 +42,7 @@ def linear_cross_entropy(
     bias: Tensor,
     targets: Tensor,
     *,
+    row_weights: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> CrossEntropy:
     """-log softmax(features @ weight.T + bias)[target], summed and by row.
@@ -51,12 +52,14 @@ def linear_cross_entropy(
         weight: `[V, D]`.
         bias: `[V]`.
         targets: int64 `[N]`; rows of padding have been taken out.
+        row_weights: `[N]`, of the rows in the total, which has a gradient in them too; the rows
+            themselves stay as they are. None is 1 for each.
         dtype: of the three products; the softmax is float32 or better whatever it is.
     """
     # asked here, because inside `apply` gradients are always off, and always seem to be needed
     wanted = torch.is_grad_enabled()
     total, rows = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, weight, bias, targets, product_dtype(features, dtype), wanted
+        features, weight, bias, targets, product_dtype(features, dtype), wanted, row_weights
     )
     return CrossEntropy(total, rows)
 
@@ -135,6 +138,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         dtype: torch.dtype,
         needs_gradient: bool,
+        row_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         nats = features.new_empty(features.shape[0])
         low_features, low_weight = features.to(dtype), weight.to(dtype)
@@ -148,6 +152,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             nats[rows] = _softmax_(logits) - own
             if needs_gradient:
                 logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
+                if row_weights is not None:
+                    logits.mul_(row_weights[rows, None])
                 d_bias += logits.sum(0)
                 chunk, low, first = low_features[rows], logits.to(dtype), rows.start == 0
                 if dtype == d_weight.dtype:
@@ -163,7 +169,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # the .grad of the largest parameter.
             ctx.gradients = d_features, d_weight, d_bias
         ctx.mark_non_differentiable(nats)
-        return nats.sum(), nats
+        ctx.nats = None if row_weights is None else nats
+        return (nats if row_weights is None else nats * row_weights).sum(), nats
 
     @staticmethod
     @once_differentiable
@@ -173,4 +180,5 @@ class _LinearCrossEntropy(torch.autograd.Function):
         found, ctx.gradients = ctx.gradients, None
         d_features, d_weight, d_bias = (gradient.mul_(gradients[0]) for gradient in found)
         del found
-        return d_features, d_weight, d_bias, None, None, None
+        d_row_weights = None if ctx.nats is None else ctx.nats * gradients[0]
+        return d_features, d_weight, d_bias, None, None, None, d_row_weights

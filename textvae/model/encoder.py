@@ -11,6 +11,7 @@ from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.interfaces import Features
 from textvae.model.posterior import NoConstraintConfig, PosteriorConstraintConfig
 from textvae.model.recurrent import GRULayer, last_states, read_words, reverse_sentences
 from textvae.randomness import Noise
@@ -52,10 +53,8 @@ class GRUEncoder(nn.Module):
         self.backward_layers = nn.ModuleList(
             GRULayer(s, config.hidden_dim) for s in (sizes if config.bidirectional else [])
         )
-        directions = 2 if config.bidirectional else 1
-        self.posterior_weight = nn.Parameter(
-            torch.empty(2 * latent_dim, directions * config.hidden_dim)
-        )
+        self.feature_dim = config.hidden_dim * (2 if config.bidirectional else 1)
+        self.posterior_weight = nn.Parameter(torch.empty(2 * latent_dim, self.feature_dim))
         self.posterior_bias = nn.Parameter(torch.empty(2 * latent_dim))
         self.constraint = config.posterior.build(latent_dim)
 
@@ -75,16 +74,28 @@ class GRUEncoder(nn.Module):
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
     ) -> Tensor:
         """What is read of each sentence by itself, `[B, 2Z]`; see the contract."""
-        last = [self._read(self.forward_layers, tokens, lengths, noise, dtype, "forward")]
+        return self.moments_of(self.read(tokens, lengths, noise=noise, dtype=dtype))
+
+    def read(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Features:
+        """What is known of each sentence before its moments; see the contract."""
+        states = [self._read(self.forward_layers, tokens, lengths, noise, dtype, "forward")]
         if len(self.backward_layers):
             backwards = reverse_sentences(tokens, lengths)
-            last.append(
+            states.append(
                 self._read(self.backward_layers, backwards, lengths, noise, dtype, "backward")
             )
-        states = torch.cat(last, dim=1)
+        # A sum over positions does not mind their order, so that both directions have one mask.
+        return Features(
+            torch.cat([last_states(part, lengths) for part in states], dim=1), tuple(states)
+        )
+
+    def moments_of(self, features: Features) -> Tensor:
+        """The moments `[B, 2Z]` from what `read` returned."""
         # The bias comes after a normalisation, which would take it away again.
         bias = self.posterior_bias if self.constraint is None else None
-        return F.linear(states, self.posterior_weight, bias)
+        return F.linear(features.last, self.posterior_weight, bias)
 
     def posterior(self, moments: Tensor, *, training: bool) -> DiagonalGaussian:
         """q(z|x) from the moments `[B, 2Z]` of a batch; see the contract."""
@@ -105,7 +116,7 @@ class GRUEncoder(nn.Module):
         dtype: torch.dtype,
         direction: str,
     ) -> Tensor:
-        """The last state `[B, H]` of a stack of layers."""
+        """The states `[B, T, H]` of a stack of layers."""
         first, *others = [layer for layer in layers if isinstance(layer, GRULayer)]
         rate = self.config.dropout_rate
         initial = self.posterior_bias.new_zeros(tokens.shape[0], self.config.hidden_dim)
@@ -123,4 +134,4 @@ class GRUEncoder(nn.Module):
             if noise is not None:
                 states = noise.dropout(states, rate, f"encoder.{direction}.{number}")
             states = gru_sequence(states, initial, layer.weights(), dtype=dtype)
-        return last_states(states, lengths)
+        return states

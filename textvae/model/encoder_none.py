@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from textvae.config import Config
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.interfaces import Features
 from textvae.randomness import Noise
 
 
@@ -26,6 +27,17 @@ class NoEncoder(nn.Module):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         assert latent_dim == 0, f"no encoder for a latent of {latent_dim} dimensions"
+        self.feature_dim = 0
+
+    def read(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Features:
+        """Nothing, `[B, 0]`."""
+        return Features(torch.empty(tokens.shape[0], 0, device=tokens.device), ())
+
+    def moments_of(self, features: Features) -> Tensor:
+        """Nothing, `[B, 0]`."""
+        return features.last
 
     def forward(
         self,

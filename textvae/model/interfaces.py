@@ -24,8 +24,35 @@ from textvae.randomness import Noise
 END, UNKNOWN = 0, 1
 
 
+class Features(NamedTuple):
+    """What an encoder knows of sentences before their posterior."""
+
+    last: Tensor
+    """`[B, F]`: where it ended, what the posterior is made from."""
+    states: tuple[Tensor, ...]
+    """`[B, T, H]` for each direction, to be averaged over positions; they make up F."""
+
+    def mean(self, lengths: Tensor) -> Tensor:
+        """The mean over the positions of each sentence, `[B, F]`."""
+        positions = torch.arange(self.states[0].shape[1], device=lengths.device)
+        mask = (positions < lengths[:, None])[:, :, None].to(self.last)
+        sums = torch.cat([(states * mask).sum(1) for states in self.states], dim=1)
+        return sums / lengths[:, None]
+
+
 class Encoder(Protocol):
     """Reads a sentence and says where its latent lies."""
+
+    feature_dim: int
+    """F of `Features`."""
+
+    def read(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Features:
+        """The first part of `moments`, for models that tell more than these from it."""
+
+    def moments_of(self, features: Features) -> Tensor:
+        """The second part of `moments`, `[B, 2Z]`."""
 
     def __call__(
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype

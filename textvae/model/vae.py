@@ -18,6 +18,18 @@ from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Decoder, Encoder, Prior
+from textvae.model.labelling import (
+    UNKNOWN_LABEL,
+    Labelling,
+    LabelTerms,
+    cross_entropy_of,
+    label_kl,
+    one_hot,
+    pairs,
+)
+from textvae.model.labels import Labels, LabelsConfig, NoLabelsConfig
+from textvae.model.labels_m2 import M2Labels
+from textvae.model.labels_stacked import StackedLabels
 from textvae.model.prior import PriorConfig, StandardNormalPriorConfig
 from textvae.model.recurrent import initialize
 from textvae.randomness import Noise
@@ -33,9 +45,11 @@ class ModelConfig(Config):
     encoder: EncoderConfig = GRUEncoderConfig()
     prior: PriorConfig = StandardNormalPriorConfig()
     decoder: DecoderConfig = GRUDecoderConfig()
+    labels: LabelsConfig = NoLabelsConfig()
+    """Whether and how the model knows labels."""
 
     def __post_init__(self) -> None:
-        """Refuse an encoder without a latent, and a latent without an encoder."""
+        """Refuse an encoder without a latent, a latent without an encoder, labels without both."""
         if isinstance(self.encoder, NoEncoderConfig) and self.latent_dim:
             raise ValueError(
                 f"encoder.kind none is a language model, so latent_dim must be 0, "
@@ -43,13 +57,20 @@ class ModelConfig(Config):
             )
         if not self.latent_dim and not isinstance(self.encoder, NoEncoderConfig):
             raise ValueError("latent_dim 0 is a language model, so encoder.kind must be none")
+        if not self.latent_dim and not isinstance(self.labels, NoLabelsConfig):
+            raise ValueError("a language model has no encoder to tell labels: labels.kind is none")
 
-    def build(self, vocabulary_size: int, *, seed: int | None = 0) -> "VAE":
-        """The model on the CPU; with `seed` None its parameters are left unset, to be loaded."""
+    def build(self, vocabulary_size: int, *, num_labels: int = 0, seed: int | None = 0) -> "VAE":
+        """The model on the CPU; with `seed` None its parameters are left unset, to be loaded.
+
+        `num_labels` is 0 where `labels.kind` is none.
+        """
         with torch.device("meta"):
             encoder = self.encoder.build(vocabulary_size, self.latent_dim)
-            decoder = self.decoder.build(vocabulary_size, self.latent_dim)
-        model = VAE(encoder, self.prior.build(self.latent_dim), decoder)
+            labels = self.labels.build(encoder.feature_dim, self.latent_dim, num_labels)
+            extra = 0 if labels is None else labels.condition_dim
+            decoder = self.decoder.build(vocabulary_size, self.latent_dim + extra)
+        model = VAE(encoder, self.prior.build(self.latent_dim), decoder, labels)
         # Counted before anything is allocated: a system that promises more memory than it has
         # would end the process only when the parameters are filled.
         needed = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -72,15 +93,25 @@ class ElboTerms(NamedTuple):
     kl: Tensor
     """KL(q(z|x) || p(z)) `[B, Z]`, nats."""
     posterior: DiagonalGaussian
-    """`[B, Z]`."""
+    """`[B, Z]`; of M2 at the label that is known or likeliest."""
+    labels: LabelTerms | None = None
+    """Of a model with labels; the other terms are then expectations over q(y|x)."""
+
+    @property
+    def bound_kl(self) -> Tensor:
+        """`[B]` nats: all of the bound but the reconstruction, the KL of the label with it."""
+        latent = self.kl.sum(1)
+        return latent if self.labels is None else latent + self.labels.kl
 
 
 class VAE(nn.Module):
     """Any objects that honour `model.interfaces` can be put together here."""
 
-    def __init__(self, encoder: Encoder, prior: Prior, decoder: Decoder) -> None:
+    def __init__(
+        self, encoder: Encoder, prior: Prior, decoder: Decoder, labels: Labels | None = None
+    ) -> None:
         super().__init__()
-        self.encoder, self.prior, self.decoder = encoder, prior, decoder
+        self.encoder, self.prior, self.decoder, self.labels = encoder, prior, decoder, labels
 
     @property
     def is_language_model(self) -> bool:
@@ -102,6 +133,7 @@ class VAE(nn.Module):
         decoder_inputs: Tensor | None = None,
         noise: Noise | None = None,
         dtype: torch.dtype = torch.float32,
+        labelling: Labelling | None = None,
     ) -> ElboTerms:
         """The terms of the one-sample ELBO.
 
@@ -113,37 +145,137 @@ class VAE(nn.Module):
             decoder_inputs: `[B, T]` in place of `inputs`, after word dropout.
             noise: dropout masks; None in evaluation.
             dtype: of the matrix products; KL and softmax stay float32.
+            labelling: of a model with labels; None knows none and sums over all.
         """
-        posterior = self.encoder(targets, lengths, noise=noise, dtype=dtype)
+        features = self.encoder.read(targets, lengths, noise=noise, dtype=dtype)
+        posterior = self.encoder.posterior(
+            self.encoder.moments_of(features), training=noise is not None
+        )
+        inputs = inputs if decoder_inputs is None else decoder_inputs
+        if labelling is None:
+            labelling = Labelling(torch.full_like(lengths, UNKNOWN_LABEL))
+        if isinstance(self.labels, M2Labels):
+            log_q = self.labels.log_posterior(features, lengths, noise=noise)
+            return self._over_labels(
+                inputs, targets, lengths, normals, posterior, log_q, labelling, noise, dtype
+            )
         latents = posterior.sample(normals)
         reconstruction = self.reconstruct(
-            inputs if decoder_inputs is None else decoder_inputs,
-            targets,
-            lengths,
-            latents,
+            inputs, targets, lengths, latents, noise=noise, dtype=dtype
+        )
+        terms = ElboTerms(reconstruction, self.prior.kl(posterior), posterior)
+        if isinstance(self.labels, StackedLabels) and labelling.normals is not None:
+            loss = self.labels.loss(latents.detach(), labelling, labelling.normals, noise=noise)
+            cost = self._cross_entropy(labelling, dtype)
+            terms = terms._replace(labels=LabelTerms(torch.zeros_like(loss), loss.mean(), cost))
+        return terms
+
+    def _over_labels(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        lengths: Tensor,
+        normals: Tensor,
+        base: DiagonalGaussian,
+        log_q: Tensor,
+        labelling: Labelling,
+        noise: Noise | None,
+        dtype: torch.dtype,
+    ) -> ElboTerms:
+        """The terms of M2, marginalised over q(y|x) `[B, L]` where no label is known."""
+        assert isinstance(self.labels, M2Labels)
+        tried = pairs(log_q, labelling, summed=self.labels.config.summed_labels)
+        rows = tried.rows
+        posterior = self.labels.posterior(base.select(rows), tried.labels)
+        if noise is not None:
+            noise = noise._replace(examples=noise.examples[rows])
+        reconstruction = self.reconstruct(
+            inputs[rows],
+            targets[rows],
+            lengths[rows],
+            self.condition(posterior.sample(normals[rows]), tried.labels),
             noise=noise,
             dtype=dtype,
+            weights=tried.weights,
         )
-        return ElboTerms(reconstruction, self.prior.kl(posterior), posterior)
+        kl = self.prior.kl(posterior)
+        kl = torch.zeros_like(base.mean).index_add(0, rows, tried.weights[:, None] * kl)
+        label = torch.where(labelling.labels >= 0, labelling.labels, log_q.argmax(1))
+        cost = label_kl(log_q, self.labels.log_prior(), labelling.labels)
+        entropy = self._cross_entropy(labelling, dtype)
+        terms = LabelTerms(cost, torch.zeros_like(entropy), entropy)
+        return ElboTerms(reconstruction, kl, self.labels.posterior(base, label), terms)
+
+    def _cross_entropy(self, labelling: Labelling, dtype: torch.dtype) -> Tensor:
+        """Of the labelled sentences besides the batch; 0 without any."""
+        more = labelling.labelled
+        if more is None:
+            return torch.zeros((), device=self.device)
+        log_q = self.label_log_posterior(more.tokens, more.lengths, noise=more.noise, dtype=dtype)
+        return cross_entropy_of(log_q, more.labels)
+
+    def label_log_posterior(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        *,
+        noise: Noise | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Log q(y|x) `[B, L]` in nats; of M1+M2 at the mean of q(z|x)."""
+        assert self.labels is not None, "a model without labels"
+        features = self.encoder.read(tokens, lengths, noise=noise, dtype=dtype)
+        if isinstance(self.labels, M2Labels):
+            return self.labels.log_posterior(features, lengths, noise=noise)
+        mean = self.encoder.posterior(self.encoder.moments_of(features), training=False).mean
+        return self.labels.log_posterior(mean.detach(), noise=noise)
+
+    def posterior(
+        self,
+        tokens: Tensor,
+        lengths: Tensor,
+        labels: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> DiagonalGaussian:
+        """q(z|x), or q(z|x, y) of M2 for labels int64 `[B]`, or the likeliest."""
+        base = self.encoder(tokens, lengths, noise=None, dtype=dtype)
+        if not isinstance(self.labels, M2Labels):
+            return base
+        if labels is None:
+            labels = self.label_log_posterior(tokens, lengths, dtype=dtype).argmax(1)
+        return self.labels.posterior(base, labels)
+
+    def condition(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """What the decoder reads, `[..., C]`: latents `[..., Z]`, of M2 with labels `[...]`."""
+        if not isinstance(self.labels, M2Labels):
+            return latents
+        assert labels is not None, "the decoder of M2 reads a label"
+        return torch.cat([latents, one_hot(labels, self.labels.num_labels, latents)], dim=-1)
 
     def reconstruct(
         self,
         inputs: Tensor,
         targets: Tensor,
         lengths: Tensor,
-        latents: Tensor,
+        conditions: Tensor,
         *,
         noise: Noise | None = None,
         dtype: torch.dtype = torch.float32,
+        weights: Tensor | None = None,
     ) -> CrossEntropy:
-        """-log p(x|z) at latents `[B, Z]`; padding leaves before the vocabulary projection."""
-        features = self.decoder(inputs, latents, noise=noise, dtype=dtype)
+        """-log p(x|z) at conditions `[B, C]`; padding leaves before the vocabulary projection.
+
+        `weights` `[B]` are those of the sentences in the total; None is 1 for each.
+        """
+        features = self.decoder(inputs, conditions, noise=noise, dtype=dtype)
         mask = target_mask(lengths, targets.shape[1])
         return linear_cross_entropy(
             features[mask],
             self.decoder.output_weight,
             self.decoder.output_bias,
             targets[mask],
+            row_weights=None if weights is None else weights.repeat_interleave(lengths),
             dtype=dtype,
         )
 

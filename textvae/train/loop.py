@@ -22,9 +22,11 @@ from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
 from textvae.evaluate.latent_usage import active_units, diagnosis
 from textvae.evaluate.likelihood import ENCODER_BATCH
+from textvae.model.labelling import unlabelled
 from textvae.model.vae import VAE
-from textvae.randomness import key, normals
+from textvae.randomness import key, normals, uniforms
 from textvae.train.averaging import Average, AveragingConfig, NoAveraging
+from textvae.train.labelled import labelled_batch
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import (
@@ -59,6 +61,8 @@ class TrainConfig(Config):
     """Sentences of a step, of all processes together."""
     micro_batch_size: Count | None = None
     """Sentences at once, for memory; no effect on the result. Halved where memory is short."""
+    labelled_batch_size: Count = 32
+    """Labelled sentences of a step besides, where the model has labels."""
     batches: BatchesConfig = PooledBatches()
     """Which sentences go together."""
     max_steps: Count | None = None
@@ -128,7 +132,6 @@ def train(
     assert total is not None
     assert config.validate_every is not None
     optimizer = config.optimizer.build(model)
-    updates = _updates(model, optimizer, config, seed, report)
     average, begin = Average(config.averaging, total), Position(rate=config.objective.rate.start())
     plateau, procedure = config.learning_rate.plateau, config.procedure
     sums = RunningSums(model.prior.latent_dim, model.device)
@@ -136,6 +139,7 @@ def train(
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     corpus, valid = corpus.to(model.device), valid.to(model.device)
+    updates = _updates(model, optimizer, corpus, config, seed, report)
     lengths, batch_size = corpus.lengths.cpu(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
@@ -235,8 +239,11 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
             noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
-            terms = model(batch.inputs, batch.targets, batch.lengths, noise)
-            sums += torch.stack([terms.reconstruction.total.double(), terms.kl.double().sum()])
+            draws = uniforms(key(seed, "validation label"), batch.indices)
+            three = batch.inputs, batch.targets, batch.lengths
+            terms = model(*three, noise, labelling=unlabelled(draws))
+            nats = terms.reconstruction.total, terms.bound_kl.sum()
+            sums += torch.stack([part.double() for part in nats])
             means[batch.indices] = terms.posterior.mean
     model.train(training)
     reconstruction, kl = distributed.add(sums).tolist()
@@ -245,7 +252,12 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
 
 
 def _updates(
-    model: VAE, optimizer: torch.optim.Optimizer, config: TrainConfig, seed: int, report: Report
+    model: VAE,
+    optimizer: torch.optim.Optimizer,
+    corpus: TokenArray,
+    config: TrainConfig,
+    seed: int,
+    report: Report,
 ) -> partial[Step]:
     """`train_step` of this run; what changes from step to step is still to be given."""
     return partial(
@@ -257,6 +269,7 @@ def _updates(
         clip_norm=config.clip_norm,
         dtype=DTYPES[config.precision or "float32"],
         parts=Parts(config.micro_batch_size, report),
+        labelled=partial(labelled_batch, corpus, config.labelled_batch_size, seed=seed),
     )
 
 

@@ -44,7 +44,7 @@ class RunningSums:
             self._scalars += torch.stack(
                 [
                     terms.reconstruction.total.double(),
-                    terms.kl.double().sum(),
+                    terms.bound_kl.double().sum(),
                     loss.double() * batch,
                     lengths.sum().double(),
                     lengths.new_tensor(batch).double(),

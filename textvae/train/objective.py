@@ -97,6 +97,9 @@ class ObjectiveConfig(Config):
     word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=1.0)
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
     0, so that the decoder ends on the inputs it is used with."""
+    classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
+    """Weight of -log q(y|x) of labelled sentences (alpha of Kingma et al. 2014), where the model
+    has labels."""
 
     def __post_init__(self) -> None:
         """Refuse a word dropout above 1, which the type of a schedule's value cannot say."""
@@ -127,13 +130,22 @@ def objective(config: ObjectiveConfig, terms: ElboTerms, stage: Stage, rate: Rat
     """The loss of a batch at a stage of a run, in the state of its target rate."""
     value = terms.reconstruction.total / terms.kl.shape[0]
     if stage.autoencoder:
-        return Loss(value, 0.0)
+        return Loss(value + _of_labels(config, terms), 0.0)
     scheduled = config.beta * config.kl_weight(stage.step, stage.total)
     penalty, reward = config.rate.weights(scheduled, rate)
     value = value + penalty * config.free_bits(terms.kl)
     if reward:
         value = value - reward * terms.kl.sum(1).mean()
-    return Loss(value, penalty - reward)
+    if terms.labels is not None:  # the label is a latent too, whose KL is annealed with the other
+        value = value + penalty * terms.labels.kl.mean()
+    return Loss(value + _of_labels(config, terms), penalty - reward)
+
+
+def _of_labels(config: ObjectiveConfig, terms: ElboTerms) -> Tensor | float:
+    """What a model with labels is trained on besides its bound."""
+    if terms.labels is None:
+        return 0.0
+    return terms.labels.latent_loss + config.classification_weight * terms.labels.cross_entropy
 
 
 def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:

@@ -27,6 +27,7 @@ from textvae import distributed
 from textvae.data.batching import Batch
 from textvae.errors import ConfigError
 from textvae.kernels.linear_cross_entropy import CrossEntropy
+from textvae.model.labelling import Labelling
 from textvae.model.vae import VAE, ElboTerms
 from textvae.randomness import Noise, key, normals
 from textvae.train.objective import Loss, drop_words
@@ -74,16 +75,31 @@ class Parts:
         """
         self.micro_batch_size, self._report = micro_batch_size, report
 
-    def backward(self, model: VAE, batch: Batch, aim: Aim, draws: Draws) -> tuple[ElboTerms, Loss]:
+    def backward(
+        self,
+        model: VAE,
+        batch: Batch,
+        aim: Aim,
+        draws: Draws,
+        labelling: Labelling | None = None,
+    ) -> tuple[ElboTerms, Loss]:
         """Add the gradient of a batch, which every process gives, to the parameters' (None before).
 
         Returns:
             The terms of the whole batch, but for the rows of the reconstruction, and its loss.
 
         Raises:
-            ConfigError: not even one sentence fits into memory.
+            ConfigError: not even one sentence fits into memory, or a model with labels is to be
+                trained in parts.
         """
         count = batch.lengths.shape[0]
+        if labelling is not None:
+            if distributed.size() > 1 or count > (self.micro_batch_size or count):
+                raise ConfigError(
+                    "model.labels.kind: a model with labels trains in one process and in whole "
+                    "batches; leave out torchrun and train.micro_batch_size"
+                )
+            return _whole(model, batch, aim, draws, labelling)
         if distributed.size() > 1 or count > (self.micro_batch_size or count):
             return self._in_parts(model, batch, aim, draws)
         kept = [buffer.clone() for buffer in model.buffers()]  # statistics that see each batch once
@@ -181,7 +197,9 @@ class _Moments(NamedTuple):
     """Those of this process, to go backwards from, where it read them in one part."""
 
 
-def _whole(model: VAE, batch: Batch, aim: Aim, draws: Draws) -> tuple[ElboTerms, Loss]:
+def _whole(
+    model: VAE, batch: Batch, aim: Aim, draws: Draws, labelling: Labelling | None = None
+) -> tuple[ElboTerms, Loss]:
     """The batch in one piece, by one process."""
     terms = model(
         batch.inputs,
@@ -191,6 +209,7 @@ def _whole(model: VAE, batch: Batch, aim: Aim, draws: Draws) -> tuple[ElboTerms,
         decoder_inputs=draws.decoder_inputs(batch),
         noise=draws.noise(batch),
         dtype=draws.dtype,
+        labelling=labelling,
     )
     loss = aim(terms)
     loss.value.backward()  # type: ignore[no-untyped-call]

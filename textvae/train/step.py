@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from textvae.data.batching import Batch
 from textvae.model.vae import VAE, ElboTerms
+from textvae.train.labelled import DrawLabelled, labelling_of
 from textvae.train.objective import Loss, ObjectiveConfig, Stage, objective
 from textvae.train.parts import Draws, Parts
 from textvae.train.rate import RateState
@@ -45,6 +46,7 @@ def train_step(
     stage: Stage | None = None,
     part: Part | None = None,
     parts: Parts | None = None,
+    labelled: DrawLabelled | None = None,
 ) -> Step:
     """Forward, backward, clipping and update, at the learning rate the optimizer has now.
 
@@ -62,6 +64,7 @@ def train_step(
         stage: where the schedules are; None is step `step` of `total`.
         part: of the model that is updated, and whose gradient is clipped; None is all of it.
         parts: how the batch is cut; None is one piece, or one for each process.
+        labelled: `labelled_batch` of all but the step, for a model with labels.
     """
     stage = Stage(step, total) if stage is None else stage
     word_dropout = config.word_dropout(stage.step, stage.total)
@@ -72,6 +75,7 @@ def train_step(
         batch,
         partial(objective, config, stage=stage, rate=rate),
         Draws(seed, step, word_dropout, dtype),
+        labelling_of(model, batch, labelled, seed=seed, step=step),
     )
     for name, parameter in model.named_parameters() if part is not None else ():
         if name.startswith("encoder.") != (part == "encoder"):

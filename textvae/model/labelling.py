@@ -1,0 +1,134 @@
+"""What models with labels have in common: what is known of a batch, and which labels are tried.
+
+Kingma et al. 2014, "Semi-supervised learning with deep generative models". Letters as in
+`model.interfaces`, and: L labels; R pairs of a sentence and a label that is tried for it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from textvae.randomness import Noise
+
+UNKNOWN_LABEL = -1
+
+
+class Labelled(NamedTuple):
+    """Labelled sentences besides those of the batch, from which only q(y|x) learns."""
+
+    tokens: Tensor
+    """int64 `[M, T]`, the words and the final `</s>`."""
+    lengths: Tensor
+    """int64 `[M]`."""
+    labels: Tensor
+    """int64 `[M]`, each known."""
+    noise: Noise | None
+    """Dropout masks; None in evaluation."""
+
+
+class Labelling(NamedTuple):
+    """What a batch says of labels."""
+
+    labels: Tensor
+    """int64 `[B]`, UNKNOWN_LABEL where none is known."""
+    draws: Tensor | None = None
+    """`[B]` in [0, 1): which label stands for those not summed over; None sums over all."""
+    labelled: Labelled | None = None
+    normals: Tensor | None = None
+    """`[B, U]`: standard normals of the inner latent of M1+M2."""
+
+
+def unlabelled(draws: Tensor) -> Labelling:
+    """Of sentences `[B]` whose labels are not to be looked at; `draws` as in `Labelling`."""
+    return Labelling(torch.full_like(draws, UNKNOWN_LABEL, dtype=torch.int64), draws)
+
+
+class LabelTerms(NamedTuple):
+    """What labels add to the terms of a batch."""
+
+    kl: Tensor
+    """`[B]` nats, part of the bound: KL(q(y|x) || p(y)), or -log p(y) of a known label."""
+    latent_loss: Tensor
+    """Scalar nats a sentence: the loss of a model of the latents, in M1+M2; else 0."""
+    cross_entropy: Tensor
+    """Scalar nats: -log q(y|x) averaged over the labelled sentences; 0 where there are none."""
+
+
+class Pairs(NamedTuple):
+    """The labels that are tried for each sentence."""
+
+    rows: Tensor
+    """int64 `[R]`: the sentence, ascending."""
+    labels: Tensor
+    """int64 `[R]`."""
+    weights: Tensor
+    """`[R]`: weights of the pairs in the expectation over q(y|x), which carry its gradient."""
+
+
+def pairs(log_posterior: Tensor, labelling: Labelling, *, summed: int) -> Pairs:
+    """Which labels are tried for which sentence, so that sums over pairs are expectations.
+
+    A known label is the only one, of weight 1. Otherwise all L are tried, weighted by q(y|x). If
+    L exceeds `summed` (and there are draws), the `summed` - 1 likeliest are, and one of the rest
+    that is drawn from q restricted to them, with their mass as its weight: values and gradients
+    are right in expectation, without the variance of drawing all (Liu et al. 2019,
+    "Rao-Blackwellized stochastic gradients for discrete distributions").
+
+    Args:
+        log_posterior: log q(y|x) `[B, L]`.
+        labelling: of the batch.
+        summed: at least 1.
+    """
+    size, count = log_posterior.shape
+    known = labelling.labels >= 0
+    tried = torch.arange(count, device=known.device).expand(size, count)
+    weights = log_posterior.exp()
+    if labelling.draws is not None and count > summed:
+        tried, weights = _shortened(log_posterior, labelling.draws, summed)
+    first = torch.zeros_like(tried, dtype=torch.bool)
+    first[:, 0] = True
+    kept = first | ~known[:, None]
+    tried = torch.where(known[:, None], labelling.labels[:, None], tried)
+    weights = torch.where(known[:, None], torch.ones_like(weights), weights)
+    return Pairs(kept.nonzero()[:, 0], tried[kept], weights[kept])
+
+
+def _shortened(log_posterior: Tensor, draws: Tensor, summed: int) -> tuple[Tensor, Tensor]:
+    """The likeliest labels and one of the rest: labels and weights `[B, summed]`."""
+    with torch.no_grad():
+        order = log_posterior.argsort(dim=1, descending=True, stable=True)
+        rest = log_posterior.gather(1, order[:, summed - 1 :]).double().exp()
+        cumulative = rest.cumsum(1)
+        mass = cumulative[:, -1:]
+        place = (cumulative <= draws[:, None] * mass).sum(1, keepdim=True)
+        place.clamp_(max=rest.shape[1] - 1)
+    tried = torch.cat([order[:, : summed - 1], order.gather(1, summed - 1 + place)], dim=1)
+    logs = log_posterior.gather(1, tried)
+    drawn = logs[:, -1:]
+    # Of value 1, and with the gradient of log q, as the score function wants it.
+    weight = mass.to(logs) * (drawn - drawn.detach()).exp()
+    return tried, torch.cat([logs[:, :-1].exp(), weight], dim=1)
+
+
+def label_kl(log_posterior: Tensor, log_prior: Tensor, labels: Tensor) -> Tensor:
+    """KL(q(y|x) || p(y)) in nats, or -log p(y) of a known label: `[B, L]`, `[L]` -> `[B]`."""
+    unknown = (log_posterior.exp() * (log_posterior - log_prior)).sum(1)
+    return torch.where(labels >= 0, -log_prior[labels.clamp(min=0)], unknown)
+
+
+def log_prior_of(counts: Tensor) -> Tensor:
+    """Log p(y) `[L]` from counts `[L]` of labelled sentences, one added to each (Laplace)."""
+    smoothed = counts + 1.0
+    return (smoothed / smoothed.sum()).log()
+
+
+def cross_entropy_of(log_posterior: Tensor, labels: Tensor) -> Tensor:
+    """-log q(y|x) of known labels, averaged: `[M, L]`, int64 `[M]` -> scalar nats."""
+    return F.nll_loss(log_posterior, labels)
+
+
+def one_hot(labels: Tensor, num_labels: int, like: Tensor) -> Tensor:
+    """Labels `[...]` as float vectors `[..., L]` of the dtype of `like`."""
+    return F.one_hot(labels, num_labels).to(like)

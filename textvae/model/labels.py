@@ -1,0 +1,16 @@
+"""Models with labels: a new one is a config with a `kind`, and a name in `LabelsConfig`."""
+
+from textvae.config import Config
+from textvae.model.labels_m2 import M2Labels, M2LabelsConfig
+from textvae.model.labels_stacked import StackedLabels, StackedLabelsConfig
+
+
+class NoLabelsConfig(Config, tag_field="kind", tag="none"):
+    """The model knows no labels."""
+
+    def build(self, feature_dim: int, latent_dim: int, num_labels: int) -> None:
+        """Nothing."""
+
+
+LabelsConfig = NoLabelsConfig | M2LabelsConfig | StackedLabelsConfig
+Labels = M2Labels | StackedLabels
