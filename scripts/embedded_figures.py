@@ -1,18 +1,13 @@
 """Figures of a run on the embedded corpus that only a grammar can give, as JSON.
 
-With those of the aggregate posterior, where `textvae aggregate RUN` has fitted it.
-
 python scripts/embedded_figures.py [RUN]      (RUN: runs/embedded unless given; 500 samples each)
 """
 
 import json
 import sys
-from typing import get_args
 
 import textvae
 from textvae.data.grammar import embedded_grammar, embedded_splits
-from textvae.generate.interpolation import PathKind
-from textvae.walks import walk
 
 run = sys.argv[1] if len(sys.argv) > 1 else "runs/embedded"
 vae = textvae.TextVAE.from_pretrained(run)
@@ -35,19 +30,6 @@ samples = vae.sample(1000, seed=1)
 figures["samples_grammatical"] = sum(map(grammar.accepts, samples)) / 1000
 many = vae.sample(10_000, seed=7)
 figures["samples_grammatical_of_10000"] = sum(map(grammar.accepts, many)) / 10_000
-if vae.aggregate is not None:  # textvae aggregate RUN
-    others = vae.sample(10_000, seed=7, prior="aggregate")
-    figures["aggregate_grammatical_of_10000"] = sum(map(grammar.accepts, others)) / 10_000
-    for kind in get_args(PathKind):  # the same 50 pairs, 7 steps each
-        found = [walk(vae, [test[i], test[i + 500]], path=kind) for i in range(50)]
-        inner = [step for one in found for step in one.steps[1:-1]]
-        figures[f"path_{kind}"] = {
-            "mean_change": sum(one.mean_change for one in found) / 50,
-            "largest_change": sum(max(s.change or 0 for s in one.steps) for one in found) / 50,
-            "inner_grammatical": sum(grammar.accepts(step.text) for step in inner) / len(inner),
-            "inner_reconstruction": sum(step.reconstruction for step in inner) / len(inner),
-            "least_log_density": sum(min(s.log_density or 0 for s in w.steps) for w in found) / 50,
-        }
 figures["samples_distinct"] = len(set(samples)) / 1000
 figures["samples_not_in_train"] = sum(sample not in train for sample in samples) / 1000
 
