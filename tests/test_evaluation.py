@@ -1,6 +1,9 @@
 """Each evaluator on a trained model, against the verbs and loops written out."""
 
 import math
+import os
+import signal
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
@@ -211,6 +214,16 @@ def test_language_models_read_word_by_word_and_learn(
     assert "fitted to 79 and selected by 4 samples" in found["reverse_perplexity"].settings
 
 
+def test_half_a_fit_is_no_figure(vae: TextVAE) -> None:
+    # The training loop ends cleanly at a signal; the evaluation must not go on as if nothing were.
+    long = LanguageModelFit(decoder=FIT.decoder, max_steps=100_000)
+    timer = threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_evaluators(vae, evaluators=[ForwardPerplexityEvaluator(num_samples=7, fit=long)])
+    timer.join()
+
+
 def test_samples_of_a_temperature_are_easier_to_read(vae: TextVAE) -> None:
     cold, hot = (
         run_evaluators(
@@ -238,11 +251,17 @@ def test_a_single_sentence_leaves_unknown_what_it_cannot_say(vae: TextVAE) -> No
 
 
 def test_larger_corpora_are_measured_on_a_part(vae: TextVAE, lines: list[str]) -> None:
-    few = [LatentEvaluator(max_sentences=7), ReconstructionEvaluator(max_sentences=5)]
+    few = [
+        LatentEvaluator(max_sentences=7),
+        ReconstructionEvaluator(max_sentences=5),
+        SamplesEvaluator(num_samples=2, max_sentences=3),
+    ]
     found = run_evaluators(vae, lines, evaluators=few)
     assert "from 7 sentences" in found["mutual_information"].settings
     assert found["mutual_information_cap"].value == pytest.approx(math.log(7))
     assert "of 5 sentences" in found["exact_match"].settings
+    assert "nrefs:3|" in str(found["corpus_bleu"].settings)
+    assert found["data_length_mean"].settings.startswith("11 sentences")
     whole = run_evaluators(vae, lines, evaluators=[LatentEvaluator()])
     assert found["kl_per_dimension"] == whole["kl_per_dimension"]
 

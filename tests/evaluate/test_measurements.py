@@ -116,6 +116,14 @@ def test_the_table_says_value_error_and_settings(found: Measurements) -> None:
         assert all(part in line for part in parts)
 
 
+def test_the_table_says_where_the_text_is_not_at_hand(found: Measurements) -> None:
+    assert "decode to" not in table(found)
+    data = structs.replace(found.data, decoded=True, num_unknown=0)
+    lines = table(structs.replace(found, data=data)).splitlines()
+    assert "the text is not at hand" in lines[1]
+    assert not any("<unk>" in line for line in lines)
+
+
 def test_a_later_version_is_refused(found: Measurements, tmp_path: Path) -> None:
     file = tmp_path / "evaluation.json"
     write_measurements(file, structs.replace(found, version=2))

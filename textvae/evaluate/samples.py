@@ -30,6 +30,8 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
 
     num_samples: Annotated[int, Meta(ge=2)] = 1000
     """Sentences drawn; most of these figures depend on how many."""
+    max_sentences: Annotated[int, Meta(ge=1)] = 10_000
+    """References of corpus BLEU: a random subset of this size where there are more."""
     strategy: Strategy = Temperature()
     """How words are chosen."""
     tokenize: Tokenization | None = None
@@ -49,12 +51,13 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
             unit="0 to 100",
             settings=f"{between.signature}, mean of {size}, each against the others",
         )
-        against = pooled_bleu(tokens, cut(subject.texts, how), how)
+        chosen = subject.subset(self.max_sentences, "references").tolist()
+        against = pooled_bleu(tokens, cut([subject.texts[i] for i in chosen], how), how)
         yield Figure(
             name="corpus_bleu",
             value=against.value,
             unit="0 to 100",
-            settings=f"{against.signature}, {size} against all the sentences",
+            settings=f"{against.signature}, {size} against {len(chosen):,} sentences",
         )
         for order in range(1, ORDER + 1):
             yield Figure(
@@ -89,10 +92,10 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
                 unit="share",
                 settings="the training set is not beside the model",
             )
-        known = {tuple(ids) for ids in token_lists(training.array)}
         # Encoded again: a sub-word model may write a sentence in other pieces than it has read.
-        new = [tuple(ids) not in known for ids in subject.tokenizer.encode_batch(texts)]
-        values = torch.tensor(new).double()
+        ours = [tuple(ids) for ids in subject.tokenizer.encode_batch(texts)]
+        known = set(ours).intersection(map(tuple, token_lists(training.array)))
+        values = torch.tensor([ids not in known for ids in ours]).double()
         return Figure(
             name="novelty",
             value=float(values.mean()),

@@ -1,7 +1,7 @@
 """What evaluators look at: a model, its sentences, and what follows from them, worked out once."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -22,6 +22,9 @@ from textvae.model.interfaces import UNKNOWN
 from textvae.model.mixture import GaussianMixture
 from textvae.model.vae import VAE
 from textvae.randomness import key, permutation
+
+TOGETHER = 100_000
+"""Sentences of a corpus that are lists at the same time."""
 
 
 class Corpus(NamedTuple):
@@ -82,12 +85,7 @@ class Subject:
         """The sentences, or what their tokens decode to (`facts.decoded`)."""
         if self._texts is not None:
             return list(self._texts)
-        return [self.tokenizer.decode(ids) for ids in self.ids]
-
-    @cached_property
-    def ids(self) -> list[list[int]]:
-        """The tokens of each sentence, without `</s>`."""
-        return token_lists(self.data)
+        return [self.tokenizer.decode(ids) for ids in token_lists(self.data)]
 
     @cached_property
     def posterior(self) -> DiagonalGaussian:
@@ -126,10 +124,12 @@ class Subject:
         return permutation(key(self.seed, "subset", purpose), total)[:size].sort().values
 
 
-def token_lists(data: TokenArray) -> list[list[int]]:
-    """The tokens of each sentence, without `</s>`."""
-    flat, ends = data.tokens.tolist(), data.offsets.tolist()
-    return [flat[first:last] for first, last in pairwise(ends)]
+def token_lists(data: TokenArray) -> Iterator[list[int]]:
+    """The tokens of each sentence, without `</s>`; in memory that does not grow with them."""
+    for first in range(0, data.num_sentences, TOGETHER):
+        ends = data.offsets[first : first + TOGETHER + 1].tolist()
+        flat = data.tokens[ends[0] : ends[-1]].tolist()
+        yield from (flat[begin - ends[0] : end - ends[0]] for begin, end in pairwise(ends))
 
 
 def count_unknown(data: TokenArray) -> int:

@@ -22,6 +22,8 @@ def table(found: Measurements) -> str:
             f"  {data.num_unknown:,} of {data.num_tokens:,} tokens are <unk> ({share:.2f} %), "
             "which costs less than the words it stands for"
         )
+    if data.decoded:
+        lines.append("  the text is not at hand: what its tokens decode to stands in for it")
     for one in found.measured:
         if one.figures:
             lines += [f"{one.kind} ({one.seconds:.1f} s)", *map(_line, one.figures)]
