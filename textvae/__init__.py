@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
     from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
     from textvae.model.gaussian import DiagonalGaussian
+    from textvae.score_reference import Reference, reference_of
+    from textvae.scoring import Scored, score, threshold
     from textvae.text_vae import TextVAE
 
     __version__: str
@@ -39,7 +41,9 @@ __all__ = [
     "MinLength",
     "NoRepeatedNgrams",
     "Nucleus",
+    "Reference",
     "RepetitionPenalty",
+    "Scored",
     "Temperature",
     "TextVAE",
     "TextVAEError",
@@ -50,6 +54,9 @@ __all__ = [
     "__version__",
     "load_config",
     "n_best",
+    "reference_of",
+    "score",
+    "threshold",
 ]
 
 _HOMES = {
@@ -66,7 +73,9 @@ _HOMES = {
     "MinLength": "generate.rules",
     "NoRepeatedNgrams": "generate.rules",
     "Nucleus": "generate.strategies",
+    "Reference": "score_reference",
     "RepetitionPenalty": "generate.rules",
+    "Scored": "scoring",
     "Temperature": "generate.strategies",
     "TextVAE": "text_vae",
     "TextVAEError": "errors",
@@ -76,6 +85,9 @@ _HOMES = {
     "Typical": "generate.strategies",
     "load_config": "experiment",
     "n_best": "candidates",
+    "reference_of": "score_reference",
+    "score": "scoring",
+    "threshold": "scoring",
 }
 
 

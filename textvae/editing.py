@@ -4,7 +4,6 @@ Functions that take a TextVAE. All of it starts from posterior means and decodes
 For images and text: White 2016 (attribute vectors, there "smile vectors"), Bowman et al. 2016.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from textvae.generate.options import AnyStrategy
 from textvae.generate.strategies import Greedy
 from textvae.latent_file import LARGEST
 from textvae.latent_space import TOGETHER, posteriors, sentences_at
+from textvae.model_directory import weights_sha256
 from textvae.text_vae import TextVAE
 
 MAX_FILE_BYTES = 2**20
@@ -170,7 +170,7 @@ def save_vector(path: Path, vae: TextVAE, found: AttributeVector) -> None:
         CheckpointError: the file cannot be written; an old one is untouched.
     """
     check_vector_name(path)
-    content = _File(found.vector.tolist(), found.num_from, found.num_to, _fingerprint(vae))
+    content = _File(found.vector.tolist(), found.num_from, found.num_to, weights_sha256(vae.model))
     write_file(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 
@@ -201,15 +201,6 @@ def load_vector(path: Path, vae: TextVAE) -> AttributeVector:
         )
     if not bool((vector.abs() <= LARGEST).all()):
         raise DataError(f"{path}: holds a number that exceeds {LARGEST:g}")
-    if found.weights_sha256 != _fingerprint(vae):
+    if found.weights_sha256 != weights_sha256(vae.model):
         raise DataError(f"{path}: belongs to a model of other weights; estimate it for this one")
     return AttributeVector(vector.float(), found.num_from, found.num_to)
-
-
-def _fingerprint(vae: TextVAE) -> str:
-    """Sha256 of the weights in the order of their names."""
-    digest = hashlib.sha256()
-    for name, values in sorted(vae.model.state_dict().items()):
-        digest.update(f"{name} {tuple(values.shape)}\n".encode())
-        digest.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """A model directory made from a model, and a model from a model directory; and its card."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -223,6 +224,15 @@ def _model(
                 f"for {wanted.get(name, 'none')}; take both from the same model"
             )
     return model
+
+
+def weights_sha256(model: VAE) -> str:
+    """Sha256 of the weights in the order of their names: what else belongs to a model names it."""
+    digest = hashlib.sha256()
+    for name, values in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(values.shape)}\n".encode())
+        digest.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def require_latent(model: VAE, path: Path | None) -> None:

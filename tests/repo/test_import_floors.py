@@ -21,6 +21,8 @@ FLOORS = {
     "editing": 8,  # as latent_space, on which it stands
     "reconstructions": 8,
     "walks": 8,  # takes a TextVAE too
+    "score_reference": 8,  # what scoring compares with
+    "scoring": 8,
     "latent_space": 8,  # functions that take a TextVAE
     "conditional": 7,
     "experiment": 7,

@@ -26,7 +26,9 @@ NAMES = [
     "MinLength",
     "NoRepeatedNgrams",
     "Nucleus",
+    "Reference",
     "RepetitionPenalty",
+    "Scored",
     "Temperature",
     "TextVAE",
     "TextVAEError",
@@ -37,6 +39,9 @@ NAMES = [
     "__version__",
     "load_config",
     "n_best",
+    "reference_of",
+    "score",
+    "threshold",
 ]
 
 

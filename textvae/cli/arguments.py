@@ -146,8 +146,12 @@ def share_stdin(source: str | None) -> None:
         sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode("latin-1")), "utf-8")
 
 
-def take_stream(source: str | None, text_column: str | None = None) -> Stream:
+def take_stream(
+    source: str | None, text_column: str | None = None, *, may_be_empty: bool = False
+) -> Stream:
     """The sentences of a file or table, or of standard input for `-` and None.
+
+    Text without a sentence is refused when it has been read, unless it `may_be_empty`.
 
     Raises:
         DataError: no such file, now; text that cannot be read, when it is come to.
@@ -157,7 +161,7 @@ def take_stream(source: str | None, text_column: str | None = None) -> Stream:
     source = "-" if source is None else source
     if source == "-":
         _ready_stdin()
-    found = stream_sentences(source, text_column=text_column)
+    found = stream_sentences(source, text_column=text_column, may_be_empty=may_be_empty)
     where = "standard input" if source == "-" else source
     return Stream(found, where, lambda: found.blank if isinstance(found, Lines) else 0)
 

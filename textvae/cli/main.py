@@ -35,6 +35,7 @@ VERBS = {
     "analogy": "Edit one sentence as two others differ.",
     "attribute": "Change sentences by the difference of two sets of them.",
     "aggregate": "Fit a mixture to the latents of data, for sample --prior aggregate.",
+    "score": "Say how strange sentences are, one score a line.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",

@@ -21,6 +21,16 @@ SEED = click.IntRange(0, 2**63 - 1)
 STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 METRICS = ("euclidean", "scaled")
+SCORES = (
+    "combined",
+    "nll",
+    "elbo",
+    "nll_per_token",
+    "likelihood_ratio",
+    "kl",
+    "mahalanobis",
+)
+"""The default first."""
 PATHS = ("straight", "spherical", "data")
 PRIORS = ("model", "aggregate")
 

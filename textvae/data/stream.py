@@ -31,11 +31,13 @@ class Lines:
     Each iteration opens a file anew; standard input can be read once.
     """
 
-    def __init__(self, source: str, stdin: BinaryIO | None = None) -> None:
+    def __init__(
+        self, source: str, stdin: BinaryIO | None = None, *, may_be_empty: bool = False
+    ) -> None:
         self.source, self.where = source, "standard input" if source == "-" else source
         self.blank = 0
         """Blank lines of the last iteration, so far."""
-        self._stdin = stdin
+        self._stdin, self._may_be_empty = stdin, may_be_empty
 
     def __iter__(self) -> Iterator[str]:
         self.blank = 0
@@ -48,13 +50,17 @@ class Lines:
                     yield line
                 else:
                     self.blank += 1
-        if not found:
+        if not found and not self._may_be_empty:
             held = f"only {self.blank:,} blank lines" if self.blank else "nothing"
             raise DataError(f"{self.where}: holds {held}; give one sentence a line")
 
 
 def stream_sentences(
-    source: str, *, text_column: str | None = None, stdin: BinaryIO | None = None
+    source: str,
+    *,
+    text_column: str | None = None,
+    stdin: BinaryIO | None = None,
+    may_be_empty: bool = False,
 ) -> Iterable[str]:
     """The sentences of a source: text streams, a table is read whole.
 
@@ -62,6 +68,7 @@ def stream_sentences(
         source: a text file, `-`, or anything that `read_sentences` takes.
         text_column: of a table.
         stdin: what to read for `-`, in place of the process's standard input.
+        may_be_empty: text without a sentence is no error, but a stream of none.
 
     Returns:
         `Lines`, or the list of a table; either may be iterated again, but for standard input.
@@ -75,7 +82,7 @@ def stream_sentences(
     if source != "-":
         with _opened(source, None):
             pass
-    return Lines(source, stdin)
+    return Lines(source, stdin, may_be_empty=may_be_empty)
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -99,6 +99,7 @@ def importance_weighted(
     seed: int,
     rows: int = ROWS,
     dtype: torch.dtype = torch.float32,
+    numbers: Tensor | None = None,
 ) -> SentenceLikelihoods:
     """Importance-weighted likelihoods of a corpus.
 
@@ -113,6 +114,8 @@ def importance_weighted(
         seed: of the samples.
         rows: latents decoded at once; memory grows with it, not with K.
         dtype: of the matrix products.
+        numbers: int64 `[N]`, i of each sentence where that is not its place in `data`. Equal ones
+            have the same draws, for a result that does not depend on what stands before it.
     """
     columns = [torch.zeros(data.num_sentences, dtype=torch.float64) for _ in range(5)]
     result = SentenceLikelihoods(*columns)
@@ -121,7 +124,9 @@ def importance_weighted(
         kl = _kl(model, data, posterior).double()
         for batch in data.shared_batches(group):
             local = posterior.select(batch.indices)
-            sums = _stream(model, batch, local, num_samples, seed, max(1, rows // group), dtype)
+            chunk = max(1, rows // group)
+            own = batch.indices if numbers is None else numbers.to(model.device)[batch.indices]
+            sums = _stream(model, batch, own, local, num_samples, seed, chunk, dtype)
             log_k = math.log(num_samples)
             excess = (sums.squared_weight - 2 * sums.weight + log_k).exp() - 1
             found = SentenceLikelihoods(
@@ -139,6 +144,7 @@ def importance_weighted(
 def _stream(
     model: VAE,
     batch: Batch,
+    sentences: Tensor,
     posterior: DiagonalGaussian,
     num_samples: int,
     seed: int,
@@ -151,10 +157,10 @@ def _stream(
     samples_key = key(seed, "importance")
     for first in range(0, num_samples, chunk):
         numbers = torch.arange(first, min(first + chunk, num_samples), device=zeros.device)
-        noise = normals(samples_key, batch.indices, numbers[:, None], lanes=posterior.mean.shape[1])
+        noise = normals(samples_key, sentences, numbers[:, None], lanes=posterior.mean.shape[1])
         local, labels, extra = posterior, None, torch.zeros(())
         if isinstance(model.labels, M2Labels):
-            draws = uniforms(key(seed, "importance label"), batch.indices, numbers[:, None])
+            draws = uniforms(key(seed, "importance label"), sentences, numbers[:, None])
             local, labels, extra = _labelled(model, batch, draws)
         latents = local.sample(noise)
         conditions = model.condition(latents, labels)

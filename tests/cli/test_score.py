@@ -1,0 +1,151 @@
+"""score on one tiny model: a filter."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+import textvae
+from textvae.cli import options
+from textvae.evaluate.scores import ScoreConfig
+
+ROOT = Path(__file__).parents[2]
+LINES = ["the dog sees the cat .", "the the cow cow", "a fox finds the bird ."]
+STDIN = "\n".join(LINES).encode()
+FEW = ["--samples", "3"]
+KEYS = ["sentence", "number", "score", "nll", "kl", "reconstruction", "num_tokens", "percentile"]
+
+Invoke = Callable[..., Result]
+
+
+def test_the_scores_of_the_option_are_those_there_are() -> None:
+    tags = {member.__struct_config__.tag for member in ScoreConfig.__args__}  # type: ignore[attr-defined]
+    assert set(options.SCORES) == tags
+
+
+def test_a_filter_is_the_python_call(copy: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    normal = textvae.reference_of(vae, num_samples=3)
+    for kind in (options.SCORES[0], "kl"):
+        found = list(textvae.score(vae, LINES, normal, by=kind))
+        result = invoke("score", "runs/tiny", "--score", kind, *FEW, stdin=STDIN)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.splitlines() == [f"{one.score:.4f}" for one in found]
+        lines = invoke("score", "--score", kind, *FEW, "--json", stdin=STDIN + b"\n\n \n")
+        assert lines.stderr == "model: runs/tiny\nstandard input: 2 blank lines left out\n"
+        rows = [json.loads(line) for line in lines.stdout.splitlines()]
+        assert [list(row) for row in rows] == [KEYS] * 3
+        assert [list(row.values()) for row in rows] == [list(one) for one in found]
+    assert found[0].score != next(textvae.score(vae, LINES[:1], normal)).score  # by default
+    (copy / "lines.txt").write_bytes(STDIN)
+    buffered = invoke("score", "runs/tiny", "lines.txt", *FEW, "--line-buffered").stdout
+    assert buffered == invoke("score", "runs/tiny", "-", *FEW, stdin=STDIN).stdout
+
+
+def test_a_threshold_says_what_is_strange(copy: Path, invoke: Invoke) -> None:
+    given = ["score", "runs/tiny", *FEW, "--valid", "tiny.txt", "--threshold", "0.25"]
+    text = (copy / "tiny.txt").read_bytes()
+    first = invoke(*given, stdin=text)
+    assert first.stderr.startswith("measuring ")
+    words = [line.split("\t")[1] for line in first.stdout.splitlines()]
+    assert words.count("strange") == 24  # of 100: the 25th score is the bound, and not above it
+    assert set(words) == {"strange", "normal"}
+    rows = [json.loads(line) for line in invoke(*given, "--json", stdin=text).stdout.splitlines()]
+    assert [row["strange"] for row in rows] == [word == "strange" for word in words]
+
+
+@pytest.mark.parametrize("stdin", [b"", b"\n \n\n"], ids=["nothing", "blank lines"])
+def test_an_empty_stream_is_no_output(copy: Path, invoke: Invoke, stdin: bytes) -> None:
+    for extra in ([], ["--json"], ["--threshold", "0.1"]):
+        result = invoke("score", "runs/tiny", *extra, stdin=stdin)
+        assert (result.exit_code, result.stdout) == (0, "")
+        said = "standard input: 3 blank lines left out\n" if stdin else ""
+        assert result.stderr == said
+    assert not list(copy.glob("runs/tiny/scoring*"))
+
+
+def test_too_long_is_refused_after_the_others_or_left_out(copy: Path, invoke: Invoke) -> None:
+    stdin = b"the cat\n" + b"the " * 20 + b"\nthe dog"
+    result = invoke("score", "runs/tiny", *FEW, stdin=stdin)
+    assert result.exit_code == 2
+    assert len(result.stdout.splitlines()) == 1
+    assert "standard input: sentence 2 has 20 tokens" in result.stderr
+    result = invoke("score", "runs/tiny", *FEW, "--skip-too-long", "--json", stdin=stdin)
+    assert [json.loads(line)["number"] for line in result.stdout.splitlines()] == [0, 2]
+    assert result.stderr == "standard input: 1 sentences too long for the model left out\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.txt"], "missing.txt: there is no such model directory and no such file"),
+        (["runs/tiny", "missing.txt"], "missing.txt: there is no such file"),
+        (["a", "b", "c"], "MODEL and FILE are 2 arguments at most"),
+        (["--score", "odd"], "'odd' is not one of"),
+        (["--threshold", "0"], "0.0 is not in the range"),
+        (["--threshold", "0.001"], "validation sentences tell no rate below"),
+        (["--samples", "0"], "0 is not in the range"),
+        (["--background", "missing"], "missing: there is no such directory"),
+        (["--background", "runs/tiny"], "runs/tiny: has a latent; a background is a language"),
+        (["--background", "runs/tiny", "--score", "kl"], "--background belongs to likelihood_r"),
+        (["--reference", "missing.txt"], "missing.txt: there is no such file"),
+        (["--valid", "empty.txt"], "empty.txt: is empty"),
+        (["--device", "abacus"], "--device abacus: this machine has cpu"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(copy: Path, invoke: Invoke, arguments: list[str], said: str) -> None:
+    (copy / "empty.txt").write_bytes(b"")
+    result = invoke("score", *arguments, stdin=STDIN)
+    assert (result.exit_code, result.stdout) == (2, "")
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert said in line
+
+
+def test_a_reader_that_goes_away_ends_it_silently(copy: Path) -> None:
+    (copy / "many.txt").write_bytes((STDIN + b"\n") * 700)
+    command = "python -m textvae score runs/tiny many.txt --samples 1 | head -1"
+    process = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command.replace('python', sys.executable)}"],
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0
+    assert len(process.stdout.splitlines()) == 1
+    assert "error" not in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+def test_memory_does_not_grow_with_the_stream(copy: Path) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny", device="cpu")
+    normal = textvae.reference_of(vae, num_samples=1, keep=False)
+    size = 4_000
+
+    def scored(times: int) -> int:
+        lines = (f"the dog sees the cat{number}" for number in range(times * size))
+        assert sum(1 for _ in textvae.score(vae, lines, normal)) == times * size
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes
+
+    before = scored(1)
+    assert scored(3) - before < 5 * 1024
+
+
+def test_the_reference_moves_with_the_model(copy: Path, invoke: Invoke) -> None:
+    first = invoke("score", "runs/tiny", *FEW, stdin=STDIN)
+    assert "runs/tiny/scoring-3-0: keeps them for the next time" in first.stderr
+    shutil.copytree("runs/tiny", "elsewhere", ignore=shutil.ignore_patterns("data", "state"))
+    again = invoke("score", "elsewhere", *FEW, stdin=STDIN)
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+    shutil.rmtree("elsewhere/scoring-3-0")
+    refused = invoke("score", "elsewhere", *FEW, stdin=STDIN)
+    assert refused.exit_code == 2
+    assert "name a file of them with --reference" in refused.stderr
