@@ -167,3 +167,67 @@ def test_the_names_belong_to_the_model(labelled: Path, tmp_path: Path) -> None:
     names.unlink()
     with pytest.raises(textvae.CheckpointError, match=r"labels.json"):
         textvae.TextVAE.from_pretrained(run)
+
+
+def test_classify_is_a_filter(
+    labelled: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(labelled)
+    told = [str(row["text"]) for row in rows()][:31]
+    stdin = ("\n".join(told) + "\n\n").encode()
+    for arguments in (["runs/m2"], ["runs/m1_m2"], ["runs/m2", "--classifier", "prototypes"]):
+        lines = invoke("classify", *arguments, stdin=stdin).stdout.splitlines()
+        full = invoke("classify", *arguments, "--json", stdin=stdin).stdout.splitlines()
+        assert len(lines) == len(full) == 31
+        for line, row in zip(lines, map(json.loads, full), strict=True):
+            assert line == f"{row['label']}\t{row['probability']:.4f}"
+            assert list(row["probabilities"]) == ["negative", "positive"]
+            assert sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+            assert row["probabilities"][row["label"]] == row["probability"] >= 0.5
+        empty = invoke("classify", *arguments, stdin=b"")
+        assert (empty.exit_code, empty.stdout) == (0, "")
+    columns = ["--label-column", "mood", "--text-column", "text"]
+    scores = invoke("classify", "runs/m2", "moods.jsonl", "--scores", "--json", *columns).stdout
+    found = json.loads(scores)
+    assert found["num_sentences"] == 47
+    first = [row for row in rows() if row["mood"]]
+    stdin = "\n".join(str(row["text"]) for row in first).encode()
+    labels = [
+        line.split("\t")[0]
+        for line in invoke("classify", "runs/m2", stdin=stdin).stdout.splitlines()
+    ]
+    right = sum(label == row["mood"] for label, row in zip(labels, first, strict=True))
+    assert found["accuracy"] == pytest.approx(right / 47)
+    plain = invoke("classify", "runs/m2", "moods.jsonl", "--scores", *columns).stdout
+    assert f"accuracy           {found['accuracy']:.4f}" in plain.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "said"),
+    [
+        ("tiny", [], "keeps no labelled sentences"),
+        ("tiny", ["--classifier", "model"], "was trained without labels"),
+        ("tiny", ["--labelled", "one.csv"], "all labels are 'x'; a classifier needs two"),
+        ("m2", ["--labelled", "one.csv"], "has learnt already"),
+        ("m2", ["--label-column", "mood"], "belongs to --labelled and --scores"),
+        ("m2", ["--scores"], "name it"),
+        ("m2", ["one.csv", "--scores"], "label 'x' of 'a b' was never seen in training"),
+        ("m2", ["one.csv", "--scores", "--label-column", "y"], "has no column 'y'"),
+    ],
+)
+def test_what_cannot_be_classified(
+    labelled: Path,
+    trained: tuple[Path, Result],
+    invoke: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
+    run: str,
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(labelled)
+    (labelled / "one.csv").write_text("text,label\na b,x\nb a,\n", encoding="utf-8")
+    place = trained[0] if run == "tiny" else labelled
+    result = invoke("classify", str(place / "runs" / run), *arguments, stdin=b"the cat\n")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1

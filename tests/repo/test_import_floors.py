@@ -16,6 +16,7 @@ FLOORS = {
     "cli": 9,
     "aggregate": 8,  # takes a TextVAE
     "candidates": 8,
+    "classify": 8,  # takes a TextVAE
     "text_vae": 8,
     "evaluation": 8,  # takes a TextVAE too
     "editing": 8,  # as latent_space, on which it stands
@@ -69,6 +70,7 @@ HOMES = {
     "numpy": ["latent_file"],
     "click": ["cli"],
     "tqdm": ["train.metrics", "cli"],
+    "sklearn": ["evaluate.prototypes"],
     "matplotlib": [],
 }
 

@@ -36,6 +36,7 @@ VERBS = {
     "attribute": "Change sentences by the difference of two sets of them.",
     "aggregate": "Fit a mixture to the latents of data, for sample --prior aggregate.",
     "score": "Say how strange sentences are, one score a line.",
+    "classify": "Write the label of each sentence, and its probability.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",

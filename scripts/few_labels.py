@@ -1,0 +1,251 @@
+"""Learning from few labels: accuracies of M1, M2 and M1+M2 beside what a user would try first.
+
+    PYTHONPATH=. python scripts/few_labels.py DATA_DIR [SET ...] --seeds 0 1 2 --sizes 100 1000
+
+SET is a folder of DATA_DIR with train, test and their labels (short_yelp uses its own subsets), or
+`embedded:ATTRIBUTE`. A size is that many labelled sentences, two a class at least; the other
+training sentences, of some at most, have none. Test sentences: a random 1,000. One line of JSON a
+result on stdout, so that a run can be cut into pieces; `--table FILE` makes the table of them.
+
+The GRU classifier is the q(y|x) of M2 by itself, trained on the labelled sentences alone. M1 is the
+M1 of the M1+M2 run, which no gradient from labels reaches.
+"""
+
+import argparse
+import gzip
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from textvae.data.batching import TokenArray
+from textvae.data.grammar import ATTRIBUTES, embedded_grammar
+from textvae.data.tokenizer import WordTokenizerConfig
+from textvae.evaluate.likelihood import encode_corpus, label_log_posteriors
+from textvae.experiment import choose_training, load_config
+from textvae.generate.latents import prior_latents
+from textvae.generate.strategies import Temperature
+from textvae.generate.writing import write
+from textvae.model.labelling import cross_entropy_of
+from textvae.model.vae import VAE
+from textvae.randomness import Noise, key, permutation
+from textvae.train.labelled import labelled_batch
+from textvae.train.loop import TrainConfig, train
+
+METHODS = ("tfidf", "gru", "m1", "m2", "m1_m2")
+LONGEST = 24
+SETTINGS = (
+    "model.latent_dim=32",
+    "model.encoder.embedding_dim=64",
+    "model.encoder.hidden_dim=96",
+    "model.encoder.bidirectional=true",
+    "model.decoder.embedding_dim=96",
+    "model.decoder.hidden_dim=160",
+    "train.device=cpu",
+    "train.precision=float32",
+    "train.batch_size=32",
+    "train.optimizer.learning_rate=0.003",
+    "train.log_every=100000",
+)
+Pairs = list[tuple[str, str]]
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a packed file."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [line.rstrip("\n") for line in file]
+
+
+def pairs_of(folder: Path, name: str) -> Pairs:
+    """Sentences and labels of one file."""
+    texts, labels = lines(folder / f"{name}.txt.gz"), lines(folder / f"{name}.labels.gz")
+    return list(zip(texts, labels, strict=True))
+
+
+def embedded(attribute: str, count: int, first: int) -> Pairs:
+    """Draws of the embedded grammar, each with one of its attributes."""
+    grammar = embedded_grammar()
+    draws = [grammar.draw(0, index) for index in range(first, first + count)]
+    return [(text, told[attribute]) for text, told in draws]
+
+
+def shuffled(pairs: Pairs, seed: int, name: str) -> Pairs:
+    """In an order that is a function of the seed."""
+    return [pairs[i] for i in permutation(key(seed, "few labels", name), len(pairs)).tolist()]
+
+
+def data_of(
+    root: Path, name: str, size: int, seed: int, unlabelled: int
+) -> tuple[Pairs, list[str], Pairs]:
+    """Labelled, unlabelled and test sentences, as a function of the seed."""
+    set_name, _, attribute = name.partition(":")
+    own: Pairs | None = None
+    if attribute:
+        whole, test = embedded(attribute, 2 * unlabelled, 0), embedded(attribute, 2000, 80_000)
+    else:
+        whole, test = pairs_of(root / name, "train"), pairs_of(root / name, "test")
+        if set_name == "short_yelp":
+            own = pairs_of(root / name, f"train.{size}")
+    whole = shuffled(whole, seed, name)
+    kinds = len({label for _, label in whole})
+    labelled = own or whole[: max(size, 2 * kinds)]
+    rest = [text for text, _ in whole[0 if own else len(labelled) :]][:unlabelled]
+    test = shuffled(test, seed, name)
+    known = {label for _, label in labelled}
+    return labelled, rest, [pair for pair in test if pair[1] in known][:1000]
+
+
+class Case:
+    """One set, size and seed, tokenized."""
+
+    def __init__(self, labelled: Pairs, rest: list[str], test: Pairs, seed: int) -> None:
+        self.labelled, self.test, self.seed = labelled, test, seed
+        texts = [text for text, _ in labelled] + rest
+        self.tokenizer = WordTokenizerConfig(vocabulary_size=3000).train(texts)
+        self.names = sorted({label for _, label in labelled})
+        known = [self.names.index(label) for _, label in labelled]
+        self.labels = torch.tensor(known + [-1] * len(rest))
+        self.corpus = self.array(texts)._replace(labels=self.labels)
+        self.test_array = self.array([text for text, _ in test])
+        self.truth = torch.tensor([self.names.index(label) for _, label in test])
+        self.valid = self.array(rest[-300:])
+
+    def array(self, texts: list[str]) -> TokenArray:
+        """Tokens, of each sentence the first LONGEST."""
+        ids = [some[:LONGEST] for some in self.tokenizer.encode_batch(texts)]
+        return TokenArray.from_lists(ids, self.tokenizer.start)
+
+    def build(self, kind: str, steps: int) -> tuple[VAE, TrainConfig]:
+        """A model with labels, and how it is trained."""
+        more = [f"model.labels.kind={kind}", f"train.max_steps={steps}"]
+        config = load_config(None, [*SETTINGS, *more, f"train.validate_every={steps}"])
+        config, _ = choose_training(config, lengths=self.corpus.lengths)
+        model = config.model.build(
+            self.tokenizer.vocabulary_size, num_labels=len(self.names), seed=self.seed
+        )
+        assert model.labels is not None
+        known = self.labels[self.labels >= 0]
+        model.labels.counts.copy_(known.bincount(minlength=len(self.names)))
+        return model, config.train
+
+    def trained(self, kind: str, steps: int) -> VAE:
+        """A model trained by the package's own loop."""
+        model, config = self.build(kind, steps)
+        parts = self.corpus, self.valid, config
+        train(model, *parts, seed=self.seed, run=None, report=lambda line: None)
+        return model
+
+    def accuracy(self, log_q: Tensor) -> float:
+        """Of the likeliest label, on the test sentences."""
+        return float((log_q.argmax(1) == self.truth).float().mean())
+
+
+def gru_classifier(case: Case, steps: int) -> VAE:
+    """The q(y|x) of M2, trained by itself on the labelled sentences."""
+    model, _ = case.build("m2", steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+    model.train()
+    for step in range(steps):
+        batch = labelled_batch(case.corpus, 32, seed=case.seed, step=step)
+        assert batch is not None
+        assert batch.labels is not None
+        noise = Noise(case.seed, step, batch.indices)
+        log_q = model.label_log_posterior(batch.targets, batch.lengths, noise=noise)
+        optimizer.zero_grad()
+        cross_entropy_of(log_q, batch.labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
+
+
+def tfidf(case: Case) -> float:
+    """TF-IDF with logistic regression."""
+    vectors = TfidfVectorizer(token_pattern=r"\S+")
+    words = vectors.fit_transform([text for text, _ in case.labelled])
+    found = LogisticRegression(max_iter=1000).fit(words, [label for _, label in case.labelled])
+    test = vectors.transform([text for text, _ in case.test])
+    return float(found.score(test, [label for _, label in case.test]))
+
+
+def carried(case: Case, model: VAE, attribute: str, count: int) -> float:
+    """The share of samples that carry the label asked for; the grammar's parser decides."""
+    grammar, right = embedded_grammar(), 0
+    for number, name in enumerate(case.names):
+        latents = prior_latents(model.prior, count, seed=number)
+        read = model.condition(latents, torch.full((count,), number))
+        for ids in write(model, read, Temperature(), seed=number, max_length=LONGEST):
+            told = grammar.derivations(case.tokenizer.decode(ids))
+            right += any(one.attributes[attribute] == name for one in told)
+    return right / (count * len(case.names))
+
+
+def measure(case: Case, name: str, steps: int) -> dict[str, float]:
+    """The accuracy of each method, and the CPU seconds of each."""
+    found: dict[str, float] = {"tfidf": tfidf(case)}
+    begun = time.process_time()
+    log_q = label_log_posteriors(gru_classifier(case, steps), case.test_array)
+    found["gru"] = case.accuracy(log_q)
+    m2 = case.trained("m2", steps)
+    found["m2"] = case.accuracy(label_log_posteriors(m2, case.test_array))
+    stacked = case.trained("m1_m2", 2 * steps)
+    found["m1_m2"] = case.accuracy(label_log_posteriors(stacked, case.test_array))
+    means = [
+        encode_corpus(stacked, array).mean.numpy()
+        for array in (case.corpus.head(len(case.labelled)), case.test_array)
+    ]
+    known = case.labels[: len(case.labelled)].numpy()
+    m1 = LogisticRegression(max_iter=1000).fit(means[0], known)
+    found["m1"] = float(m1.score(means[1], case.truth.numpy()))
+    attribute = name.partition(":")[2]
+    if attribute in ATTRIBUTES:
+        found["carried"] = carried(case, m2, attribute, 100)
+    return found | {"cpu_seconds": time.process_time() - begun}
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """Means over seeds, the smallest and the largest in brackets."""
+    groups: dict[tuple[str, object], list[dict[str, object]]] = defaultdict(list)
+    for row in rows:
+        groups[str(row["set"]), row["size"]].append(row)
+    out = ["| set | labels | seeds | " + " | ".join(METHODS) + " |", "|---" * 8 + "|"]
+    for (name, size), some in groups.items():
+        cells = []
+        for method in METHODS:
+            values = [100 * float(str(row[method])) for row in some]
+            cells.append(f"{mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
+        out.append(f"| {name} | {size} | {len(some)} | " + " | ".join(cells) + " |")
+    return "\n".join(out)
+
+
+def main() -> None:
+    """Measure, or make the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("root", type=Path)
+    parser.add_argument("sets", nargs="*")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--unlabelled", type=int, default=10_000)
+    parser.add_argument("--table", type=Path)
+    given = parser.parse_args()
+    if given.table is not None:
+        print(table([json.loads(line) for line in given.table.read_text().splitlines()]))
+        return
+    for size in given.sizes:
+        for seed in given.seeds:
+            for name in given.sets:
+                data = data_of(given.root, name, size, seed, given.unlabelled)
+                found = measure(Case(*data, seed), name, given.steps)
+                row = {"set": name, "size": size, "seed": seed, "steps": given.steps, **found}
+                print(json.dumps(row))
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`textvae classify`."""
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from textvae.cli import options
+from textvae.cli.arguments import split_model_and_data, take_stream
+from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.errors import ConfigError
+
+if TYPE_CHECKING:
+    from textvae.classify import Kind
+    from textvae.data.corpus import Sentences
+
+KINDS = ("model", "prototypes", "logistic")
+TOGETHER = 256
+"""Sentences of a pipe that are told together."""
+
+
+@click.command(
+    "classify",
+    help="""A line for each sentence: its likeliest label, a tab, and the probability of that. MODEL
+    is a run or model directory; left out, the newest run under runs/. FILE holds one sentence a
+    line, or is a table; left out, or `-`, standard input. One argument alone is the MODEL if it is
+    a directory. Nothing in gives nothing out.
+
+    A model trained with labels (--set model.labels.kind=m2 or m1_m2) has a classifier of its own.
+    With any other latent, one is fitted to the posterior means of labelled sentences: those that
+    the run was trained on, or --labelled. prototypes take the mean of each label, logistic is the
+    regression of scikit-learn.
+
+    --scores compares with the labels of FILE, a table: accuracy, macro-F1, log loss (nats) and
+    expected calibration error; sentences without a label are left out.
+
+    With --json: `label`, `probability` and `probabilities`, of every label; with --scores one
+    object.""",
+)
+@click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
+@click.option("--classifier", type=click.Choice(KINDS), help="[default: the model's own, if any]")
+@click.option("--labelled", metavar="FILE", help="A table of sentences with labels to learn from.")
+@click.option("--scores", is_flag=True, help="Print how good the labels are, not the labels.")
+@click.option("--text-column", help="The column of the tables that holds the text.")
+@click.option("--label-column", help="The column of the tables that holds the labels.")
+@options.device
+@options.as_json
+def command(
+    arguments: tuple[str, ...],
+    classifier: str | None,
+    labelled: str | None,
+    scores: bool,
+    text_column: str | None,
+    label_column: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write the labels of sentences."""
+    options.at_most(arguments, 2, "MODEL and FILE")
+    where, given = split_model_and_data(arguments)
+    if label_column is not None and labelled is None and not scores:
+        raise ConfigError("--label-column belongs to --labelled and --scores; leave it out")
+    if scores and given is None:
+        raise ConfigError("--scores compares with the labels of a FILE; name it")
+
+    from textvae.classify import classifier as fit  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.data.corpus import read_sentences  # noqa: PLC0415 -- imports msgspec, 20 ms
+    from textvae.data.stream import chunks  # noqa: PLC0415 -- as above
+
+    def table(source: str) -> "Sentences":
+        return read_sentences(source, text_column=text_column, label_column=label_column)
+
+    known = None if labelled is None else table(labelled)
+    truth = table(str(given)) if scores else None
+    stream = None if scores else take_stream(given, text_column, may_be_empty=True)
+    found = fit(options.load(where, device), kind=cast("Kind | None", classifier), labelled=known)
+    named = len(arguments) == 2 or (len(arguments) == 1 and given is None)
+    say_which(where, named=named)
+    if truth is not None:
+        figures = found.evaluate(truth)._asdict()
+        if as_json:
+            emit_json(figures)
+            return
+        count = figures.pop("num_sentences")
+        for name, value in figures.items():
+            emit(f"{name.replace('_', ' '):<19}{value:.4f}")
+        emit(f"{'sentences':<19}{count:,}")
+        return
+    assert stream is not None
+    for some in chunks(stream.sentences, TOGETHER):
+        for one in found.labels(some):
+            if as_json:
+                emit_json(one._asdict())
+            else:
+                emit(f"{one.label}\t{one.probability:.4f}")
+        flush()
+    if stream.blank():
+        talk(f"{stream.where}: {stream.blank():,} blank lines left out")
