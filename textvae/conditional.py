@@ -10,12 +10,12 @@ from torch import Tensor
 
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.likelihood import label_log_posteriors
+from textvae.generate.labels import draw_labels, prior_conditions
 from textvae.generate.latents import PriorKind, check_latents
 from textvae.held_out import Origin, given, tokenize_given
 from textvae.model.labels_m2 import M2Labels
 from textvae.model.labels_stacked import StackedLabels
 from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import key, normals, uniforms
 
 
 class Model(Protocol):
@@ -96,42 +96,6 @@ def conditions(
         return model.condition(latents, wanted)
 
 
-def labels_drawn(
-    model: VAE, names: Sequence[str], label: str | None, count: int, *, seed: int
-) -> list[str] | None:
-    """The label of each sample: the one asked for, or draws from p(y), functions of (seed, i).
-
-    None for a model without labels.
-    """
-    if label is not None:
-        find_label(model, names, label)
-        return [label] * count
-    if model.labels is None:
-        return None
-    cumulative = model.labels.log_prior().double().exp().cumsum(0).cpu()
-    draws = uniforms(key(seed, "prior label"), torch.arange(count)).double()
-    places = torch.searchsorted(cumulative, draws, right=True).clamp_(max=len(names) - 1)
-    return [names[place] for place in places.tolist()]
-
-
-def prior_conditions(
-    model: VAE, names: Sequence[str], labels: Sequence[str], latents: Tensor, *, seed: int
-) -> Tensor:
-    """What the decoder reads for samples with labels, `[N, C]`.
-
-    Of M2 the latents are those drawn from p(z), `[N, Z]`. Of M1+M2 they are drawn from p(z|u, y)
-    instead, u from its prior.
-    """
-    if not isinstance(model.labels, StackedLabels):
-        return conditions(model, names, latents, labels)
-    numbers, device = torch.arange(len(labels)), model.device
-    wanted = torch.tensor([names.index(label) for label in labels], dtype=torch.int64)
-    inner = normals(key(seed, "prior inner"), numbers, lanes=model.labels.config.latent_dim)
-    outer = normals(key(seed, "prior outer"), numbers, lanes=latents.shape[1])
-    with torch.inference_mode():
-        return model.labels.draw(wanted.to(device), inner.to(device), outer.to(device))
-
-
 class Sampled(NamedTuple):
     """What the decoder reads for samples, and the labels they are to carry."""
 
@@ -168,10 +132,15 @@ def sample_conditions(
         wanted = label or held_label(vae, near)
         labels = None if wanted is None else [wanted] * count
         return Sampled(conditions(model, names, latents, labels), labels)
-    labels = labels_drawn(model, names, label, count, seed=seed)
-    if labels is None or kind != "model":
+    numbers = draw_labels(model, count, seed=seed)
+    if numbers is None:
+        return Sampled(conditions(model, names, latents, None), None)
+    if label is not None:
+        numbers = torch.full_like(numbers, names.index(label))
+    labels = [names[number] for number in numbers.tolist()]
+    if kind != "model":
         return Sampled(conditions(model, names, latents, labels), labels)
-    return Sampled(prior_conditions(model, names, labels, latents, seed=seed), labels)
+    return Sampled(prior_conditions(model, numbers, latents, seed=seed), labels)
 
 
 def own_labels(vae: Model, sentences: Sequence[str]) -> list[str] | None:

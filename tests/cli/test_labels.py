@@ -85,6 +85,9 @@ def test_conditional_generation(
     assert near == other * 3
     report = vae.evaluate([SENTENCE, "old dog sees badly"], num_samples=3)
     assert 0.0 < report.elbo * -1 < 1e3
+    names = "likelihood,latent,reconstruction,samples,interpolation"
+    measured = invoke("evaluate", run, "--evaluators", names, "--samples", "3", "--json")
+    assert measured.exit_code == 0, measured.stderr
     vae.save_pretrained(labelled / f"copy-{kind}")
     again = textvae.TextVAE.from_pretrained(labelled / f"copy-{kind}")
     assert again.sample(7, label="negative") == two[0].splitlines()

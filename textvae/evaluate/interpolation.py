@@ -11,7 +11,7 @@ from textvae.config import Config
 from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import clamped_exp
 from textvae.evaluate.latent_usage import standard_error
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.evaluate.likelihood import encode_corpus, importance_weighted, label_log_posteriors
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.smoothness import changes, edit_distance
 from textvae.evaluate.subject import Subject
@@ -107,9 +107,13 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
                 for pair in pairs
             ]
         )
+        labels = None
+        if subject.model.labels is not None:  # a path keeps the label of its first sentence
+            own = label_log_posteriors(subject.model, subject.data).argmax(1)
+            labels = own[pairs[:, 0].to(own.device)].repeat_interleave(self.steps)
         written = write(
             subject.model,
-            latents,
+            subject.model.condition(latents, labels),
             self.strategy,
             seed=subject.seed,
             max_length=subject.max_length,

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from textvae.config import Config
 from textvae.evaluate.latent_usage import standard_error
+from textvae.evaluate.likelihood import at_own_labels
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject
 from textvae.evaluate.text_quality import (
@@ -104,10 +105,10 @@ class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
         if subject.model.is_language_model:
             return
         chosen = subject.subset(self.max_sentences, "reconstruction")
-        mean = subject.posterior.mean
+        read = at_own_labels(subject.model, subject.data, subject.posterior.mean)
         written = write(
             subject.model,
-            mean[chosen.to(mean.device)],
+            read[chosen.to(read.device)],
             self.strategy,
             seed=subject.seed,
             max_length=subject.max_length,

@@ -14,6 +14,7 @@ from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.measurements import MeasuredCorpus
+from textvae.generate.labels import draw_labels, prior_conditions
 from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Strategy
 from textvae.generate.writing import write
@@ -112,7 +113,9 @@ class Subject:
         known = self._samples.get(strategy, [])
         if len(known) < size:
             latents = prior_latents(self.model.prior, size, seed=self.seed)
-            known = write(self.model, latents, strategy, seed=self.seed, max_length=self.max_length)
+            labels = draw_labels(self.model, size, seed=self.seed)
+            read = prior_conditions(self.model, labels, latents, seed=self.seed)
+            known = write(self.model, read, strategy, seed=self.seed, max_length=self.max_length)
             self._samples[strategy] = known
         return known[:size]
 

@@ -1,0 +1,108 @@
+"""Training with labels: a stopped run goes on exactly, and what its batches hold."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from textvae.data.batching import TokenArray
+from textvae.errors import ConfigError
+from textvae.model.decoder import GRUDecoderConfig
+from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.labels import LabelsConfig
+from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels_stacked import StackedLabelsConfig
+from textvae.model.vae import VAE, ModelConfig
+from textvae.randomness import hashes, key
+from textvae.saved_state import load_state
+from textvae.train.labelled import labelled_batch
+from textvae.train.loop import TrainConfig, train
+
+V, N, L = 23, 61, 5
+CONFIG = TrainConfig(
+    batch_size=13, labelled_batch_size=3, max_steps=11, validate_every=2, save_every=7
+)
+
+
+def model(labels: LabelsConfig) -> VAE:
+    config = ModelConfig(
+        latent_dim=2,
+        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7),
+        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
+        labels=labels,
+    )
+    return config.build(V, num_labels=L, seed=1)
+
+
+def corpus() -> TokenArray:
+    words = hashes(key(1, "train"), torch.arange(N), lanes=7) % (V - 1) + 1
+    lists = [row[: row[0] % 7] for row in words.tolist()]
+    labels = torch.arange(N) % L
+    return TokenArray.from_lists(lists, V)._replace(labels=labels.where(labels.gt(0), -1))
+
+
+@pytest.mark.parametrize(
+    "labels", [M2LabelsConfig(), M2LabelsConfig(summed_labels=2), StackedLabelsConfig()]
+)
+def test_a_run_that_stops_goes_on_as_if_it_had_not(labels: LabelsConfig, tmp_path: Path) -> None:
+    found = []
+    for name in ("straight", "stopped"):
+        run = tmp_path / name
+        run.mkdir()
+        if name == "stopped":
+            _stopped_at_7(model(labels), run)
+        vae = model(labels)  # new, as a new process has it
+        train(vae, corpus(), corpus().head(11), CONFIG, seed=3, run=run, report=_silent)
+        state = load_state(run)
+        assert state is not None
+        found.append((vae.state_dict(), state.tensors))
+    for straight, stopped in zip(*found, strict=True):
+        assert straight.keys() == stopped.keys()
+        assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+
+
+def _silent(line: str) -> None:
+    """Nobody listens."""
+
+
+def _stopped_at_7(vae: VAE, run: Path) -> None:
+    """A run that dies after its state of step 7."""
+
+    def die(line: str) -> None:
+        if line.startswith("step 8"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(vae, corpus(), corpus().head(11), CONFIG, seed=3, run=run, report=die)
+
+
+def test_labelled_sentences_are_drawn_for_each_step() -> None:
+    data = corpus()
+    drawn = [labelled_batch(data, 3, seed=1, step=step) for step in range(200)]
+    indices = torch.cat([batch.indices for batch in drawn if batch is not None])
+    assert len(indices) == 600
+    assert set(indices.tolist()) == {i for i in range(N) if i % L}
+    again = labelled_batch(data, 3, seed=1, step=7)
+    assert again is not None
+    assert drawn[7] is not None
+    assert torch.equal(again.indices, drawn[7].indices)
+    few = data._replace(labels=torch.where(torch.arange(N) < 4, data.labels, -1))  # type: ignore[arg-type]
+    every = labelled_batch(few, 7, seed=1, step=0)
+    assert every is not None
+    assert every.indices.tolist() == [1, 2, 3]
+    assert labelled_batch(data._replace(labels=None), 3, seed=1, step=0) is None
+
+
+def test_labels_are_not_trained_in_parts() -> None:
+    config = msgspec.structs.replace(CONFIG, micro_batch_size=5)
+    with pytest.raises(ConfigError, match="in one process and in whole batches"):
+        train(
+            model(M2LabelsConfig()),
+            corpus(),
+            corpus().head(11),
+            config,
+            seed=3,
+            run=None,
+            report=_silent,
+        )
