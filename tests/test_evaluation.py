@@ -17,6 +17,7 @@ from textvae.evaluate.latent import LatentEvaluator
 from textvae.evaluate.measurements import Measurements
 from textvae.evaluate.reconstruction import ReconstructionEvaluator
 from textvae.evaluate.samples import SamplesEvaluator
+from textvae.evaluate.text_quality import cut, self_bleu
 from textvae.evaluation import run_evaluators
 from textvae.evaluators import DEFAULT, KINDS, EvaluatorConfig, check_evaluators, kind_of
 from textvae.experiment import load_config
@@ -106,6 +107,9 @@ def test_samples_are_those_of_the_verb(
     counts = found["length_histogram"].value
     assert isinstance(counts, list)
     assert counts == [lengths.count(n) for n in range(1, max(lengths) + 1)]
+    between = self_bleu(cut(lines, "none"), "none")
+    assert between is not None
+    assert found["data_self_bleu"].value == pytest.approx(between.value)
     theirs = [len(line.split()) + 1 for line in lines]
     assert found["data_length_mean"].value == pytest.approx(sum(theirs) / 11)
     full = sum(length - 1 >= vae.config.max_length for length in lengths)
@@ -210,7 +214,7 @@ def test_language_models_read_word_by_word_and_learn(
         after = found[name].value
         assert isinstance(after, float)
         assert 1.0 < after < before / 2
-    assert "fitted to 89 training sentences" in found["forward_perplexity"].settings
+    assert "fitted to 89 training sentences in 71 steps" in found["forward_perplexity"].settings
     assert "fitted to 79 and selected by 4 samples" in found["reverse_perplexity"].settings
 
 
@@ -243,7 +247,7 @@ def test_samples_of_a_temperature_are_easier_to_read(vae: TextVAE) -> None:
 
 def test_a_single_sentence_leaves_unknown_what_it_cannot_say(vae: TextVAE) -> None:
     found = run_evaluators(vae, ["red cat eats"], evaluators=SMALL[:5])
-    for name in ("active_units", "permutation_cost", "path_change", "path_perplexity"):
+    for name in ("active_units", "permutation_cost", "path_change", "data_self_bleu"):
         assert found[name].value is None
     for name in ("nll", "mutual_information", "aggregate_kl", "edit_distance"):
         assert found[name].stderr is None

@@ -80,7 +80,8 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
         training = subject.training.array
         model = _fitted(subject, training, subject.validation.array, self.fit, "the corpus")
         fitted = f"{FITTED} fitted to {training.num_sentences:,} training sentences"
-        read = ((samples, f"{len(drawn):,} samples"), (subject.data, "to compare, the sentences"))
+        fitted += f" in {self.fit.max_steps:,} steps"
+        read = ((samples, f"{len(drawn):,} samples"), (subject.data, "the sentences, to compare"))
         for name, (array, what) in zip(names, read, strict=True):
             found = _read(model, array)
             yield Figure(
@@ -138,7 +139,7 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
             unit="a token",
             settings=f"of {subject.data.num_sentences:,} sentences ({found.num_tokens:,} tokens) "
             f"under {FITTED} fitted to {size - num_held_out:,} and selected by {num_held_out:,} "
-            f"{what}",
+            f"{what} in {self.fit.max_steps:,} steps",
         )
 
 

@@ -51,6 +51,7 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
             unit="0 to 100",
             settings=f"{between.signature}, mean of {size}, each against the others",
         )
+        yield self._self_bleu_of_data(subject, how)
         chosen = subject.subset(self.max_sentences, "references").tolist()
         against = pooled_bleu(tokens, cut([subject.texts[i] for i in chosen], how), how)
         yield Figure(
@@ -80,6 +81,18 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
                 unit="share",
                 settings=f"of {size}, by the grammar of the corpus",
             )
+
+    def _self_bleu_of_data(self, subject: Subject, how: Tokenization) -> Figure:
+        """What self-BLEU is to be compared with: that of as many real sentences."""
+        chosen = subject.subset(self.num_samples, "self-bleu").tolist()
+        found = self_bleu(cut([subject.texts[i] for i in chosen], how), how)
+        return Figure(
+            name="data_self_bleu",
+            value=None if found is None else found.value,
+            unit="0 to 100",
+            settings=f"to compare, of {len(chosen):,} sentences"
+            + ("" if found is None else f", {found.signature}"),
+        )
 
     def _novelty(self, subject: Subject, texts: Sequence[str]) -> Figure:
         """The share of the samples that are no training sentence, as the tokenizer sees both."""

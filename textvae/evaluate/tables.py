@@ -39,7 +39,7 @@ def _line(figure: Figure) -> str:
         value += f" +- {_brief(figure.stderr, figure.unit == 'share')}"
     unit = "" if figure.unit == "share" else figure.unit
     note = ", ".join(part for part in (unit, figure.settings) if part)
-    return f"  {figure.name.replace('_', ' '):<24}{value:<22}{note}".rstrip()
+    return f"  {figure.name.replace('_', ' '):<28}{value:<22}{note}".rstrip()
 
 
 def _brief(value: object, as_percent: bool = False) -> str:
