@@ -11,6 +11,7 @@ from torch import Tensor
 
 from textvae import distributed
 from textvae.config import Config, read_config_file, resolve
+from textvae.data.batching import Lengths
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
 from textvae.errors import ConfigError
@@ -132,13 +133,13 @@ def choose_data(config: ExperimentConfig, *, embedded: bool) -> tuple[Experiment
 
 
 def choose_training(
-    config: ExperimentConfig, *, lengths: Tensor
+    config: ExperimentConfig, *, lengths: Tensor | Lengths
 ) -> tuple[ExperimentConfig, list[str]]:
     """Settle length, intervals, precision and device for a corpus and this machine.
 
     Args:
         config: in which what is None is chosen.
-        lengths: int64 `[N]`, of the sentences trained on.
+        lengths: of the sentences trained on, as `TokenArray.lookup` gives them.
 
     Raises:
         ConfigError: a device that is not there.

@@ -114,7 +114,7 @@ def plan_run(options: DataOptions, config: ExperimentConfig, output: Path | None
     data = tokenize(splits, tokenizer, source, config.model.max_length)
     if not isinstance(config.model.labels, NoLabelsConfig):
         check_labels(splits, data)
-    config, more = choose_training(config, lengths=data.arrays["train"].lengths)
+    config, more = choose_training(config, lengths=data.arrays["train"].lookup())
     run = output if output is not None else Path("runs") / default_name(options.data)
     return Plan(config, choices + more, data, run)
 

@@ -8,8 +8,9 @@ sentences a second than a DataLoader over lists (docs/log.md).
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, overload
 
 import torch
 from msgspec import Meta
@@ -19,8 +20,14 @@ from textvae import distributed
 from textvae.config import Config
 from textvae.errors import DataError
 from textvae.files import replacing, saying_why
-from textvae.randomness import key, permutation
+from textvae.randomness import key, permutation, shuffled
 
+LARGE = 2_000_000
+"""Sentences above which the order of an epoch is not held in memory."""
+WINDOW = 16
+"""Pools whose batches are shuffled together in a large corpus."""
+DEVICE_BYTES = 8 * 2**30
+"""Tokens above which a corpus stays in the memory of the host, where pages come and go."""
 _TOGETHER = 2**20  # numbers written and hashed at once
 
 
@@ -37,6 +44,12 @@ class Batch(NamedTuple):
     """int64 `[B]`: which sentences of the corpus these are."""
     labels: Tensor | None = None
     """int64 `[B]`, -1 where none is known; None for a corpus without labels."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        labels = None if self.labels is None else self.labels.to(device)
+        inputs, targets, lengths, indices = (tensor.to(device) for tensor in self[:4])
+        return Batch(inputs, targets, lengths, indices, labels)
 
     def rows(self, some: slice) -> "Batch":
         """Some of the sentences, as wide as the longest of them."""
@@ -93,6 +106,14 @@ class TokenArray(NamedTuple):
     def num_targets(self) -> int:
         """Targets of the whole corpus: the words, and a `</s>` for each sentence."""
         return int(self.offsets[-1]) + self.num_sentences
+
+    def lookup(self) -> "Tensor | Lengths":
+        """Lengths to index by int64 tensors: of a large corpus, they are not all in memory."""
+        return self.lengths.cpu() if self.num_sentences <= LARGE else Lengths(self.offsets.cpu())
+
+    def near(self, device: torch.device) -> "TokenArray":
+        """The same corpus on a device, unless it is too large for one: batches are then moved."""
+        return self.to(device) if self.tokens.nbytes <= DEVICE_BYTES else self
 
     def to(self, device: torch.device) -> "TokenArray":
         """The same corpus on another device."""
@@ -180,7 +201,9 @@ class TokenArray(NamedTuple):
         tokens = _mapped(path.with_name(path.name + ".tokens"), torch.int32)
         offsets = _mapped(path.with_name(path.name + ".offsets"), torch.int64)
         fits = offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == tokens.numel()
-        if not fits or bool((offsets.diff() < 0).any()):
+        parts = offsets.split(_TOGETHER)  # type: ignore[no-untyped-call]
+        falls = any(bool((part.diff() < 0).any()) for part in parts)
+        if not fits or falls or any(b[0] < a[-1] for a, b in pairwise(parts)):
             raise DataError(f"{path}: its tokens and offsets do not belong together; train again")
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= start):
             raise DataError(f"{path}: holds tokens beyond its vocabulary; train again")
@@ -199,6 +222,22 @@ def _mapped(file: Path, dtype: torch.dtype) -> Tensor:
     return torch.from_file(str(file), size=size, dtype=dtype) if size else torch.empty(0).to(dtype)
 
 
+class Lengths(NamedTuple):
+    """The lengths of a corpus, looked up where they are asked for."""
+
+    offsets: Tensor
+    """int64 `[N + 1]`."""
+
+    @property
+    def shape(self) -> tuple[int]:
+        """N, as a tensor has it."""
+        return (self.offsets.shape[0] - 1,)
+
+    def of(self, indices: Tensor) -> Tensor:
+        """int64 lengths, `</s>` counted, at int64 indices."""
+        return self.offsets[indices + 1] - self.offsets[indices] + 1
+
+
 class PooledBatches(Config, tag_field="kind", tag="pooled"):
     """Batches of similar lengths: every batch is full, and a random one at any moment.
 
@@ -210,15 +249,20 @@ class PooledBatches(Config, tag_field="kind", tag="pooled"):
     """Batches sorted by length together. With 50, 96 % of the cells of the Penn Treebank's batches
     of 32 hold a token, against 45 % in random batches."""
 
-    def count(self, lengths: Tensor, batch_size: int) -> int:
+    def count(self, lengths: "Tensor | Lengths", batch_size: int) -> int:
         """Batches of an epoch; the last may be smaller, and none is left out."""
         return -(-lengths.shape[0] // batch_size)
 
-    def order(self, lengths: Tensor, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
+    def order(
+        self, lengths: "Tensor | Lengths", batch_size: int, *, seed: int, epoch: int
+    ) -> Sequence[Tensor]:
         """The batches of one epoch, each int64 `[B]`, on the CPU.
 
-        A function of its arguments alone, so a resumed run needs no state but its step.
+        A function of its arguments alone, so a resumed run needs no state but its step. Of a large
+        corpus they are made window by window, as they are come to.
         """
+        if isinstance(lengths, Lengths):
+            return Windows(lengths, batch_size, self.pool, seed, epoch)
         order = permutation(key(seed, "sentences", epoch), lengths.shape[0])
         batches = []
         for pool in order.split(batch_size * self.pool):  # type: ignore[no-untyped-call]
@@ -233,12 +277,19 @@ class EqualLengthBatches(Config, tag_field="kind", tag="equal_length"):
     smaller batches than `pooled` makes.
     """
 
-    def count(self, lengths: Tensor, batch_size: int) -> int:
+    def count(self, lengths: "Tensor | Lengths", batch_size: int) -> int:
         """Batches of an epoch; none is left out."""
+        lengths = _whole(lengths)
         return int((-(-lengths.bincount() // batch_size)).sum())
 
-    def order(self, lengths: Tensor, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
-        """The batches of one epoch, each int64 of at most B, on the CPU; see `PooledBatches`."""
+    def order(
+        self, lengths: "Tensor | Lengths", batch_size: int, *, seed: int, epoch: int
+    ) -> Sequence[Tensor]:
+        """The batches of one epoch, each int64 of at most B, on the CPU; see `PooledBatches`.
+
+        Memory grows with the corpus, some 40 bytes a sentence, however large it is.
+        """
+        lengths = _whole(lengths)
         order = permutation(key(seed, "sentences", epoch), lengths.shape[0])
         by_length = order[lengths[order].argsort(stable=True)]
         batches: list[Tensor] = []
@@ -250,6 +301,50 @@ class EqualLengthBatches(Config, tag_field="kind", tag="equal_length"):
 BatchesConfig = PooledBatches | EqualLengthBatches
 
 
-def _shuffled(batches: list[Tensor], seed: int, epoch: int) -> list[Tensor]:
-    shuffled = permutation(key(seed, "batches", epoch), len(batches))
-    return [batches[i] for i in shuffled.tolist()]
+class Windows(Sequence[Tensor]):
+    """The batches of an epoch of a large corpus: a window of pools at a time is in memory.
+
+    The sentences of a window are drawn from the whole corpus, by a permutation that is computed
+    and not held. Batches are shuffled within their window.
+    """
+
+    def __init__(self, lengths: Lengths, batch_size: int, pool: int, seed: int, epoch: int) -> None:
+        self._lengths, self._batch_size, self._pool = lengths, batch_size, pool
+        self._seed, self._epoch = seed, epoch
+        self._number, self._batches = -1, list[Tensor]()
+
+    def __len__(self) -> int:
+        return -(-self._lengths.shape[0] // self._batch_size)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number, place = divmod(index, WINDOW * self._pool)
+        if number != self._number:
+            self._number, self._batches = number, self._window(number)
+        return self._batches[place]
+
+    def _window(self, number: int) -> list[Tensor]:
+        size, sentences = self._lengths.shape[0], WINDOW * self._pool * self._batch_size
+        places = torch.arange(number * sentences, min((number + 1) * sentences, size))
+        order = shuffled(key(self._seed, "sentences", self._epoch), size, places)
+        batches: list[Tensor] = []
+        for pool in order.split(self._batch_size * self._pool):  # type: ignore[no-untyped-call]
+            by_length = pool[self._lengths.of(pool).argsort(stable=True)]
+            batches.extend(by_length.split(self._batch_size))
+        return _shuffled(batches, self._seed, self._epoch, number)
+
+
+def _whole(lengths: Tensor | Lengths) -> Tensor:
+    return lengths.offsets.diff() + 1 if isinstance(lengths, Lengths) else lengths
+
+
+def _shuffled(batches: list[Tensor], seed: int, *place: int) -> list[Tensor]:
+    order = permutation(key(seed, "batches", *place), len(batches))
+    return [batches[i] for i in order.tolist()]

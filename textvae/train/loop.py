@@ -4,18 +4,16 @@ Everything drawn is a function of (seed, step, sentence), so a run that stopped 
 one that never stopped, given its parameters, its optimizer and its step.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
+from torch import Tensor
 
 from textvae import distributed
 from textvae.config import Config
@@ -38,6 +36,7 @@ from textvae.train.optimizer import (
 from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
 from textvae.train.procedures import JointProcedure, ProcedureConfig
+from textvae.train.signals import agreed_signal, catch_signals
 from textvae.train.state import (
     Position,
     Validation,
@@ -51,6 +50,7 @@ from textvae.train.step import Step, train_step
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Precision = Literal["float32", "bfloat16"]
+NOTHING: Sequence[Tensor] = ()
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -138,24 +138,25 @@ def train(
     position, best, rewind = restore_position(run, model, optimizer, average, sums, begin)
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
-    corpus, valid = corpus.to(model.device), valid.to(model.device)
+    corpus, valid = corpus.near(model.device), valid.to(model.device)
     updates = _updates(model, optimizer, corpus, config, seed, report)
-    lengths, batch_size = corpus.lengths.cpu(), config.batch_size
+    lengths, batch_size = corpus.lookup(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
     progress = Progress(total, position.step, model.prior.latent_dim, report)
-    eligible = procedure.settled(config.objective.kl_weight.settled(), total)
-    if model.is_language_model:
-        eligible = 0  # without a latent there is no KL whose annealing would have to be over
+    eligible = _eligible(model, config, total)
     collapse: str | None = None
-    order, epoch, begun_at, begun = [], -1, position.step, time.perf_counter() - position.seconds
+    order, epoch, begun_at = NOTHING, -1, position.step
+    begun = time.perf_counter() - position.seconds
     model.train()
-    with _flush_denormals(), _catch_signals() as caught:
-        while position.step < total and not _exhausted(position, config) and not _signal(caught):
+    with _flush_denormals(), catch_signals() as caught:
+        while (
+            position.step < total and not _exhausted(position, config) and not agreed_signal(caught)
+        ):
             step = position.step
             if step // batches != epoch:
                 epoch = step // batches
                 order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
-            batch = corpus.batch(order[step % batches])
+            batch = corpus.batch(order[step % batches]).to(model.device)
 
             stage = procedure.stage(step, total)
             procedure.prepare(model, optimizer, step, total, seed)
@@ -218,7 +219,7 @@ def train(
                 save_position(run, model, best, optimizer, position, average, rewind, sums)
     progress.close()
     position = position._replace(seconds=time.perf_counter() - begun)
-    stopped = _signal(caught)
+    stopped = agreed_signal(caught)
     if run is not None and stopped is not None:
         save_position(run, model, best, optimizer, position, average, rewind, sums)
     model.load_state_dict(best or average.parameters(model))
@@ -273,9 +274,11 @@ def _updates(
     )
 
 
-def _signal(caught: list[int]) -> int | None:
-    """The signal that some process of the run has caught, the same for all of them."""
-    return distributed.highest(caught[0] if caught else 0) or None
+def _eligible(model: VAE, config: TrainConfig, total: int) -> float:
+    """The step from which validations select: when annealing is over."""
+    if model.is_language_model:
+        return 0  # without a latent there is no KL whose annealing would have to be over
+    return config.procedure.settled(config.objective.kl_weight.settled(), total)
 
 
 def _due(step: int, every: int, total: int) -> bool:
@@ -316,32 +319,3 @@ def _flush_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-@contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step is finished and saved; a second one is raised.
-
-    Only the main thread may set handlers; elsewhere the list stays empty.
-    """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if caught and distributed.started_together():
-            return  # torchrun passes on what all have got, and waits for the save
-        if caught:
-            earlier = before[signal.Signals(number)]
-            if callable(earlier):  # the command line's, which knows the exit code
-                earlier(number, frame)
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -164,7 +164,8 @@ class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
         before, loss, targets = float("inf"), 0.0, 0
         for number in range(self.max_updates):
             inner = key(seed, "encoder update", stage.step, number)
-            other = batch if number == 0 else corpus.batch(order[hash64(inner) % len(order)])
+            drawn = order[hash64(inner) % len(order)]
+            other = corpus.batch(drawn).to(batch.lengths.device) if number else batch
             made = update(other, part="encoder", seed=inner)
             if not made.finite:
                 return made
