@@ -85,6 +85,8 @@ class RunData(NamedTuple):
     """The sentences of the test array."""
     notes: list[str]
     """What was decided for the user, in words."""
+    streamed: bool = False
+    """Whether the arrays are those of the run directory itself."""
 
 
 def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
@@ -238,7 +240,7 @@ def save_run_data(folder: Path, data: RunData) -> None:
     """Write the arrays, and data.json last: with it the folder is whole."""
     with saying_why(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, tokens in data.arrays.items():
+    for name, tokens in () if data.streamed else data.arrays.items():
         tokens.save(folder / name)
     write_file(folder / FACTS, encode_json(data.facts))
 

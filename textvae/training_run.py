@@ -42,6 +42,7 @@ from textvae.run_data import (
 )
 from textvae.run_lock import LOCK, only_writer
 from textvae.saved_state import load_state
+from textvae.stream_data import STREAM, stream_run_data
 from textvae.train.loop import TrainResult, train
 
 TIMED_STEPS = 5
@@ -99,14 +100,30 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def plan_run(options: DataOptions, config: ExperimentConfig, output: Path | None) -> Plan:
-    """Read and tokenize the data and settle every choice; writes nothing.
+def plan_run(
+    options: DataOptions,
+    config: ExperimentConfig,
+    output: Path | None,
+    report: Report = lambda line: None,
+) -> Plan:
+    """Read and tokenize the data and settle every choice.
+
+    Writes nothing, but for `data.stream`: what is streamed goes to the run directory at once, and
+    `report` takes lines of talk about it.
 
     Raises:
         DataError: text that cannot be read as it is.
         ConfigError: settings that do not go with the data or the machine.
     """
     config, choices = choose_data(config, embedded=options.data is None)
+    run = output if output is not None else Path("runs") / default_name(options.data)
+    if config.data.stream:
+        with saying_why(run):
+            run.mkdir(parents=True, exist_ok=True)
+        with only_writer(run):
+            data = stream_run_data(options, config, run, report=report)
+        config, more = choose_training(config, lengths=data.arrays["train"].lookup())
+        return Plan(config, choices + more, data, run)
     splits = read_splits(options, config)
     assert config.data.tokenizer is not None
     tokenizer = config.data.tokenizer.train(splits.train.texts)
@@ -115,7 +132,6 @@ def plan_run(options: DataOptions, config: ExperimentConfig, output: Path | None
     if not isinstance(config.model.labels, NoLabelsConfig):
         check_labels(splits, data)
     config, more = choose_training(config, lengths=data.arrays["train"].lookup())
-    run = output if output is not None else Path("runs") / default_name(options.data)
     return Plan(config, choices + more, data, run)
 
 
@@ -288,7 +304,8 @@ def _begin(plan: Plan) -> None:
 
 def _is_free(run: Path) -> bool:
     """Whether a directory is empty, but for the first files of a run killed while writing them."""
-    ours = (f".{EXPERIMENT}.", LOCK)
+    streamed = (DATA,) if (run / DATA / STREAM).is_file() else ()
+    ours = (f".{EXPERIMENT}.", LOCK, *streamed)
     return run.is_dir() and all(path.name.startswith(ours) for path in run.iterdir())
 
 

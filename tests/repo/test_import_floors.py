@@ -33,6 +33,7 @@ FLOORS = {
     "measure": 7,
     "model_directory": 7,
     "run_data": 7,
+    "stream_data": 7,
     "sentences": 7,
     "training_run": 7,
     "train": 6,

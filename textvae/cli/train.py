@@ -9,6 +9,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.terminal import emit, emit_json, flush, talk
+from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
     from textvae.experiment import ExperimentConfig
@@ -110,6 +111,8 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
 def _try_out(given: Given, *, as_json: bool) -> None:
     from textvae.training_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
 
+    if _config(given).data.stream:
+        raise ConfigError("data.stream: writes into the run directory, so there is no --dry-run")
     plan = _plan(given)
     for line in (*plan.data.notes, explicit_command(given, plan.choices, plan.run)):
         talk(line)
@@ -153,9 +156,8 @@ def _plan(given: Given) -> "Plan":
         label_column=given["label_column"],
         labels=given["labels"],
     )
-    return plan_run(
-        data, _config(given), None if given["output"] is None else Path(given["output"])
-    )
+    output = None if given["output"] is None else Path(given["output"])
+    return plan_run(data, _config(given), output, report=talk)
 
 
 def recipe_of(given: Given) -> str | None:

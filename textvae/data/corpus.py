@@ -17,6 +17,7 @@ from textvae.config import Config
 from textvae.data.columns import Columns, Rows, clean
 from textvae.data.hub import read_parquet
 from textvae.data.reading import decode_text, form_of, read_bytes, read_rows, split_lines
+from textvae.data.segments import sentence_rank
 from textvae.data.sources import SPLIT_NAMES, Input, Reading, find_inputs, pick_input
 from textvae.data.tokenizer import TokenizerConfig
 from textvae.errors import DataError
@@ -36,6 +37,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
         test_share: the same for a test set.
         embedded_size: training sentences drawn for the embedded corpus, None is 80,000; validation
             and test are the same whatever it is.
+        stream: tokenize a corpus larger than memory into the run directory, segment by segment.
+        workers: processes that tokenize what is streamed.
     """
 
     tokenizer: TokenizerConfig | None = None
@@ -43,6 +46,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
     valid_share: Share = 0.05
     test_share: Share = 0.05
     embedded_size: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    stream: bool = False
+    workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
 
 
 class ReadReport(Config, frozen=True, kw_only=True):
@@ -283,12 +288,17 @@ def _sentences(
     return Sentences(kept, kept_labels, report.source, report)
 
 
+def split_secret(seed: int) -> bytes:
+    """The key of the hash by which splits are carved."""
+    return key(seed, "split").to_bytes(8, "little")
+
+
 def _carve(whole: Sentences, shares: Mapping[str, float], seed: int) -> dict[str, Sentences]:
     """What remains as `train`, and one set for each share; each has a sentence at least."""
     if not shares:
         return {}
-    secret = key(seed, "split").to_bytes(8, "little")
-    ranks = {text: _rank(text, secret) for text in whole.texts}
+    secret = split_secret(seed)
+    ranks = {text: sentence_rank(text, secret) for text in whole.texts}
     ordered = sorted(ranks, key=lambda text: (ranks[text], text))
     if len(ordered) <= len(shares):
         raise DataError(
@@ -308,11 +318,6 @@ def _carve(whole: Sentences, shares: Mapping[str, float], seed: int) -> dict[str
     for index, text in enumerate(whole.texts):
         places[name_of.get(text, "train")].append(index)
     return {name: _part(whole, name, keep) for name, keep in places.items()}
-
-
-def _rank(text: str, secret: bytes) -> int:
-    digest = hashlib.blake2b(text.encode(), digest_size=8, key=secret).digest()
-    return int.from_bytes(digest, "little")
 
 
 def _part(whole: Sentences, name: str, keep: Sequence[int]) -> Sentences:

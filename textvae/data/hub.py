@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from textvae.data.columns import Columns, Rows, find_columns, table_rows
+from textvae.data.columns import Columns, Rows, clean, find_columns, refuse_nul, table_rows
 from textvae.data.unpacking import check_parquet
 from textvae.errors import DataError
 
@@ -69,6 +69,61 @@ def read_parquet(source: str, columns: Columns) -> Rows:
         raise
     except Exception as error:  # pyarrow and datasets raise their own and each other's types
         raise _failure(source, error, "check that it is a parquet file") from error
+
+
+def stream_hub(source: str, columns: Columns) -> Iterator[str]:
+    """The rows of the train split of a hub data set, or of its only one, as they come."""
+    name, config, revision = parse_hub_name(source)
+    try:
+        import datasets  # noqa: PLC0415
+
+        with _quiet(datasets):
+            splits = datasets.load_dataset(name, config, revision=revision, streaming=True)
+            split = next((s for s in splits if str(s) in ("train", "training")), None)
+            if split is None and len(splits) > 1:
+                raise DataError(f"{source}: has no train split, only {', '.join(map(str, splits))}")
+            data = splits[next(iter(splits)) if split is None else split]
+            yield from _streamed(data, source, columns)
+    except DataError:
+        raise
+    except Exception as error:  # as in read_hub
+        raise _failure(source, error, "check the name and the network, or give a file") from error
+
+
+def stream_parquet(source: str, columns: Columns) -> Iterator[str]:
+    """The rows of a local parquet file as they come."""
+    if not Path(source).is_file():
+        raise DataError(f"{source}: there is no such file; check the path")
+    try:
+        import datasets  # noqa: PLC0415
+
+        check_parquet(source)
+        with _quiet(datasets), tempfile.TemporaryDirectory() as cache:
+            data = datasets.load_dataset(
+                "parquet", data_files=source, split="train", streaming=True, cache_dir=cache
+            )
+            yield from _streamed(data, source, columns)
+    except DataError:
+        raise
+    except Exception as error:  # as in read_parquet
+        raise _failure(source, error, "check that it is a parquet file") from error
+
+
+def _streamed(data: Any, where: str, asked: Columns) -> Iterator[str]:
+    column = None
+    for number, row in enumerate(data, start=1):
+        if column is None:
+            column = find_columns(list(row), asked, where).text
+        text = row[column]
+        if text is not None and not isinstance(text, str):
+            raise DataError(
+                f"{where}: row {number} of column {column!r} is {text!r:.40}, not text; "
+                "name another with --text-column"
+            )
+        cleaned = clean(text or "")
+        if "\0" in cleaned:
+            refuse_nul(f"{where}:{number}")
+        yield cleaned
 
 
 def _rows(data: Any, where: str, asked: Columns) -> Rows:

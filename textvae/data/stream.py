@@ -39,17 +39,21 @@ class Lines:
         """Blank lines of the last iteration, so far."""
         self._stdin, self._may_be_empty = stdin, may_be_empty
 
+    def rows(self) -> Iterator[str]:
+        """All lines, blank ones as ""."""
+        with _opened(self.source, self._stdin) as file:
+            for number, raw in enumerate(_raw_lines(file, self.where), start=1):
+                yield clean(_text(raw, number, self.where))
+
     def __iter__(self) -> Iterator[str]:
         self.blank = 0
         found = 0
-        with _opened(self.source, self._stdin) as file:
-            for number, raw in enumerate(_raw_lines(file, self.where), start=1):
-                line = clean(_text(raw, number, self.where))
-                if line:
-                    found += 1
-                    yield line
-                else:
-                    self.blank += 1
+        for line in self.rows():
+            if line:
+                found += 1
+                yield line
+            else:
+                self.blank += 1
         if not found and not self._may_be_empty:
             held = f"only {self.blank:,} blank lines" if self.blank else "nothing"
             raise DataError(f"{self.where}: holds {held}; give one sentence a line")

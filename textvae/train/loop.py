@@ -50,7 +50,7 @@ from textvae.train.step import Step, train_step
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Precision = Literal["float32", "bfloat16"]
-NOTHING: Sequence[Tensor] = ()
+NONE: Sequence[Tensor] = ()
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -145,8 +145,7 @@ def train(
     progress = Progress(total, position.step, model.prior.latent_dim, report)
     eligible = _eligible(model, config, total)
     collapse: str | None = None
-    order, epoch, begun_at = NOTHING, -1, position.step
-    begun = time.perf_counter() - position.seconds
+    order, epoch, begun_at, begun = NONE, -1, position.step, time.perf_counter() - position.seconds
     model.train()
     with _flush_denormals(), catch_signals() as caught:
         while (
