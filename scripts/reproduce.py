@@ -66,7 +66,8 @@ def configure(protocol: Protocol, method: str, seed: int) -> tuple[ExperimentCon
         raise ConfigError("the embedded corpus is trained with a recipe; give it: embedded")
     chosen = METHODS[method]
     shared = [text for text in protocol.settings if not text.startswith(chosen.without)]
-    overrides = [*shared, *chosen.overrides, f"seed={seed}"]
+    # The report at the end of training is not the one that counts.
+    overrides = ["evaluate.num_samples=1", *shared, *chosen.overrides, f"seed={seed}"]
     recipe = None if protocol.recipe == "default" else protocol.recipe
     config = load_config(None, overrides, recipe=recipe)
     if chosen.cost != 1.0:
@@ -114,7 +115,7 @@ def train(protocol: Protocol, config: ExperimentConfig, run: Path) -> TextVAE:
 def measure(
     vae: TextVAE, protocol: Protocol, config: ExperimentConfig, named: dict[str, str]
 ) -> Row:
-    """A row of a trained model; `named` holds its key, method, paper and command."""
+    """A row of a trained model; `named` holds its key, method, paper, command, hardware."""
     found = run_evaluators(
         vae,
         test_sentences(vae, protocol, config),
@@ -144,7 +145,6 @@ def measure(
         "seconds": results.training.seconds,
         "evaluation_seconds": found.seconds,
         "precision": results.training.precision,
-        "hardware": hardware(results.training.device, results.training.num_threads),
         "commit": commit(),
         "test_sha256": found.data.sha256,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -176,6 +176,9 @@ def row_of(protocol: Protocol, method: str, seed: int) -> Row:
         "paper": METHODS[method].paper,
         "command": shlex.join(words),
     }
+    training = vae.results.training if vae.results else None
+    assert training is not None
+    named["hardware"] = hardware(training.device, training.num_threads)
     row = measure(vae, protocol, config, named)
     write_row(file, row)
     return row
@@ -201,7 +204,10 @@ def row_of_run(protocol: Protocol, given: str) -> Row:
     file = protocol.output / "rows" / name
     row = read_row(file, mark)
     if row is None:
+        training = vae.results.training
+        where = f"{training.device}, {training.num_threads} threads, trained elsewhere"
         named = {"key": mark, "method": method, "paper": paper, "command": command}
+        named["hardware"] = where
         row = measure(vae, protocol, config, named)
         write_row(file, row)
     return row

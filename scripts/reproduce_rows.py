@@ -50,7 +50,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     evaluation_seconds: float
     precision: str
     hardware: str
+    """That trained it."""
     commit: str
+    """Of the checkout that measured it, and trained it, unless it was trained elsewhere."""
     test_sha256: str
     created: str
     command: str

@@ -75,6 +75,7 @@ def test_a_table_is_made_once(tiny_data: Path, tmp_path: Path, settings: list[st
         assert row["seconds"] == vae.results.training.seconds
         assert row["num_sentences"] == 7
         assert row["command"].startswith(f"textvae train {tiny_data} --set ")
+        assert "trained elsewhere" not in row["hardware"]
     assert found["language_model"]["reconstruction_bleu"] is None
     assert found["language_model"]["num_samples"] == 1
     assert found["pretraining"]["mutual_information_cap"] == pytest.approx(1.9459, abs=1e-3)
@@ -95,6 +96,7 @@ def test_a_run_that_is_finished_is_measured_as_evaluate_does(
     for name in ("nll", "nll_stderr", "perplexity", "kl", "active_units", "reconstruction_bleu"):
         assert row[name] == pytest.approx(expected.flat()[name])
     assert row["num_sentences"] == 11
+    assert row["hardware"] == "cpu, 1 threads, trained elsewhere"
     assert row["test_sha256"] == expected.data.sha256
     lost = run("default", tiny_data, "--run", "nothing", *fixed)
     assert lost.exit_code == 1
