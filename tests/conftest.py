@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -151,3 +154,99 @@ def tiny_run(tiny_data: Path) -> Path:
     plan = plan_run(DataOptions(str(tiny_data)), load_config(None, TINY), run)
     execute(plan, report=lambda line: None)
     return run
+
+
+class Ended(NamedTuple):
+    """How a forked process ended."""
+
+    code: int
+    """Its exit code; minus the signal that killed it."""
+    stdout: str
+    stderr: str
+    peak: int
+    """Bytes of memory at the most, those of the parent counted."""
+    seconds: float
+    """Of the processor."""
+
+
+class Child:
+    """A forked process that runs something with its output in pipes."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        pipes = [os.pipe(), os.pipe()]
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                for number, (reader, writer) in enumerate(pipes, start=1):
+                    os.close(reader)
+                    os.dup2(writer, number)
+                    os.close(writer)
+                code = self._run(action)
+            finally:
+                os._exit(code)
+        for _, writer in pipes:
+            os.close(writer)
+        self.readers = [reader for reader, _ in pipes]
+
+    @staticmethod
+    def _run(action: Callable[[], object]) -> int:
+        # What the process of the tests has in their place goes to its own files.
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        try:
+            found = action()
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+            return 1
+        finally:
+            sys.stderr.flush()
+        return found if isinstance(found, int) else 0
+
+    def send(self, number: int) -> None:
+        """A signal; nothing where it has ended."""
+        os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        """Read what it says until it ends."""
+        said = []
+        for reader in self.readers:
+            with os.fdopen(reader, "rb") as file:
+                said.append(file.read().decode("utf-8", "replace"))
+        _, status, usage = os.wait4(self.pid, 0)
+        return Ended(
+            os.waitstatus_to_exitcode(status),
+            *said,
+            usage.ru_maxrss * 1024,
+            usage.ru_utime + usage.ru_stime,
+        )
+
+
+@pytest.fixture(scope="session")
+def fork() -> Callable[[Callable[[], object]], Child]:
+    """Start something in a forked process."""
+    return Child
+
+
+@pytest.fixture(scope="session")
+def command(tiny_run: Path) -> Callable[..., Child]:
+    """Start the command line in a forked process that has torch; `tiny_run` has imported it."""
+    from textvae.cli.main import program  # noqa: PLC0415 -- as above
+
+    def start(
+        *arguments: str, stdin: bytes = b"", before: Callable[[], object] = lambda: None
+    ) -> Child:
+        def act() -> None:
+            with tempfile.TemporaryFile() as given:
+                given.write(stdin)
+                given.seek(0)
+                os.dup2(given.fileno(), 0)
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+            before()
+            program.main(list(arguments))
+
+        return Child(act)
+
+    return start

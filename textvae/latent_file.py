@@ -9,12 +9,13 @@ What is read may come from a stranger. Headers are parsed by numpy under its lim
 only arrays of floats are taken, and rows are read as they are needed, whatever a header promises.
 """
 
+import struct
 import sys
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shutil import copyfileobj
 from typing import IO, Any, BinaryIO
@@ -97,9 +98,11 @@ def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
     with ExitStack() as stack:
         with saying_why(path):
             spools = {
-                name: stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                name: tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 -- closed by the stack
                 for name in DiagonalGaussian._fields
             }
+        for spool in spools.values():
+            stack.callback(_close, spool)
 
         def add(sentences: Sequence[str], posterior: DiagonalGaussian) -> None:
             shape[0] += len(sentences)
@@ -118,6 +121,12 @@ def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
                 with archive.open(member, "w", force_zip64=True) as out:
                     npy.write_array_header_1_0(out, header)
                     copyfileobj(spool, out)
+
+
+def _close(spool: IO[bytes]) -> None:
+    """Let go of a spool; on a full disk it fails to flush once more, which has been said."""
+    with suppress(OSError):
+        spool.close()
 
 
 def read_latents(source: str | Path, latent_dim: int) -> Iterator[Tensor]:
@@ -207,6 +216,9 @@ def _array_rows(path: Path, latent_dim: int) -> Iterator[Tensor]:
             EOFError,
             NotImplementedError,  # a compression that Python does not know
             RuntimeError,  # an encrypted member
+            OSError,  # places before the beginning of the file
+            ValueError,
+            struct.error,
         ) as error:
             if isinstance(error, DataError):
                 raise

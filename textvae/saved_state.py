@@ -72,9 +72,9 @@ def save_state(
     root = run / "state"
     target = root / f"step-{step:08d}"
     temporary = root / f".tmp-{target.name}-{os.getpid()}"
-    if not run.is_dir():
-        raise StorageError(f"{target}: cannot be written: {run} is gone")
     with saying_why(target, ours=True):
+        if not run.is_dir():
+            raise StorageError(f"{target}: cannot be written: {run} is gone")
         root.mkdir(exist_ok=True)
         _remove_stale(root)
         try:

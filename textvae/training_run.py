@@ -14,7 +14,7 @@ from textvae.checkpoint import EXPERIMENT, TOKENIZER
 from textvae.config import decode, differences, encode_json, read_config_file
 from textvae.data.corpus import sentences_of
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import CheckpointError
+from textvae.errors import CheckpointError, ConfigError
 from textvae.evaluate.report import Evaluation
 from textvae.experiment import ExperimentConfig, check_device, choose_data, choose_training
 from textvae.files import saying_why, write_file
@@ -115,6 +115,8 @@ def plan_run(
         DataError: text that cannot be read as it is.
         ConfigError: settings that do not go with the data or the machine.
     """
+    if "\0" in str(output):
+        raise ConfigError(f"--output {str(output)!a}: no directory has a NUL in its name")
     config, choices = choose_data(config, embedded=options.data is None)
     run = output if output is not None else Path("runs") / default_name(options.data)
     if config.data.stream:

@@ -5,12 +5,8 @@ A forked child has torch already, so that a trial costs the run and not the impo
 
 import hashlib
 import json
-import os
-import signal
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -82,71 +78,8 @@ class Training:
         return digest.hexdigest(), kept
 
 
-class Ended(NamedTuple):
-    """How a forked process ended."""
-
-    code: int
-    """Its exit code; minus the signal that killed it."""
-    stdout: str
-    stderr: str
-    peak: int
-    """Bytes of memory at the most, those of the parent counted."""
-
-
-class Child:
-    """A forked process that runs something with its output in pipes."""
-
-    def __init__(self, action: Callable[[], object]) -> None:
-        pipes = [os.pipe(), os.pipe()]
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                for number, (reader, writer) in enumerate(pipes, start=1):
-                    os.close(reader)
-                    os.dup2(writer, number)
-                    os.close(writer)
-                code = self._run(action)
-            finally:
-                os._exit(code)
-        for _, writer in pipes:
-            os.close(writer)
-        self.readers = [reader for reader, _ in pipes]
-
-    @staticmethod
-    def _run(action: Callable[[], object]) -> int:
-        try:
-            found = action()
-        except SystemExit as stop:
-            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        except BaseException:
-            os.write(2, traceback.format_exc().encode())
-            return 1
-        return found if isinstance(found, int) else 0
-
-    def send(self, number: int) -> None:
-        """A signal; nothing where it has ended."""
-        os.kill(self.pid, number)
-
-    def wait(self) -> Ended:
-        """Read what it says until it ends."""
-        said = []
-        for reader in self.readers:
-            with os.fdopen(reader, "rb") as file:
-                said.append(file.read().decode("utf-8", "replace"))
-        _, status, usage = os.wait4(self.pid, 0)
-        return Ended(os.waitstatus_to_exitcode(status), *said, usage.ru_maxrss * 1024)
-
-
 @pytest.fixture(scope="session")
 def training() -> Training:
     """The run; the first optimizer of a process imports for a second, so one is made here."""
     AdamWConfig().build(_model())
     return Training()
-
-
-@pytest.fixture(scope="session")
-def fork() -> Callable[[Callable[[], object]], Child]:
-    """Start something in a forked process."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    return Child
