@@ -1,0 +1,85 @@
+"""The training curves of a run: metrics.jsonl, read with tolerance for what a crash cut off."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+METRICS = "metrics.jsonl"
+
+
+class Point(NamedTuple):
+    """A value at a step."""
+
+    step: int
+    value: float
+
+
+class Curves(NamedTuple):
+    """What a run wrote while it trained; nats a sentence. Any of them may be empty."""
+
+    train_nll: list[Point]
+    """Reconstruction and KL of the training batches, dropout and all: above the nll."""
+    valid_nll: list[Point]
+    """Minus the ELBO of the validation set."""
+    train_kl: list[Point]
+    valid_kl: list[Point]
+    kl_weight: list[Point]
+    active_units: list[Point]
+    selected: int | None
+    """The last step whose parameters validation chose."""
+
+
+class _Validation(msgspec.Struct):
+    elbo: float
+    kl: float = 0.0
+
+
+class _Line(msgspec.Struct):
+    """A line of metrics.jsonl: an interval of training, or a validation."""
+
+    step: int
+    reconstruction: float | None = None
+    kl: float | None = None
+    kl_weight: float | None = None
+    active_units: float | None = None
+    validation: _Validation | None = None
+    selected: bool = False
+
+
+def read_curves(run: Path | None) -> Curves | None:
+    """The curves of a run directory; None where there are none.
+
+    Lines that cannot be understood are passed over: a process may have died while writing one.
+    Infinities and not-a-numbers never get into the file, JSON having neither.
+    """
+    if run is None or not (run / METRICS).is_file():
+        return None
+    found = Curves([], [], [], [], [], [], None)
+    selected = None
+    for text in (run / METRICS).read_bytes().splitlines():
+        try:
+            line = msgspec.json.decode(text, type=_Line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        _add(found, line)
+        if line.selected:
+            selected = line.step
+    if not any(found[:6]):
+        return None
+    return found._replace(selected=selected)
+
+
+def _add(curves: Curves, line: _Line) -> None:
+    step = line.step
+    if line.validation is not None:
+        curves.valid_nll.append(Point(step, -line.validation.elbo))
+        curves.valid_kl.append(Point(step, line.validation.kl))
+    if line.reconstruction is not None:
+        kl = line.kl or 0.0
+        curves.train_nll.append(Point(step, line.reconstruction + kl))
+        curves.train_kl.append(Point(step, kl))
+    if line.kl_weight is not None:
+        curves.kl_weight.append(Point(step, line.kl_weight))
+    if line.active_units is not None:
+        curves.active_units.append(Point(step, line.active_units))

@@ -1,0 +1,287 @@
+"""Everything a report shows, gathered from a model: data alone, nothing about how it looks."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae.data.grammar import embedded_grammar
+from textvae.errors import ConfigError
+from textvae.evaluate.latent_usage import ACTIVE_VARIANCE, diagnosis
+from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.evaluate.measurements import FILE, Measurements, read_measurements
+from textvae.generate.neighbors import Nearest, Neighbor
+from textvae.measure import measure
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.randomness import key, permutation
+from textvae.report.corpus import NO_LABELS, Corpus, DataChoice, Labels, read_corpus
+from textvae.report.curves import Curves, read_curves
+from textvae.report.numbers import Numbers, numbers_of, numbers_of_file
+from textvae.report.projection import Projection, principal_plane
+from textvae.report.surprise import Piece, surprises
+from textvae.tensor_file import tensors_to_bytes
+from textvae.text_vae import TextVAE
+from textvae.walks import Walk, walk
+
+NUM_SAMPLES, NUM_WALKS, WALK_STEPS = 16, 3, 7
+NUM_QUERIES, NUM_NEIGHBORS, NUM_WORST = 4, 5, 10
+WORST_K = 10
+"""K of the bound by which the worst-modelled sentences are found; the page says it."""
+NO_LATENT = "This is a language model: it has no latent."
+
+
+class Missing(NamedTuple):
+    """Something a report has not got, and why, for a reader."""
+
+    reason: str
+
+
+class Sample(NamedTuple):
+    """A sentence from the prior."""
+
+    text: str
+    grammatical: bool | None
+    """On the embedded corpus, whether its grammar accepts it."""
+
+
+class Path(NamedTuple):
+    """An interpolation between two sentences of the corpus."""
+
+    first: str
+    second: str
+    walk: Walk
+
+
+class Nearby(NamedTuple):
+    """A sentence of the corpus and those nearest to it."""
+
+    text: str
+    near: list[Neighbor]
+
+
+class Hard(NamedTuple):
+    """A sentence the model finds unlikely."""
+
+    text: str
+    nll: float
+    """Nats, from the importance-weighted bound."""
+    num_tokens: int
+    """`</s>` counted."""
+    pieces: list[Piece]
+    source_nll: float | None
+    """On the embedded corpus, the exact value."""
+
+
+class Map(NamedTuple):
+    """Posterior means in a plane."""
+
+    texts: list[str]
+    labels: list[Labels]
+    projection: Projection
+    note: str | None
+
+
+class Material(NamedTuple):
+    """The contents of a report."""
+
+    name: str
+    vae: TextVAE
+    corpus: Corpus
+    curves: Curves | Missing
+    numbers: Numbers
+    diagnosis: str | None
+    """A collapsed latent in words."""
+    unigram_perplexity: float
+    """Of the sentences under their own token frequencies: what knowing no order would give."""
+    kl: list[float] | Missing
+    """Of each dimension, mean over the sentences, nats."""
+    active: list[bool]
+    map: Map | Missing
+    samples: list[Sample]
+    paths: list[Path] | Missing
+    neighbors: list[Nearby] | Missing
+    worst: list[Hard]
+    seed: int
+
+
+def gather(
+    vae: TextVAE,
+    choice: DataChoice = DataChoice(),  # noqa: B008 -- an immutable tuple
+    *,
+    seed: int = 0,
+    num_sentences: int = 1000,
+    num_samples: int = 100,
+) -> Material:
+    """Everything a report shows; the same for the same model, data and seed.
+
+    Args:
+        vae: the model.
+        choice: the sentences; none is the run's own test set.
+        seed: of all that is drawn.
+        num_sentences: at most so many are looked at.
+        num_samples: K of the importance-weighted bound, where figures have to be measured.
+
+    Raises:
+        ConfigError: a number below 1.
+        DataError: sentences that cannot be read.
+    """
+    for name, value in (("sentences", num_sentences), ("samples", num_samples)):
+        if value < 1:
+            raise ConfigError(f"--{name} {value}: must be at least 1")
+    corpus = read_corpus(vae, choice, limit=num_sentences, seed=seed)
+    posterior = encode_corpus(vae.model, corpus.array)
+    numbers = _numbers(vae, corpus, num_samples, seed)
+    curves = read_curves(vae.path)
+    has_latent = not vae.model.is_language_model
+    lonely = _lonely(vae, corpus)
+    return Material(
+        name=vae.path.resolve().name if vae.path is not None else "textvae model",
+        vae=vae,
+        corpus=corpus,
+        curves=curves
+        or Missing("There is no metrics.jsonl beside the model: it is not a run directory."),
+        numbers=numbers,
+        diagnosis=_diagnosis(numbers),
+        unigram_perplexity=_unigram_perplexity(corpus),
+        kl=_kl(vae, posterior) if has_latent else Missing(NO_LATENT),
+        active=_active(posterior.mean),
+        map=_map(corpus, posterior) if has_latent else Missing(NO_LATENT),
+        samples=_samples(vae, corpus, seed),
+        paths=lonely or _paths(vae, corpus, seed),
+        neighbors=lonely or _neighbors(corpus, posterior, seed),
+        worst=_worst(vae, corpus, posterior, seed),
+        seed=seed,
+    )
+
+
+def _numbers(vae: TextVAE, corpus: Corpus, num_samples: int, seed: int) -> Numbers:
+    """Those a run ended with if they are of these sentences' set, else measured now."""
+    results = vae.results
+    if corpus.is_test_of_run and (kept := _kept(vae, corpus)) is not None:
+        return numbers_of_file(kept)
+    if corpus.is_test_of_run and results is not None and results.evaluation is not None:
+        return numbers_of(results.evaluation, "Measured when training ended")
+    found = measure(
+        vae.model,
+        vae.tokenizer,
+        corpus.array,
+        corpus.facts,
+        embedded_texts=corpus.texts if corpus.is_embedded else None,
+        num_samples=num_samples,
+        seed=seed,
+    )
+    return numbers_of(found, "Measured for this report")
+
+
+def _kept(vae: TextVAE, corpus: Corpus) -> Measurements | None:
+    """What `textvae evaluate` left beside the model, if it is of this model and this test set."""
+    file = None if vae.path is None else vae.path / FILE
+    if file is None or not file.is_file():
+        return None
+    found = read_measurements(file)
+    weights = hashlib.sha256(tensors_to_bytes(vae.model.state_dict())).hexdigest()
+    same = found.model.sha256 == weights and found.data.source == corpus.whole_source
+    return found if same else None
+
+
+def _diagnosis(numbers: Numbers) -> str | None:
+    kl, active = numbers.value("kl"), numbers.value("active_units")
+    if kl is None or active is None:
+        return None
+    return diagnosis(kl, int(active), numbers.latent_dim, numbers.value("permutation_cost"))
+
+
+def _unigram_perplexity(corpus: Corpus) -> float:
+    """exp(entropy of the tokens, `</s>` counted): the best any model without context could do."""
+    counts = torch.bincount(corpus.array.tokens.cpu().long(), minlength=1).double()
+    counts[0] += corpus.array.num_sentences
+    shares = counts[counts > 0] / counts.sum()
+    return float((-(shares * shares.log()).sum()).exp())
+
+
+def _kl(vae: TextVAE, posterior: DiagonalGaussian) -> list[float]:
+    values: list[float] = vae.model.prior.kl(posterior).double().mean(0).tolist()
+    return values
+
+
+def _active(mean: Tensor) -> list[bool]:
+    if mean.shape[0] < 2 or mean.shape[1] == 0:
+        return [False] * mean.shape[1]
+    found: list[bool] = (mean.double().var(0) > ACTIVE_VARIANCE).tolist()
+    return found
+
+
+def _map(corpus: Corpus, posterior: DiagonalGaussian) -> Map:
+    note = None if corpus.labels else NO_LABELS
+    return Map(corpus.texts, corpus.labels, principal_plane(posterior.mean), note)
+
+
+def _samples(vae: TextVAE, corpus: Corpus, seed: int) -> list[Sample]:
+    texts = vae.sample(NUM_SAMPLES, seed=seed)
+    if not corpus.is_embedded:
+        return [Sample(text, None) for text in texts]
+    grammar = embedded_grammar()
+    return [Sample(text, grammar.accepts(text)) for text in texts]
+
+
+def _lonely(vae: TextVAE, corpus: Corpus) -> Missing | None:
+    """Why nothing can be compared, if nothing can."""
+    if vae.model.is_language_model:
+        return Missing(NO_LATENT)
+    if len(set(corpus.texts)) < 2:
+        return Missing("There is but one sentence: nothing to go to from it.")
+    return None
+
+
+def _drawn(corpus: Corpus, purpose: str, seed: int) -> list[int]:
+    """The different sentences in a random order, each where it stands first."""
+    order = permutation(key(seed, purpose), len(corpus.texts)).tolist()
+    return list({corpus.texts[index]: index for index in order}.values())
+
+
+def _paths(vae: TextVAE, corpus: Corpus, seed: int) -> list[Path]:
+    order = _drawn(corpus, "report paths", seed)
+    ends = [corpus.texts[index] for index in order]
+    pairs = list(zip(ends[::2], ends[1::2], strict=False))[:NUM_WALKS]
+    return [Path(a, b, walk(vae, [a, b], steps=WALK_STEPS, seed=seed)) for a, b in pairs]
+
+
+def _neighbors(corpus: Corpus, posterior: DiagonalGaussian, seed: int) -> list[Nearby]:
+    chosen = _drawn(corpus, "report neighbors", seed)[:NUM_QUERIES]
+    nearest = Nearest(posterior.mean[chosen], NUM_NEIGHBORS + 1)
+    nearest.add(corpus.texts, range(len(corpus.texts)), posterior.mean)
+    found = []
+    for index, near in zip(chosen, nearest.ranked(), strict=True):
+        text = corpus.texts[index]
+        others = [one for one in near if one.text != text][:NUM_NEIGHBORS]
+        found.append(Nearby(text, others))
+    return found
+
+
+def _worst(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int) -> list[Hard]:
+    """The different sentences with the most nats a token, the worst first."""
+    num_samples = 1 if vae.model.is_language_model else WORST_K
+    nll = importance_weighted(
+        vae.model, corpus.array, posterior, num_samples=num_samples, seed=seed
+    ).nll
+    lengths = corpus.array.lengths.cpu()
+    order = (nll / lengths).argsort(descending=True, stable=True).tolist()
+    chosen: dict[str, int] = {}
+    for index in order:
+        chosen.setdefault(corpus.texts[index], index)
+        if len(chosen) == NUM_WORST:
+            break
+    rows = torch.tensor(list(chosen.values()), device=corpus.array.offsets.device)
+    pieces = surprises(vae.model, vae.tokenizer, corpus.array, rows, posterior.mean)
+    grammar = embedded_grammar() if corpus.is_embedded else None
+    return [
+        Hard(
+            text=text,
+            nll=float(nll[index]),
+            num_tokens=int(lengths[index]),
+            pieces=parts,
+            source_nll=None if grammar is None else -grammar.log_probability(text),
+        )
+        for (text, index), parts in zip(chosen.items(), pieces, strict=True)
+    ]
