@@ -49,6 +49,7 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         "analogy",
         "attribute",
         "evaluate",
+        "report",
     }
     decoding = ["--strategy", "--temperature", "--top-k", "--top-p", "--max-length"]
     decoding += ["--beam-size", "--n-best", "--length-penalty", "--typical-p"]
@@ -155,7 +156,7 @@ def test_shell_completion_knows_the_verbs(monkeypatch: pytest.MonkeyPatch, invok
     monkeypatch.setenv("_TEXTVAE_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "textvae re")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert invoke().stdout.split() == ["plain,reconstruct", "plain,recipes"]
+    assert invoke().stdout.split() == ["plain,reconstruct", "plain,report", "plain,recipes"]
 
 
 def test_choices_are_those_of_the_code_they_stand_for() -> None:

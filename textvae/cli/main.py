@@ -38,6 +38,7 @@ VERBS = {
     "score": "Say how strange sentences are, one score a line.",
     "classify": "Write the label of each sentence, and its probability.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
+    "report": "Write a page to look at: curves, figures, a map, sentences.",
     "info": "Say what a model is: sizes, data, numbers, checksums.",
     "recipes": "List the recipes for train --recipe.",
 }
