@@ -30,7 +30,7 @@ HOSTILE = [
     "=HYPERLINK(0) \\u003cscript\\u003e",
 ]
 ELEMENTS = """
-html head meta title link style body script a header nav main footer section p h1 h2 ul ol
+html head meta title link style body script a header nav main footer section p h1 h2 h3 ul ol
 li dl dt dd div span b i bdi mark table caption thead tbody tr th td figure figcaption
 details summary label select option button svg defs path circle line rect text g use
 clippath

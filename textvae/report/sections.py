@@ -6,6 +6,7 @@ from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
 from textvae.report.material import Material, Missing
 from textvae.report.numbers import Numbers
+from textvae.report.quality import judge_writing
 from textvae.report.verdicts import Judged, judge
 
 BARS = 128
@@ -226,16 +227,24 @@ def figures_section(material: Material) -> Markup:
     found = material.numbers
     lead = f"{found.when} on {found.source}, in {found.precision}, with seed {found.seed}."
     judged = judge(found, material.unigram_perplexity)
+    writing = judge_writing(found)
     warning = "" if material.diagnosis is None else tag("p", material.diagnosis, class_="warning")
     rows = tag("dl", *map(_figure, judged.values()), class_="figures")
-    return section("numbers", "The numbers", lead, warning, rows, _others(found, judged))
+    if not writing:
+        note = "`textvae evaluate MODEL` adds figures of reconstructions, samples and paths."
+        rows = join([rows, tag("p", note, class_="soft")])
+    else:
+        title = tag("h3", "What it writes")
+        rows = join([rows, title, tag("dl", *map(_figure, writing.values()), class_="figures")])
+    others = _others(found, judged | writing)
+    return section("numbers", "The numbers", lead, warning, rows, others)
 
 
 def _others(found: Numbers, judged: dict[str, Judged]) -> Markup:
     """What was measured besides, as it is."""
     rows = []
     for name, one in found.figures.items():
-        if name not in judged:
+        if name not in judged and not name.startswith("distinct_"):
             percent = one.unit == "share"
             value = f"{100 * one.value:.1f} %" if percent else shown(one.value)
             error = (

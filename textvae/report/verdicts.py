@@ -52,6 +52,7 @@ def judge(numbers: Numbers, unigram_perplexity: float) -> dict[str, Judged]:
         "kl": lambda one: _kl(one, numbers),
         "mutual_information": lambda one: _information(one, numbers),
         "aggregate_kl": _aggregate,
+        "kl_largest_share": _largest,
         "active_units": lambda one: _units(one, numbers),
         "permutation_cost": lambda one: _permutation(one, numbers),
     }
@@ -195,6 +196,16 @@ def _aggregate(one: Number) -> _Said:
         "Where it is large, samples begin where the decoder was never trained (to 1 is good, to 2 "
         "fair).",
         _graded(one.value, 1.0, 2.0),
+    )
+
+
+def _largest(one: Number) -> _Said:
+    return _Said(
+        "KL in one dimension",
+        "The share of the KL that the most active dimension has. Where it is large, the latent is "
+        "smaller than it seems (to 50 % is good, to 80 % fair).",
+        _graded(one.value, 0.5, 0.8),
+        f"{100 * one.value:.1f} %",
     )
 
 
