@@ -7,11 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.vae import ModelConfig
 from textvae.report.corpus import DataChoice
 from textvae.report.material import gather
@@ -150,6 +153,16 @@ def test_hostile_sentences_stay_text(latent_dim: int) -> None:
     assert any("<script>alert(1)</script>" in text for text in sentences)
     assert "javascript:alert(6)" in {text.split("\n")[0] for text in inside}
     assert ("bdi", vae.path.name) in page.texts
+
+
+@pytest.mark.parametrize("labels", [M2LabelsConfig(), StackedLabelsConfig()])
+def test_models_with_labels(labels: M2LabelsConfig | StackedLabelsConfig) -> None:
+    plain = hostile_vae()
+    config = structs.replace(plain.config, labels=labels)
+    model = config.build(plain.tokenizer.vocabulary_size, num_labels=2, seed=1)
+    vae = TextVAE(model, plain.tokenizer, config, labels=("calm", "wild"))
+    page = check_closed(render(gather(vae, DataChoice(HOSTILE), num_samples=2)))
+    assert len([a for a in page.all("use") if "x" in a]) == len(HOSTILE)
 
 
 def test_what_is_not_there_is_said() -> None:

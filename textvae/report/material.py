@@ -9,7 +9,7 @@ from torch import Tensor
 from textvae.data.grammar import embedded_grammar
 from textvae.errors import ConfigError
 from textvae.evaluate.latent_usage import ACTIVE_VARIANCE, diagnosis
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.evaluate.likelihood import at_own_labels, encode_corpus, importance_weighted
 from textvae.evaluate.measurements import FILE, Measurements, read_measurements
 from textvae.generate.neighbors import Nearest, Neighbor
 from textvae.measure import measure
@@ -273,7 +273,8 @@ def _worst(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int)
         if len(chosen) == NUM_WORST:
             break
     rows = torch.tensor(list(chosen.values()), device=corpus.array.offsets.device)
-    pieces = surprises(vae.model, vae.tokenizer, corpus.array, rows, posterior.mean)
+    read = at_own_labels(vae.model, corpus.array, posterior.mean)
+    pieces = surprises(vae.model, vae.tokenizer, corpus.array, rows, read)
     grammar = embedded_grammar() if corpus.is_embedded else None
     return [
         Hard(

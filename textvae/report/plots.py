@@ -166,6 +166,8 @@ def _curves(curves: Curves, latent_dim: int) -> bytes:
                 steps, values = zip(*points, strict=True)
                 axes.plot(steps, values, color=colour, linewidth=1.4, label=name)
         axes.set_xlabel("step", fontsize=8)
+        if not title.startswith("NLL"):
+            axes.set_ylim(bottom=0.0)
         if len(lines) > 1:
             axes.legend(fontsize=8, frameon=False)
     return _png(figure)

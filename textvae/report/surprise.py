@@ -21,16 +21,16 @@ class Piece(NamedTuple):
 
 
 def surprises(
-    model: VAE, tokenizer: Tokenizer, data: TokenArray, rows: Tensor, mean: Tensor
+    model: VAE, tokenizer: Tokenizer, data: TokenArray, rows: Tensor, conditions: Tensor
 ) -> list[list[Piece]]:
-    """The pieces of some sentences, with their nats at the posterior mean.
+    """The pieces of some sentences, with their nats at one condition each.
 
     Args:
         model: in evaluation mode.
         tokenizer: that made the corpus.
         data: N sentences.
         rows: int64 `[B]`, which of them.
-        mean: `[N, Z]`.
+        conditions: `[N, C]`, what the decoder reads: the posterior mean, and of M2 a label.
 
     Returns:
         For each row its pieces, the last of which is the end of the sentence. A piece is a token,
@@ -39,7 +39,7 @@ def surprises(
     batch = data.batch(rows)
     with torch.inference_mode():
         nats = model.reconstruct(
-            batch.inputs, batch.targets, batch.lengths, mean[rows]
+            batch.inputs, batch.targets, batch.lengths, conditions[rows]
         ).rows.tolist()
     found, first = [], 0
     for targets, length in zip(batch.targets.tolist(), batch.lengths.tolist(), strict=True):
