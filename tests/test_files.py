@@ -37,6 +37,17 @@ def test_write_file_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_replaced_and_never_changed_in_place(tmp_path: Path) -> None:
+    # Written in place, a kill between two writes would leave the half of it under the name.
+    path = tmp_path / "a.json"
+    write_file(path, b"old")
+    (tmp_path / "link").hardlink_to(path)
+    with path.open("rb") as reader:
+        write_file(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert (tmp_path / "link").read_bytes() == b"old"
+
+
 def test_write_file_honours_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

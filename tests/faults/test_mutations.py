@@ -40,7 +40,7 @@ MUTATIONS = {
         "files.py",
         "            temporary.replace(path)\n",
         "            path.write_bytes(temporary.read_bytes())\n",
-        "tests/faults/test_disk.py",
+        "tests/test_files.py",
     ),
     "checksum of a file": (
         "manifest.py",
