@@ -213,13 +213,12 @@ def _map(found: Map, labels: Labels | None) -> bytes:
             label=f" {name}",  # one that begins with an underscore would be left out
         )
     axes.set_aspect("equal", adjustable="datalim")
-    for write, share, name in zip(
-        (axes.set_xlabel, axes.set_ylabel),
-        found.projection.shares,
-        ("first", "second"),
-        strict=True,
-    ):
-        write(f"{name} component ({100 * share:.0f} % of the variance)", fontsize=8)
+    names = [
+        f"{name} component ({100 * share:.0f} % of the variance)"
+        for name, share in zip(("first", "second"), found.projection.shares, strict=True)
+    ]
+    axes.set_xlabel(names[0], fontsize=8)
+    axes.set_ylabel(names[1], fontsize=8)
     if labels is not None:
         legend = axes.legend(fontsize=8, frameon=False, title=labels.name, title_fontsize=8)
         for text in [*legend.get_texts(), legend.get_title()]:
