@@ -3,11 +3,13 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 SECONDS, BYTES = 3.0, 700 * 2**20
 
@@ -71,5 +73,30 @@ def refuse(
         assert ended.seconds < seconds
         assert not canary.exists()
         return str(ended.stderr)
+
+    return run
+
+
+@pytest.fixture
+def refused(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run the command line here on what it must refuse, and leave as it was; what it says."""
+    from textvae.cli.main import program  # noqa: PLC0415 -- as above
+
+    monkeypatch.chdir(tmp_path)
+
+    def names() -> list[str]:
+        return sorted(str(path) for path in tmp_path.rglob("*"))
+
+    def run(*arguments: str, stdin: bytes = b"") -> str:
+        before, begun = names(), time.process_time()
+        result = CliRunner(catch_exceptions=False).invoke(program, arguments, input=stdin)
+        assert time.process_time() - begun < 3
+        assert result.exit_code == 2, (arguments, result.output)
+        assert result.stdout == ""
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1, result.stderr
+        assert len(result.stderr) < 600
+        assert names() == before
+        return result.stderr
 
     return run

@@ -98,6 +98,8 @@ def command(
     where, given = split_model_and_data(arguments)
     if background is not None and kind not in {"likelihood_ratio", "combined"}:
         raise ConfigError(f"--background belongs to likelihood_ratio and combined, not to {kind}")
+    if rate is not None and rate != rate:  # no bound of click's catches NaN
+        raise ConfigError("--threshold nan: a false-alarm rate is above 0 and below 1")
     stream = take_stream(given, text_column, may_be_empty=True)
     vae = options.load(where, device)
     other = None if background is None else options.load(find_model(background), device)

@@ -85,7 +85,7 @@ def strategy_from_options(
 def _named(name: str, options: DecodingOptions) -> AnyStrategy:
     heat = 1.0 if options.temperature is None else options.temperature
     if not 0.0 < heat < float("inf"):
-        raise ConfigError(f"--temperature {heat}: must be greater than 0")
+        raise ConfigError(f"--temperature {heat}: must be greater than 0 and finite")
     if name == "temperature":
         return Temperature(temperature=heat)
     if name == "top-k":
