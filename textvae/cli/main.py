@@ -6,6 +6,7 @@ be written, 75 another process of the run was lost, 130 and 143 stopped by SIGIN
 are stable: docs/reliability.md.
 """
 
+import _thread
 import contextlib
 import difflib
 import importlib
@@ -146,11 +147,34 @@ def _interruptible() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before, hook = signal.signal(signal.SIGTERM, leave), sys.unraisablehook
+    sys.unraisablehook = _insisting(hook)
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
+
+
+def _insisting(
+    hook: Callable[["sys.UnraisableHookArgs"], object],
+) -> Callable[["sys.UnraisableHookArgs"], None]:
+    """A hook that sends a signal once more which came where nothing can be raised.
+
+    Python drops what is raised in a finalizer or in a callback of a weak reference, of which the
+    import of a module has some: the verb would go on for as long as it takes.
+    """
+
+    def insist(dropped: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            hook(dropped)
+            return
+        number = signal.SIGTERM if issubclass(dropped.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(0.01, _thread.interrupt_main, [number])  # when we are out of it
+        again.daemon = True
+        again.start()
+
+    return insist
 
 
 def _flushed(run: Callable[[], None]) -> int:
