@@ -1,5 +1,6 @@
-"""A signal that comes where Python can raise nothing still stops the verb."""
+"""Signals where Python drops what is raised, or puts words of its own into it."""
 
+import codecs
 import signal
 import time
 
@@ -21,3 +22,19 @@ def test_a_signal_that_a_finalizer_swallows_comes_again(number: int, code: int) 
             pass
 
     assert exit_code(run) == code
+
+
+def test_a_signal_inside_a_codec_is_said_as_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(data: bytes, errors: str = "strict") -> tuple[str, int]:
+        signal.raise_signal(signal.SIGTERM)
+        return "", len(data)
+
+    def find(name: str) -> codecs.CodecInfo | None:
+        return codecs.CodecInfo(interrupted, interrupted) if name == "interrupted" else None  # type: ignore[arg-type]
+
+    codecs.register(find)
+    try:
+        assert exit_code(lambda: print(b"a".decode("interrupted"))) == 143
+    finally:
+        codecs.unregister(find)
+    assert capsys.readouterr().err == "stopped\n"

@@ -121,7 +121,8 @@ def exit_code(run: Callable[[], None]) -> int:
     except click.ClickException as error:
         return _refuse(error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort) as stop:
-        talk(str(stop) or "stopped")
+        # Where it came inside a codec, Python puts words of its own into it, and the cause beside.
+        talk("stopped" if stop.__cause__ else str(stop) or "stopped")
         return SIGNALLED + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
     except OutputError as error:
         discard_stdout()
