@@ -50,6 +50,8 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "jsonl text missing.jsonl": (b'{"text": "a"}\n{"txt": "b"}\n', ":2: "),
     "jsonl row list.jsonl": (b'{"text": "a"}\n[]\n', ":2: "),
     "jsonl nul.jsonl": (b'{"text": "a\\u0000b"}\n', ":1: holds a NUL character"),
+    "jsonl nul in a name.jsonl": (b'{"te\\u0000t": "a"}\n', r": the column 'te\x00t' has a quote"),
+    "jsonl quote in a name.jsonl": (b'{"te\\"t": "a"}\n', ": the column 'te\"t' has a quote"),
     "jsonl surrogate.jsonl": (b'{"text": "a \\ud800"}\n', ":1: "),
     "jsonl deep.jsonl": (b'{"text": ' + b"[" * 5000 + b"\n", ":1: "),
     "jsonl no utf-8.jsonl": (b'{"text": "\xff"}\n', ":1: byte 0xff is not UTF-8"),

@@ -189,6 +189,12 @@ def _read_json_lines(text: str, where: str, asked: Columns) -> Rows:
     if found.label is not None:
         fields.append(("label", Any, None))
         renamed["label"] = found.label
+    for name in renamed.values():
+        if any(letter in '\\"' or letter < " " for letter in name):  # no field of msgspec's
+            raise DataError(
+                f"{where}: the column {ascii(name)[:60]} has a quote, backslash or control "
+                "character in its name; rename it"
+            )
     decoder = msgspec.json.Decoder(msgspec.defstruct("Row", fields, rename=renamed))
     structs: list[Any] = []
     for number, line in rows:
