@@ -1,0 +1,92 @@
+"""What a corpus larger than memory costs: drawn, streamed, and trained on for 2,000 steps.
+
+python scripts/scaling.py draw 10000000 FILE          sentences of the embedded grammar, a line each
+python scripts/scaling.py train FILE RUN [--steps N]  CPU-seconds, peak resident memory, tokens/s
+
+`train` streams FILE into RUN (a stream that is there already costs nothing) and trains the
+embedded recipe's model. One JSON object on stdout, for docs/scaling.md.
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import click
+import torch
+from msgspec import structs
+
+from textvae.data.grammar import embedded_grammar
+from textvae.experiment import load_config
+from textvae.run_data import DataOptions
+from textvae.train.loop import train
+from textvae.training_run import plan_run
+
+STATUS = Path("/proc/self/status")
+
+
+def resident() -> dict[str, float]:
+    """MiB in memory now: all, and the part that is pages of mapped files, and the peak of all."""
+    fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines())
+    found = {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssFile")}
+    return found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+@click.group()
+def main() -> None:
+    """Draw a corpus, or train on one."""
+
+
+@main.command()
+@click.argument("size", type=int)
+@click.argument("file", type=click.Path(path_type=Path))
+def draw(size: int, file: Path) -> None:
+    """Write SIZE sentences, the draws of seed 0."""
+    grammar, begun = embedded_grammar(), time.process_time()
+    with file.open("w", encoding="utf-8") as out:
+        for index in range(size):
+            out.write(grammar.draw(0, index)[0] + "\n")
+    print(json.dumps({"sentences": size, "cpu_seconds": time.process_time() - begun}))
+
+
+@main.command(name="train")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--steps", default=2_000)
+def measure(file: Path, run: Path, steps: int) -> None:
+    """Stream FILE into RUN and train on it."""
+    torch.set_num_threads(1)
+    overrides = ["data.stream=true", "data.tokenizer.kind=word", f"train.max_steps={steps}"]
+    overrides += [f"train.log_every={steps // 10}", f"train.validate_every={steps}"]
+    config = load_config(None, [*overrides, "train.device=cpu", "train.precision=float32"])
+    begun = time.process_time()
+
+    def report(line: str) -> None:
+        now = resident()
+        print(f"{line}  [{now['VmRSS']:.0f} MiB, {now['RssFile']:.0f} mapped]", file=sys.stderr)
+
+    plan = plan_run(DataOptions(str(file)), config, run, report=report)
+    streamed, after = time.process_time() - begun, resident()
+    corpus, valid = plan.data.arrays["train"], plan.data.arrays["valid"].head(1_000)
+    model = plan.config.model.build(plan.data.facts.vocabulary_size)
+    settings = structs.replace(plan.config.train, save_every=None)
+    begun = time.process_time()
+    train(model, corpus, valid, settings, seed=0, run=None, report=report)
+    trained = time.process_time() - begun
+    targets = steps * settings.batch_size * corpus.num_targets / corpus.num_sentences
+    facts = {
+        "sentences": corpus.num_sentences,
+        "targets": corpus.num_targets,
+        "stream_cpu_seconds": streamed,
+        "train_cpu_seconds": trained,
+        "targets_per_cpu_second": targets / trained,
+        "after_stream_mib": after,
+        "at_end_mib": resident(),
+        "array_mib": (corpus.tokens.nbytes + corpus.offsets.nbytes) / 2**20,
+    }
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
