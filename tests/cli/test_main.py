@@ -41,6 +41,8 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
     helps = {verb: invoke(verb, "--help").stdout for verb in VERBS}
     assert all("--json" in text for text in helps.values())
     assert {verb for verb, text in helps.items() if "--seed" in text} == {
+        "aggregate",
+        "score",
         "train",
         "sample",
         "interpolate",
@@ -66,7 +68,7 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         (["train", "--ouput", "x"], "'--output'?"),
         (["sample", "--sead", "1"], "'--seed'?"),
         (["sample", "-n", "many"], "'many' is not a valid integer"),
-        (["sample", "-n", "0"], "0 is not in the range x>=1"),
+        (["sample", "-n", "0"], "0 is not in the range 1<=x"),
         (["sample", "--seed", "-1"], "-1 is not in the range x>=0"),
         (["sample", "--strategy", "gredy"], "is not one of 'greedy'"),
         (["interpolate", "--steps", "1"], "1 is not in the range x>=2"),
