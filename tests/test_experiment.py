@@ -135,7 +135,7 @@ def test_what_was_chosen_can_be_said(given: list[str], embedded: bool, size: int
 def test_after_the_choices_nothing_is_left_open() -> None:
     config, _ = settle([], embedded=False, size=101)
     left = [name for name, value in structs.asdict(config.train).items() if value is None]
-    assert left == ["max_epochs", "patience"]
+    assert left == ["micro_batch_size", "max_epochs", "patience"]
     assert config.data.tokenizer is not None
 
 
