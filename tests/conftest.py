@@ -1,6 +1,7 @@
 """Processes that die at a chosen moment, and a tiny run that many tests read."""
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -154,6 +155,12 @@ def tiny_run(tiny_data: Path) -> Path:
     plan = plan_run(DataOptions(str(tiny_data)), load_config(None, TINY), run)
     execute(plan, report=lambda line: None)
     return run
+
+
+@pytest.fixture(scope="session")
+def used_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of `tiny_run` for verbs that keep something beside the model, such as `evaluate`."""
+    return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("used") / "run"))
 
 
 class Ended(NamedTuple):

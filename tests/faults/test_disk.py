@@ -123,10 +123,10 @@ def to_full() -> None:
     ids=lambda words: words[0],
 )
 def test_results_that_nobody_takes(
-    command: Callable[..., Any], tiny_run: Path, words: list[str]
+    command: Callable[..., Any], used_run: Path, words: list[str]
 ) -> None:
     verb, *options = words
-    refused(command(verb, str(tiny_run), *options, stdin=SENTENCES, before=to_full))
+    refused(command(verb, str(used_run), *options, stdin=SENTENCES, before=to_full))
 
 
 @pytest.fixture

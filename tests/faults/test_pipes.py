@@ -31,14 +31,14 @@ def start(command: Callable[..., Any], run: Path, verb: str, **how: Any) -> Any:
 
 
 @pytest.mark.parametrize("verb", WORDS)
-def test_a_reader_that_goes_away(command: Callable[..., Any], tiny_run: Path, verb: str) -> None:
+def test_a_reader_that_goes_away(command: Callable[..., Any], used_run: Path, verb: str) -> None:
     reader, writer = os.pipe()
 
     def before() -> None:
         os.close(reader)
         os.dup2(writer, 1)
 
-    child = start(command, tiny_run, verb, before=before)
+    child = start(command, used_run, verb, before=before)
     os.close(writer)
     # As `| head -1` does, but for a verb that says no more than a line: nobody reads that either.
     os.read(reader, 1)
@@ -49,17 +49,17 @@ def test_a_reader_that_goes_away(command: Callable[..., Any], tiny_run: Path, ve
 
 
 @pytest.mark.parametrize("verb", ["sample", "info"])
-def test_a_closed_output(command: Callable[..., Any], tiny_run: Path, verb: str) -> None:
+def test_a_closed_output(command: Callable[..., Any], used_run: Path, verb: str) -> None:
     def before() -> None:
         sys.stdout = None  # type: ignore[assignment]  # what Python makes of a closed descriptor
         os.close(1)
 
-    ended = start(command, tiny_run, verb, before=before).wait()
+    ended = start(command, used_run, verb, before=before).wait()
     assert ended.code == 74, ended
     assert ended.stderr == "error: standard output: cannot be written: it is closed\n"
 
 
-def test_local_models_never_ask_the_network(command: Callable[..., Any], tiny_run: Path) -> None:
+def test_local_models_never_ask_the_network(command: Callable[..., Any], used_run: Path) -> None:
     def before() -> None:
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             if event.startswith("socket."):
@@ -69,7 +69,7 @@ def test_local_models_never_ask_the_network(command: Callable[..., Any], tiny_ru
         sys.addaudithook(hook)
 
     for verb in ("info", "sample", "encode"):
-        ended = start(command, tiny_run, verb, before=before).wait()
+        ended = start(command, used_run, verb, before=before).wait()
         assert ended.code == 0, ended.stderr
 
     def tries() -> None:
