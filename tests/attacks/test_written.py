@@ -242,7 +242,7 @@ OPTIONS: list[tuple[str, str]] = [
     ("train --set seed=1 --set seed.x=2", "--set 'seed.x=2': seed was set to a value before"),
     ("train --set model=3", "--set 'model=3': model: found 3, expected a table"),
     ("train --config nowhere.toml", "nowhere.toml: there is no such configuration file"),
-    ("train --recipe nowhere", "--recipe nowhere: the recipes are embedded, ptb"),
+    ("train --recipe nowhere", "--recipe nowhere: the recipes are embedded"),
     ("train hf:", "hf:: a hub data set is written hf:name[:config][@r"),
     ("train hf:a b", "unexpected extra argument"),
     ("train a.txt b.txt", "unexpected extra argument"),
