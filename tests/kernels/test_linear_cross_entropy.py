@@ -1,7 +1,10 @@
 """The chunked cross-entropy equals torch's, and its gradients too."""
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from textvae.kernels import linear_cross_entropy as module
 from textvae.kernels.linear_cross_entropy import (
@@ -75,14 +78,41 @@ def test_huge_logits_stay_finite() -> None:
     torch.testing.assert_close(rows.double(), exact.rows, rtol=1e-5, atol=1e-2)
 
 
-def test_bfloat16_products_change_the_gradient_by_less_than_a_hundredth() -> None:
+@pytest.mark.parametrize("low_rows", [8, 64])  # several chunks of N rows, and one
+def test_bfloat16_products_change_the_gradients_by_less_than_a_hundredth(
+    monkeypatch: pytest.MonkeyPatch, low_rows: int
+) -> None:
+    monkeypatch.setattr(module, "LOW_ROWS", low_rows)
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        features, weight, bias, targets = case(torch.float32)
-        weight.requires_grad_()
-        linear_cross_entropy(features, weight, bias, targets, dtype=dtype).total.backward()
-        found.append(weight.grad)
-    exact, low = found
-    assert exact is not None
-    assert low is not None
-    assert 0.0 < float((low - exact).norm() / exact.norm()) < 1e-2
+        *leaves, targets = case(torch.float32)
+        for leaf in leaves:
+            leaf.requires_grad_()
+        weights = torch.linspace(0.5, 2.0, N)
+        total = linear_cross_entropy(*leaves, targets, row_weights=weights, dtype=dtype).total
+        found.append([total.detach(), *torch.autograd.grad(total, leaves)])
+    for exact, low in zip(*found, strict=True):
+        assert 0.0 < float((low - exact).norm() / exact.norm()) < 1e-2
+
+
+def test_the_products_in_bfloat16_have_few_different_shapes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # chunks as they are
+    rows = set()
+
+    class Shapes(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func.overloadpacket is torch.ops.aten.mm:
+                rows.add(tuple(n for n in (*args[0].shape, *args[1].shape) if n not in {D, V}))
+            return func(*args, **(kwargs or {}))
+
+    _, weight, bias, _ = case(torch.float32)
+    for count in (1, 63, 64, 65, 130, 700, 703, 1100):
+        features = torch.ones(count, D, requires_grad=True)
+        targets = torch.zeros(count, dtype=torch.int64)
+        with Shapes():
+            linear_cross_entropy(features, weight, bias, targets, dtype=torch.bfloat16)
+    assert {number for numbers in rows for number in numbers} == {64, 128, 192, 384}

@@ -17,6 +17,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+LOW_ROWS = 64
+"""Where the rows of a product in bfloat16 can be of any number, they are padded to a multiple of
+this. oneDNN generates code for each shape of a product: 480 rows of 512 features by 10,000 words
+take 5 ms in a shape met before, and up to 30 in a new one (docs/log.md)."""
+
 
 class GRUWeights(NamedTuple):
     """The parameters of one layer; gates are stacked in the order r, u, n."""
@@ -94,6 +99,8 @@ def gru_words(
     tenth of the arithmetic of a step (docs/log.md).
     """
     words, places = torch.unique(tokens.t(), return_inverse=True)
+    if dtype == torch.bfloat16:  # few different shapes, see LOW_ROWS; nothing points at the padding
+        words = F.pad(words, (0, -len(words) % LOW_ROWS))
     table = low_linear(F.embedding(words, embedding), weights.input, dtype=dtype) + weights.bias
     projected = F.embedding(places, table)
     if condition is not None and weights.condition is not None:

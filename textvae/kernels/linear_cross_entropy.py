@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from textvae.kernels.gru import product_dtype
+from textvae.kernels.gru import LOW_ROWS, product_dtype
 
 CHUNK_ROWS = 512
 """Rows of logits held at once; measured on a CPU against 128 to 1600 (docs/log.md)."""
@@ -79,8 +79,7 @@ def token_log_likelihood(
     """
     dtype = product_dtype(features, dtype)
     result = features.new_empty(features.shape[0])
-    low_features, low_weight = features.to(dtype), weight.to(dtype)
-    for rows, logits in _chunks(low_features, low_weight, bias):
+    for rows, logits, *_ in _chunks(features, weight.to(dtype), bias):
         own = logits.gather(1, targets[rows, None])[:, 0]
         result[rows] = own - _softmax_(logits)
     return result
@@ -96,22 +95,48 @@ def vocabulary_logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.mm(features, weight.t()).to(bias.dtype).add_(bias)
 
 
-def _chunks(features: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits, in one buffer: each is overwritten by the next.
+def _chunk_rows(count: int, dtype: torch.dtype) -> int:
+    """Rows of each chunk of `count`: as equal as can be, and few different numbers where low."""
+    size = -(-count // max(1, -(-count // CHUNK_ROWS)))
+    return -(-size // LOW_ROWS) * LOW_ROWS if dtype == torch.bfloat16 else size
+
+
+class _Chunk(NamedTuple):
+    """One chunk of rows; its buffers are overwritten by the next."""
+
+    rows: slice
+    """Of the features."""
+    logits: Tensor
+    """`[n, V]` in the dtype of the bias."""
+    product: Tensor
+    """`[size, V]` in the dtype of the product; `logits` itself where that is the same."""
+    features: Tensor
+    """`[size, D]` in the dtype of the product; rows above n are zero."""
+
+
+def _chunks(features: Tensor, weight: Tensor, bias: Tensor) -> Iterator[_Chunk]:
+    """Features `[N, D]` a chunk at a time with their logits; the dtype is that of the weight.
 
     Fresh memory for every chunk is paid in page faults, a tenth of the whole at D 128.
     """
-    count = features.shape[0]
-    size = -(-count // max(1, -(-count // CHUNK_ROWS)))  # as equal as can be
+    count, low = features.shape[0], weight.dtype != bias.dtype
+    size = _chunk_rows(count, weight.dtype)
     buffer = bias.new_empty(size, weight.shape[0])
+    product = weight.new_empty(size, weight.shape[0]) if low else buffer
+    padded = weight.new_empty(size, weight.shape[1]) if low else features
     for start in range(0, count, max(1, size)):
         rows = slice(start, min(start + size, count))
-        logits = buffer[: rows.stop - start]
-        if weight.dtype == bias.dtype:
-            torch.mm(features[rows], weight.t(), out=logits)
+        used = rows.stop - start
+        if low:
+            padded[:used].copy_(features[rows])
+            padded[used:].zero_()
+            torch.mm(padded, weight.t(), out=product)
+            buffer[:used].copy_(product[:used])
+            own = padded
         else:
-            logits.copy_(torch.mm(features[rows], weight.t()))
-        yield rows, logits.add_(bias)
+            own, product = features[rows], buffer[:used]
+            torch.mm(own, weight.t(), out=product)
+        yield _Chunk(rows, buffer[:used].add_(bias), product, own)
 
 
 def _softmax_(logits: Tensor) -> Tensor:
@@ -141,12 +166,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         row_weights: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         nats = features.new_empty(features.shape[0])
-        low_features, low_weight = features.to(dtype), weight.to(dtype)
+        low_weight = weight.to(dtype)
         if needs_gradient:
             d_features = torch.empty_like(features)
             d_weight = torch.empty_like(weight) if features.shape[0] else torch.zeros_like(weight)
             d_bias = torch.zeros_like(bias)
-        for rows, logits in _chunks(low_features, low_weight, bias):
+            part = torch.empty_like(low_weight)  # of d_weight, from one chunk
+            spare = torch.empty_like(weight if features.shape[0] > CHUNK_ROWS else bias)
+        for rows, logits, product, chunk in _chunks(features, low_weight, bias):
             target = targets[rows, None]
             own = logits.gather(1, target)[:, 0]
             nats[rows] = _softmax_(logits) - own
@@ -155,15 +182,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if row_weights is not None:
                     logits.mul_(row_weights[rows, None])
                 d_bias += logits.sum(0)
-                chunk, low, first = low_features[rows], logits.to(dtype), rows.start == 0
-                if dtype == d_weight.dtype:
-                    torch.mm(low, low_weight, out=d_features[rows])
-                    # The first chunk overwrites what was not cleared.
-                    torch.addmm(d_weight, low.t(), chunk, beta=float(not first), out=d_weight)
+                beta = float(rows.start > 0)  # the first chunk overwrites what was not cleared
+                if product.dtype == d_weight.dtype:
+                    torch.mm(logits, low_weight, out=d_features[rows])
+                    torch.addmm(d_weight, logits.t(), chunk, beta=beta, out=d_weight)
                 else:
-                    d_features[rows] = torch.mm(low, low_weight)
-                    product = torch.mm(low.t(), chunk)
-                    d_weight = d_weight.copy_(product) if first else d_weight.add_(product)
+                    used = len(logits)
+                    product[:used].copy_(logits)
+                    product[used:].zero_()
+                    d_features[rows] = torch.mm(product, low_weight)[:used]
+                    torch.mm(product.t(), chunk, out=part)
+                    if beta:
+                        d_weight.add_(spare.copy_(part))
+                    else:
+                        d_weight.copy_(part)
         if needs_gradient:
             # Not save_for_backward: what it keeps is scaled into a copy, and copied again to become
             # the .grad of the largest parameter.
