@@ -1,5 +1,6 @@
 """Processes that die at a chosen moment, and a tiny run that many tests read."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -210,6 +211,8 @@ class Child:
             return 1
         finally:
             sys.stderr.flush()
+            with contextlib.suppress(OSError):  # of a reader that went away
+                sys.stdout.flush()  # as the interpreter does when it ends
         return found if isinstance(found, int) else 0
 
     def send(self, number: int) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from textvae import distributed
 from textvae.config import Config, decode, encode_json, parse_json
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import read_sentences
@@ -133,7 +134,7 @@ def reference_of(
     parts = _part(vae, "train", train), _part(vae, "valid", valid)
     name = f"scoring-{num_samples}-{seed}" + (f"-{other[:12]}" if other else "")
     folder = None if vae.path is None else vae.path / name
-    found = None if folder is None else _kept(folder, vae, other, parts, report)
+    found = None if folder is None else _agreed(_kept(folder, vae, other, parts, report))
     if found is not None:
         return found
     normal, unseen = parts
@@ -153,7 +154,7 @@ def reference_of(
     size = sum(part.num_sentences for part in (facts.train, facts.valid) if part is not None)
     report(f"measuring {size:,} normal sentences to compare with")
     reference = _measured(vae, background, normal, unseen, facts)
-    if keep and folder is not None:
+    if keep and folder is not None and distributed.rank() == 0:
         _keep(folder, reference, report)
     return reference
 
@@ -277,6 +278,11 @@ def _kept(
         kept = [None if part is None else part.sha256 for part in (facts.train, facts.valid)]
         fits = fits and kept == [None if part is None else part.sha256 for part in parts]
     return found if fits else None
+
+
+def _agreed(found: Reference | None) -> Reference | None:
+    """Nothing where one of the processes found nothing: it may have looked before it was there."""
+    return None if distributed.highest(int(found is None)) else found
 
 
 def _read(folder: Path, vae: TextVAE) -> Reference:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from textvae.data.batching import TokenArray
+from textvae.data.stream import chunks_until_error
 from textvae.errors import ConfigError, DataError
 from textvae.evaluate.scores import (
     CombinedScore,
@@ -72,7 +73,8 @@ def score(
     """How strange each sentence of a stream is, in its order.
 
     What is said of a sentence is a function of the sentence, the model and the reference (whose
-    number of samples and seed are used): not of its place in the stream.
+    number of samples and seed are used): not of its place in the stream. Several processes, each of
+    which has the whole stream, share the work, and all of them get all scores.
 
     Args:
         vae: the model.
@@ -180,7 +182,7 @@ def _parts(
 ) -> Iterator[_Part]:
     """Sentences and their tokens, some at a time; an error comes after what stands before it."""
     limit, first = vae.config.max_length, 0
-    for texts, broken in _until_error(sentences, together):
+    for texts, broken in chunks_until_error(sentences, together):
         part = _Part([], [], [])
         for index, (text, ids) in enumerate(
             zip(texts, vae.tokenizer.encode_batch(texts), strict=True)
@@ -207,21 +209,3 @@ def _parts(
         if broken is not None:
             raise broken
         first += len(texts)
-
-
-def _until_error(
-    sentences: Iterable[str], size: int
-) -> Iterator[tuple[list[str], DataError | None]]:
-    """Lists of so many sentences, the last perhaps shorter, and the error that cut it short."""
-    part: list[str] = []
-    try:
-        for sentence in sentences:
-            part.append(sentence)
-            if len(part) == size:
-                yield part, None
-                part = []
-    except DataError as error:
-        yield part, error
-        return
-    if part:
-        yield part, None

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,9 @@ def test_the_verbs_of_two_processes_are_those_of_one(
     elbos = [found["training"]["validation_elbo"] for found in facts]
     assert elbos[1] == pytest.approx(elbos[0], rel=1e-5)
     lines = (tiny_data / "test.txt").read_text(encoding="utf-8")
-    for verb in (["sample", tiny_run, "-n", "9"], ["encode", tiny_run, "-"], ["info", tiny_run]):
+    copy = shutil.copytree(tiny_run, tmp_path / "copy")  # `score` keeps something beside it
+    filters = (["encode", tiny_run, "-"], ["score", copy, "-", "--threshold", "0.2"])
+    for verb in (["sample", tiny_run, "-n", "9"], *filters, ["info", tiny_run]):
         one, two = (textvae(*verb, ranks=ranks, stdin=lines).stdout for ranks in (1, 2))
         assert one
         assert one == two

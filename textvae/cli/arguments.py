@@ -125,16 +125,27 @@ OTHERS = Stream((), "the first process", lambda: 0)
 """What a process has that is not the first: it gets its sentences from there."""
 
 
-def share_sentences(sentences: Iterable[str]) -> Iterator[str]:
-    """The sentences of the first process at all of them; memory does not grow with them."""
+def share_sentences(sentences: Iterable[str], *, together: int = SHARED_TOGETHER) -> Iterator[str]:
+    """The sentences of the first process at all of them; memory does not grow with them.
+
+    They come `together` at a time. An error of the stream ends it for the others, and is raised by
+    the first process, once those before it have come.
+    """
     if distributed.size() == 1:
         yield from sentences
         return
-    from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec
+    from textvae.data.stream import chunks_until_error  # noqa: PLC0415 -- imports msgspec
 
-    some = chunks(sentences, SHARED_TOGETHER)
-    while text := distributed.share("\n".join(next(some, ()))):
+    some, error = chunks_until_error(sentences, together), None
+    while error is None:
+        part, error = next(some, ([], None))
+        if not (text := distributed.share("\n".join(part))):
+            break
         yield from text.split("\n")
+        if error is not None:
+            distributed.share("")
+    if error is not None:
+        raise error
 
 
 def share_stdin(source: str | None) -> None:

@@ -44,7 +44,7 @@ VERBS = {
     "recipes": "List the recipes for train --recipe.",
 }
 
-SHARED = {"train", "sample", "encode", "evaluate"}
+SHARED = {"train", "sample", "encode", "score", "evaluate"}
 """What several processes (`torchrun -m textvae ...`) do together."""
 
 USAGE, OUTPUT = 2, 74

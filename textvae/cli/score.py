@@ -1,13 +1,21 @@
 """`textvae score`."""
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
+from textvae import distributed
 from textvae.cli import options
-from textvae.cli.arguments import find_model, split_model_and_data, take_stream
+from textvae.cli.arguments import (
+    OTHERS,
+    find_model,
+    share_sentences,
+    split_model_and_data,
+    take_stream,
+)
 from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import ConfigError
 
@@ -96,47 +104,53 @@ def command(
     """Score sentences."""
     options.at_most(arguments, 2, "MODEL and FILE")
     where, given = split_model_and_data(arguments)
-    if background is not None and kind not in {"likelihood_ratio", "combined"}:
-        raise ConfigError(f"--background belongs to likelihood_ratio and combined, not to {kind}")
-    if rate is not None and rate != rate:  # no bound of click's catches NaN
-        raise ConfigError("--threshold nan: a false-alarm rate is above 0 and below 1")
-    stream = take_stream(given, text_column, may_be_empty=True)
-    vae = options.load(where, device)
-    other = None if background is None else options.load(find_model(background), device)
-
-    sentences = iter(stream.sentences)
+    _check(kind, background, rate)
+    taken = partial(take_stream, given, text_column, may_be_empty=True)
+    stream = taken() if distributed.is_first() else OTHERS
     too_long = _Count()
-    if (first := next(sentences, None)) is not None:
+    with distributed.joined():
+        vae = options.load(where, device)
+        other = None if background is None else options.load(find_model(background), device)
+
         from textvae.score_reference import reference_of  # noqa: PLC0415 -- imports torch, 1.5 s
         from textvae.scoring import TOGETHER, score, threshold  # noqa: PLC0415 -- as above
 
         together = 1 if line_buffered else TOGETHER
-        normal = reference_of(
-            vae,
-            train=reference,
-            valid=valid,
-            background=other,
-            num_samples=num_samples,
-            seed=seed,
-            report=talk,
-        )
-        bound = None if rate is None else threshold(vae, normal, rate, by=kind)
-        found = score(
-            vae,
-            chain([first], sentences),
-            normal,
-            by=kind,
-            background=other,
-            source=stream.where,
-            skipped=too_long if skip_too_long else None,
-            together=together,
-        )
-        _say_scores(found, bound, together, as_json=as_json)
+        sentences = share_sentences(stream.sentences, together=together)
+        if (first := next(sentences, None)) is not None:
+            normal = reference_of(
+                vae,
+                train=reference,
+                valid=valid,
+                background=other,
+                num_samples=num_samples,
+                seed=seed,
+                report=talk,
+            )
+            bound = None if rate is None else threshold(vae, normal, rate, by=kind)
+            found = score(
+                vae,
+                chain([first], sentences),
+                normal,
+                by=kind,
+                background=other,
+                source=stream.where,
+                skipped=too_long if skip_too_long else None,
+                together=together,
+            )
+            _say_scores(found, bound, together, as_json=as_json)
     say_which(where, named=len(arguments) > (given is not None))
     if (blank := stream.blank()) > 0:
         talk(f"{stream.where}: {blank:,} blank lines left out")
     if too_long.value:
         talk(f"{stream.where}: {too_long.value:,} sentences too long for the model left out")
+
+
+def _check(kind: str, background: str | None, rate: float | None) -> None:
+    if background is not None and kind not in {"likelihood_ratio", "combined"}:
+        raise ConfigError(f"--background belongs to likelihood_ratio and combined, not to {kind}")
+    if rate is not None and rate != rate:  # no bound of click's catches NaN
+        raise ConfigError("--threshold nan: a false-alarm rate is above 0 and below 1")
 
 
 class _Count:

@@ -96,6 +96,22 @@ def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
+def chunks_until_error(items: Iterable[T], size: int) -> Iterator[tuple[list[T], DataError | None]]:
+    """`chunks`, and with the last one the error that cut the items short, if one did."""
+    part: list[T] = []
+    try:
+        for item in items:
+            part.append(item)
+            if len(part) == size:
+                yield part, None
+                part = []
+    except DataError as error:
+        yield part, error
+        return
+    if part:
+        yield part, None
+
+
 def _opened(source: str, stdin: BinaryIO | None) -> AbstractContextManager[BinaryIO]:
     if source == "-":
         if stdin is None and sys.stdin is None:  # what Python makes of a closed descriptor

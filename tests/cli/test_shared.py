@@ -1,0 +1,121 @@
+"""Verbs of two processes, forked with what torchrun gives them: the first says what one would."""
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+WORDS = ["red", "big", "old", "shy", "cat", "dog", "fox", "hen", "eats", "sees", "likes", "today"]
+LINES = [" ".join(WORDS[i % n :: n]) for i in range(131) for n in (2, 3, 5, 7)]
+FEW = ["--samples", "7"]
+
+Shared = Callable[..., list[Any]]
+
+
+def listen(file: Path) -> None:
+    """Write down each batch that this process decodes."""
+
+    def hear(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_name == "log_likelihood":
+            with file.open("a", encoding="utf-8") as out:
+                out.write(f"{len(frame.f_locals['batch'].lengths)}\n")
+
+    sys.setprofile(hear)
+
+
+@pytest.fixture
+def shared(command: Callable[..., Any]) -> Shared:
+    """How the processes of a verb end that so many do together; one is started by itself."""
+
+    def run(*words: str, size: int, stdin: bytes = b"", heard: Path | None = None) -> list[Any]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+
+        def told(rank: int) -> Callable[[], None]:
+            def before() -> None:
+                os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size)}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                if heard is not None:
+                    listen(heard / f"{rank} of {size}")
+
+            return before
+
+        # Standard input is the first one's alone.
+        given = [stdin if rank == 0 else b"not to be read" for rank in range(size)]
+        children = [command(*words, stdin=given[rank], before=told(rank)) for rank in range(size)]
+        return [child.wait() for child in children]
+
+    return run
+
+
+def test_score_is_shared(shared: Shared, tiny_run: Path, tmp_path: Path) -> None:
+    stdin = "\n".join([*LINES[:300], "", "red " * 9, *LINES[300:]]).encode()
+    for extra in (["--json", "--skip-too-long"], ["--score", "kl", "--threshold", "0.3"]):
+        said = []
+        for size in (1, 2, 3):
+            model = shutil.copytree(tiny_run, tmp_path / f"{extra[0]}{size}" / "run")
+            ended = shared("score", str(model), *FEW, *extra, size=size, stdin=stdin)
+            code = 0 if "--json" in extra else 2
+            assert [one.code for one in ended[:1]] == [code], ended
+            assert all(one.stdout == "" for one in ended[1:])
+            assert (model / "scoring-7-0" / "manifest.json").is_file()
+            said.append((ended[0].stdout, ended[0].stderr.replace(str(model.parent), "")))
+        assert said[1:] == said[:1] * 2
+        count = len(LINES) if "--json" in extra else 300  # up to the line that is too long
+        assert len(said[0][0].splitlines()) == count
+
+
+def test_each_process_decodes_some(shared: Shared, tiny_run: Path, tmp_path: Path) -> None:
+    counts: dict[str, int] = {}
+    for size in (1, 2):
+        model = shutil.copytree(tiny_run, tmp_path / str(size))
+        stdin = "\n".join(LINES).encode()
+        shared("score", str(model), "--samples", "20", size=size, stdin=stdin, heard=tmp_path)
+    for file in tmp_path.glob("* of *"):
+        counts[file.name] = sum(map(int, file.read_text(encoding="utf-8").split()))
+    alone = counts.pop("0 of 1")
+    assert alone >= len(LINES)
+    assert counts.keys() == {"0 of 2", "1 of 2"}
+    assert sum(counts.values()) == alone
+    assert min(counts.values()) > alone / 4
+
+
+def test_an_error_of_the_stream_comes_after_the_lines_before_it(
+    shared: Shared, tiny_run: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_run, tmp_path / "run")
+    stdin = b"red cat eats\n" * 259 + b"\xff\n" + b"old fox sees\n" * 300
+    one, two = (shared("score", str(model), *FEW, size=size, stdin=stdin)[0] for size in (1, 2))
+    assert (one.code, two.code) == (2, 2)
+    assert len(one.stdout.splitlines()) == 259
+    assert two.stdout == one.stdout
+    assert two.stderr == one.stderr.partition("\n")[2] or two.stderr.endswith("repair the line\n")
+
+
+@pytest.mark.parametrize("stdin", [b"", b"\n\n"], ids=["nothing", "blank lines"])
+def test_nothing_is_shared_too(shared: Shared, tiny_run: Path, stdin: bytes) -> None:
+    for one in shared("score", str(tiny_run), size=2, stdin=stdin):
+        assert (one.code, one.stdout) == (0, "")
+
+
+def test_a_line_is_answered_at_once(shared: Shared, tiny_run: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(tiny_run, tmp_path / "run")
+    words = ["score", str(model), *FEW, "--json", "--line-buffered"]
+    stdin = "\n".join(LINES[:11]).encode()
+    one, two = (shared(*words, size=size, stdin=stdin)[0].stdout for size in (1, 2))
+    assert len(one.splitlines()) == 11
+    assert [json.loads(line) for line in two.splitlines()] == [
+        json.loads(line) for line in one.splitlines()
+    ]
