@@ -26,9 +26,9 @@ from textvae.generate.interpolation import interpolation
 from textvae.generate.latents import sample_latents
 from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.inferred import ElboTerms
 from textvae.model.prior import StandardNormalPriorConfig
 from textvae.model.recurrent import initialize
-from textvae.model.vae import ElboTerms
 from textvae.randomness import key, normals, permutation, uniforms
 from textvae.train.objective import NoFreeBits, ObjectiveConfig, Stage, objective
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, set_learning_rate

@@ -119,3 +119,27 @@ def test_a_line_is_answered_at_once(shared: Shared, tiny_run: Path, tmp_path: Pa
     assert [json.loads(line) for line in two.splitlines()] == [
         json.loads(line) for line in one.splitlines()
     ]
+
+
+def test_a_model_with_labels_is_trained_together(
+    shared: Shared, tiny_data: Path, tiny_overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    rows = []
+    for split in ("train", "valid", "test"):
+        lines = (tiny_data / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+        labels = [line.split()[1] if number % 2 else "" for number, line in enumerate(lines)]
+        rows = [f"{line},{label}" for line, label in zip(lines, labels, strict=True)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    changes = (*tiny_overrides, "train.max_steps=11", "model.labels.kind=m2")
+    words = [word for change in changes for word in ("--set", change)]
+    columns = ["--text-column", "text", "--label-column", "label"]
+    elbos = []
+    for size in (1, 2):
+        run = tmp_path / f"run{size}"
+        ended = shared("train", str(tmp_path), "--output", str(run), *columns, *words, size=size)
+        assert [one.code for one in ended] == [0] * size, ended
+        facts = json.loads((run / "results.json").read_bytes())
+        elbos.append(facts["training"]["validation_elbo"])
+        assert len(json.loads((run / "manifest.json").read_bytes())["files"]) > 3
+    assert elbos[0] < 0
+    assert elbos[1] == pytest.approx(elbos[0], rel=1e-5)

@@ -26,6 +26,10 @@ from textvae.evaluate.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.labelling import UNKNOWN_LABEL
+from textvae.model.labels import LabelsConfig, NoLabelsConfig
+from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
@@ -45,7 +49,7 @@ from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
 from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 
-V, E, H, Z, N, B = 23, 5, 11, 3, 61, 13
+V, E, H, Z, N, B, L = 23, 5, 11, 3, 61, 13, 5
 """Every epoch of 61 sentences has batches of 13 and one of 9: no two or three ranks have alike."""
 SECONDS = 60.0
 """Within a minute all processes have ended."""
@@ -94,18 +98,22 @@ def _code(child: int, until: float) -> int:
     pytest.fail(f"a process had not ended after {SECONDS} seconds")
 
 
-def model(**encoder: Any) -> VAE:
+def model(labels: LabelsConfig = NoLabelsConfig(), **encoder: Any) -> VAE:  # noqa: B008 -- frozen
     config = ModelConfig(
+        labels=labels,
         latent_dim=Z,
         encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=0.1, **encoder),
         decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=0.1),
     )
-    return config.build(V, seed=1)
+    return config.build(V, num_labels=L, seed=1)
 
 
 def corpus(name: str = "train", size: int = N) -> TokenArray:
+    """Two of three sentences have a label, for models that know labels."""
     words = hashes(key(1, name), torch.arange(size), lanes=7) % (V - 1) + 1
-    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    data = TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    numbers = torch.arange(size)
+    return data._replace(labels=torch.where(numbers % 3 > 0, numbers % L, UNKNOWN_LABEL))
 
 
 def config(free_bits: FreeBitsConfig | None = None, **fields: Any) -> TrainConfig:
@@ -198,6 +206,15 @@ KINDS: dict[str, dict[str, Any]] = {
         "batches": EqualLengthBatches()
     },  # some of one sentence, fewer than processes
     "language model": {"free_bits": NoFreeBits()},
+    "m2": {"labelled_batch_size": 7},
+    "m2, labels drawn": {"labelled_batch_size": 7},
+    "m1_m2": {"labelled_batch_size": 7},
+}
+MODELS: dict[str, Callable[[], VAE]] = {
+    "language model": language_model,
+    "m2": partial(model, M2LabelsConfig()),
+    "m2, labels drawn": partial(model, M2LabelsConfig(summed_labels=2)),
+    "m1_m2": partial(model, StackedLabelsConfig()),
 }
 
 
@@ -210,6 +227,11 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     assert compare(tmp_path, 2, settings, torch.float64, vae) < 1e-12
 
 
+def test_two_processes_are_one_with_labels(tmp_path: Path) -> None:
+    settings = config(micro_batch_size=4, **KINDS["m2, labels drawn"])
+    assert compare(tmp_path, 2, settings, torch.float64, MODELS["m2, labels drawn"]) < 1e-12
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("parts", MICRO)
@@ -219,8 +241,7 @@ def test_any_number_of_processes_and_parts_is_one(
     tmp_path: Path, size: int, parts: int, dtype: torch.dtype, gap: float, kind: str
 ) -> None:
     settings = config(micro_batch_size=MICRO[parts], **KINDS[kind])
-    vae = language_model if kind == "language model" else model
-    assert compare(tmp_path, size, settings, dtype, vae) < gap
+    assert compare(tmp_path, size, settings, dtype, MODELS.get(kind, model)) < gap
 
 
 def test_evaluation_is_shared_bit_for_bit(tmp_path: Path) -> None:

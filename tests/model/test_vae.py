@@ -11,7 +11,8 @@ from textvae.errors import ConfigError
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.vae import VAE, ElboTerms, ModelConfig, sum_by_sentence, target_mask
+from textvae.model.inferred import ElboTerms
+from textvae.model.vae import VAE, ModelConfig, sum_by_sentence, target_mask
 from textvae.randomness import Noise, hashes, key, normals
 
 B, T, V, E, H, Z = 3, 7, 23, 5, 11, 2

@@ -1,18 +1,19 @@
 """Training with labels: a stopped run goes on exactly, and what its batches hold."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.errors import ConfigError
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.labels import LabelsConfig
 from textvae.model.labels_m2 import M2LabelsConfig
 from textvae.model.labels_stacked import StackedLabelsConfig
+from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.saved_state import load_state
@@ -25,10 +26,13 @@ CONFIG = TrainConfig(
 )
 
 
-def model(labels: LabelsConfig) -> VAE:
+KINDS = [M2LabelsConfig(), M2LabelsConfig(summed_labels=2), StackedLabelsConfig()]
+
+
+def model(labels: LabelsConfig, **encoder: Any) -> VAE:
     config = ModelConfig(
         latent_dim=2,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7),
+        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7, **encoder),
         decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
         labels=labels,
     )
@@ -42,9 +46,7 @@ def corpus() -> TokenArray:
     return TokenArray.from_lists(lists, V)._replace(labels=labels.where(labels.gt(0), -1))
 
 
-@pytest.mark.parametrize(
-    "labels", [M2LabelsConfig(), M2LabelsConfig(summed_labels=2), StackedLabelsConfig()]
-)
+@pytest.mark.parametrize("labels", KINDS)
 def test_a_run_that_stops_goes_on_as_if_it_had_not(labels: LabelsConfig, tmp_path: Path) -> None:
     found = []
     for name in ("straight", "stopped"):
@@ -94,15 +96,18 @@ def test_labelled_sentences_are_drawn_for_each_step() -> None:
     assert labelled_batch(data._replace(labels=None), 3, seed=1, step=0) is None
 
 
-def test_labels_are_not_trained_in_parts() -> None:
-    config = msgspec.structs.replace(CONFIG, micro_batch_size=5)
-    with pytest.raises(ConfigError, match="in one process and in whole batches"):
-        train(
-            model(M2LabelsConfig()),
-            corpus(),
-            corpus().head(11),
-            config,
-            seed=3,
-            run=None,
-            report=_silent,
+@pytest.mark.parametrize("micro", [1, 4, 12])
+@pytest.mark.parametrize("labels", KINDS)
+def test_parts_are_the_whole_batch(labels: LabelsConfig, micro: int) -> None:
+    """Of 13 sentences, and of 7 labelled ones besides."""
+    found = []
+    for size in (None, micro):
+        settings = msgspec.structs.replace(
+            CONFIG, micro_batch_size=size, labelled_batch_size=7, precision="float32"
         )
+        vae = model(labels, dropout_rate=0.1, posterior=BatchNormConfig()).double()
+        train(vae, corpus(), corpus().head(11), settings, seed=3, run=None, report=_silent)
+        found.append(vae.state_dict())
+    whole, parts = found
+    for name, tensor in whole.items():
+        assert float((tensor - parts[name]).abs().max()) < 1e-12, name

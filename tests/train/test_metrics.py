@@ -8,7 +8,7 @@ import torch
 
 from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.vae import ElboTerms
+from textvae.model.inferred import ElboTerms
 from textvae.randomness import key, normals
 from textvae.train.metrics import Journal, Progress, RunningSums
 

@@ -10,7 +10,7 @@ from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.vae import ElboTerms
+from textvae.model.inferred import ElboTerms
 from textvae.randomness import hashes, key, uniforms
 from textvae.train.objective import (
     FreeBitsConfig,

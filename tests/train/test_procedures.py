@@ -14,8 +14,9 @@ from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.inferred import ElboTerms
 from textvae.model.recurrent import initialize
-from textvae.model.vae import VAE, ElboTerms, ModelConfig
+from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.loop import TrainConfig, train
 from textvae.train.objective import Loss, NoFreeBits, ObjectiveConfig, Stage

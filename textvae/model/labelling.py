@@ -27,6 +27,13 @@ class Labelled(NamedTuple):
     noise: Noise | None
     """Dropout masks; None in evaluation."""
 
+    def part(self, some: slice) -> "Labelled":
+        """Some of the sentences."""
+        noise = self.noise
+        if noise is not None:
+            noise = noise._replace(examples=noise.examples[some])
+        return Labelled(self.tokens[some], self.lengths[some], self.labels[some], noise)
+
 
 class Labelling(NamedTuple):
     """What a batch says of labels."""
@@ -43,6 +50,12 @@ class Labelling(NamedTuple):
 def unlabelled(draws: Tensor) -> Labelling:
     """Of sentences `[B]` whose labels are not to be looked at; `draws` as in `Labelling`."""
     return Labelling(torch.full_like(draws, UNKNOWN_LABEL, dtype=torch.int64), draws)
+
+
+def unknown_labels(like: Tensor) -> Labelling:
+    """Of a batch `[B, ...]` of which no label is known: the bound sums over all."""
+    labels = torch.full(like.shape[:1], UNKNOWN_LABEL, dtype=torch.int64, device=like.device)
+    return Labelling(labels)
 
 
 class LabelTerms(NamedTuple):

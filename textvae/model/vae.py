@@ -3,7 +3,7 @@
 Kingma and Welling 2014; for text, Bowman et al. 2016. Nothing here is averaged over a batch.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 from msgspec import Meta
@@ -17,15 +17,17 @@ from textvae.model.decoder import DecoderConfig, GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.inferred import ElboTerms, Inferred
 from textvae.model.interfaces import Decoder, Encoder, Prior
 from textvae.model.labelling import (
-    UNKNOWN_LABEL,
+    Labelled,
     Labelling,
     LabelTerms,
     cross_entropy_of,
     label_kl,
     one_hot,
     pairs,
+    unknown_labels,
 )
 from textvae.model.labels import Labels, LabelsConfig, NoLabelsConfig
 from textvae.model.labels_m2 import M2Labels
@@ -85,25 +87,6 @@ class ModelConfig(Config):
         return model
 
 
-class ElboTerms(NamedTuple):
-    """The two halves of the ELBO, and what they came from."""
-
-    reconstruction: CrossEntropy
-    """-log p(x|z): total over the batch (with gradient), and a row for each target."""
-    kl: Tensor
-    """KL(q(z|x) || p(z)) `[B, Z]`, nats."""
-    posterior: DiagonalGaussian
-    """`[B, Z]`; of M2 at the label that is known or likeliest."""
-    labels: LabelTerms | None = None
-    """Of a model with labels; the other terms are then expectations over q(y|x)."""
-
-    @property
-    def bound_kl(self) -> Tensor:
-        """`[B]` nats: all of the bound but the reconstruction, the KL of the label with it."""
-        latent = self.kl.sum(1)
-        return latent if self.labels is None else latent + self.labels.kl
-
-
 class VAE(nn.Module):
     """Any objects that honour `model.interfaces` can be put together here."""
 
@@ -147,72 +130,117 @@ class VAE(nn.Module):
             dtype: of the matrix products; KL and softmax stay float32.
             labelling: of a model with labels; None knows none and sums over all.
         """
-        features = self.encoder.read(targets, lengths, noise=noise, dtype=dtype)
-        posterior = self.encoder.posterior(
-            self.encoder.moments_of(features), training=noise is not None
-        )
         inputs = inputs if decoder_inputs is None else decoder_inputs
-        if labelling is None:
-            labelling = Labelling(torch.full_like(lengths, UNKNOWN_LABEL))
-        if isinstance(self.labels, M2Labels):
-            log_q = self.labels.log_posterior(features, lengths, noise=noise)
-            return self._over_labels(
-                inputs, targets, lengths, normals, posterior, log_q, labelling, noise, dtype
-            )
-        latents = posterior.sample(normals)
-        reconstruction = self.reconstruct(
-            inputs, targets, lengths, latents, noise=noise, dtype=dtype
+        readings = self.read(targets, lengths, noise=noise, dtype=dtype)
+        inferred = self.infer(readings, normals, labelling=labelling, noise=noise)
+        reconstruction = self.reconstruct_inferred(
+            inputs, targets, lengths, inferred, noise=noise, dtype=dtype
         )
-        terms = ElboTerms(reconstruction, self.prior.kl(posterior), posterior)
-        if isinstance(self.labels, StackedLabels) and labelling.normals is not None:
-            loss = self.labels.loss(latents.detach(), labelling, labelling.normals, noise=noise)
-            cost = self._cross_entropy(labelling, dtype)
-            terms = terms._replace(labels=LabelTerms(torch.zeros_like(loss), loss.mean(), cost))
-        return terms
+        labelled = None if labelling is None else labelling.labelled
+        if labelled is None:
+            return inferred.terms(reconstruction, torch.zeros((), device=self.device))
+        return inferred.terms(reconstruction, self.label_cross_entropy(labelled, dtype=dtype))
+
+    # The same in parts: what is read of each sentence by itself, what all of a batch have to do
+    # with each other, and what each costs by itself.
+
+    @property
+    def reading_dim(self) -> int:
+        """What `read` knows of a sentence: 2Z numbers, of M2 2Z + L."""
+        extra = self.labels.num_labels if isinstance(self.labels, M2Labels) else 0
+        return 2 * self.prior.latent_dim + extra
+
+    def read(
+        self, targets: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Tensor:
+        """What is read of each sentence, whatever else is in the batch, `[B, reading_dim]`.
+
+        The moments of its posterior and, of M2, log q(y|x).
+        """
+        features = self.encoder.read(targets, lengths, noise=noise, dtype=dtype)
+        moments = self.encoder.moments_of(features)
+        if not isinstance(self.labels, M2Labels):
+            return moments
+        log_q = self.labels.log_posterior(features, lengths, noise=noise)
+        return torch.cat([moments, log_q], dim=1)
+
+    def infer(
+        self,
+        readings: Tensor,
+        normals: Tensor,
+        *,
+        labelling: Labelling | None,
+        noise: Noise | None,
+    ) -> Inferred:
+        """Latents of a batch, and what they cost, from all that `read` knows of it."""
+        width = 2 * self.prior.latent_dim
+        base = self.encoder.posterior(readings[:, :width], training=noise is not None)
+        if isinstance(self.labels, M2Labels):
+            if labelling is None:
+                labelling = unknown_labels(readings)
+            return self._over_labels(base, readings[:, width:], normals, labelling)
+        latents, terms = base.sample(normals), None
+        inner = None if labelling is None else labelling.normals
+        if isinstance(self.labels, StackedLabels) and labelling is not None and inner is not None:
+            loss = self.labels.loss(latents.detach(), labelling, inner, noise=noise)
+            terms = LabelTerms(torch.zeros_like(loss), loss.mean(), loss.new_zeros(()))
+        return Inferred(latents, self.prior.kl(base), base, None, terms)
 
     def _over_labels(
+        self, base: DiagonalGaussian, log_q: Tensor, normals: Tensor, labelling: Labelling
+    ) -> Inferred:
+        """Of M2: marginalised over q(y|x) `[B, L]` where no label is known."""
+        assert isinstance(self.labels, M2Labels)
+        tried = pairs(log_q, labelling, summed=self.labels.config.summed_labels)
+        posterior = self.labels.posterior(base.select(tried.rows), tried.labels)
+        kl = tried.weights[:, None] * self.prior.kl(posterior)
+        label = torch.where(labelling.labels >= 0, labelling.labels, log_q.argmax(1))
+        cost = label_kl(log_q, self.labels.log_prior(), labelling.labels)
+        return Inferred(
+            posterior.sample(normals[tried.rows]),
+            torch.zeros_like(base.mean).index_add(0, tried.rows, kl),
+            self.labels.posterior(base, label),
+            tried,
+            LabelTerms(cost, cost.new_zeros(()), cost.new_zeros(())),
+        )
+
+    def reconstruct_inferred(
         self,
         inputs: Tensor,
         targets: Tensor,
         lengths: Tensor,
-        normals: Tensor,
-        base: DiagonalGaussian,
-        log_q: Tensor,
-        labelling: Labelling,
+        inferred: Inferred,
+        *,
         noise: Noise | None,
         dtype: torch.dtype,
-    ) -> ElboTerms:
-        """The terms of M2, marginalised over q(y|x) `[B, L]` where no label is known."""
-        assert isinstance(self.labels, M2Labels)
-        tried = pairs(log_q, labelling, summed=self.labels.config.summed_labels)
+    ) -> CrossEntropy:
+        """-log p(x|z) of a batch at latents of `infer`; of M2 its expectation over q(y|x)."""
+        tried = inferred.tried
+        if tried is None:
+            return self.reconstruct(
+                inputs, targets, lengths, inferred.latents, noise=noise, dtype=dtype
+            )
         rows = tried.rows
-        posterior = self.labels.posterior(base.select(rows), tried.labels)
         if noise is not None:
             noise = noise._replace(examples=noise.examples[rows])
-        reconstruction = self.reconstruct(
+        return self.reconstruct(
             inputs[rows],
             targets[rows],
             lengths[rows],
-            self.condition(posterior.sample(normals[rows]), tried.labels),
+            self.condition(inferred.latents, tried.labels),
             noise=noise,
             dtype=dtype,
             weights=tried.weights,
         )
-        kl = self.prior.kl(posterior)
-        kl = torch.zeros_like(base.mean).index_add(0, rows, tried.weights[:, None] * kl)
-        label = torch.where(labelling.labels >= 0, labelling.labels, log_q.argmax(1))
-        cost = label_kl(log_q, self.labels.log_prior(), labelling.labels)
-        entropy = self._cross_entropy(labelling, dtype)
-        terms = LabelTerms(cost, torch.zeros_like(entropy), entropy)
-        return ElboTerms(reconstruction, kl, self.labels.posterior(base, label), terms)
 
-    def _cross_entropy(self, labelling: Labelling, dtype: torch.dtype) -> Tensor:
-        """Of the labelled sentences besides the batch; 0 without any."""
-        more = labelling.labelled
-        if more is None:
-            return torch.zeros((), device=self.device)
-        log_q = self.label_log_posterior(more.tokens, more.lengths, noise=more.noise, dtype=dtype)
-        return cross_entropy_of(log_q, more.labels)
+    def label_cross_entropy(
+        self, labelled: Labelled, *, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """-log q(y|x) of labelled sentences, averaged: scalar nats."""
+        told = self.label_log_posterior(
+            labelled.tokens, labelled.lengths, noise=labelled.noise, dtype=dtype
+        )
+        return cross_entropy_of(told, labelled.labels)
 
     def label_log_posterior(
         self,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from textvae import distributed
 from textvae.evaluate.latent_usage import ACTIVE_VARIANCE
 from textvae.files import saying_why, write_file
-from textvae.model.vae import ElboTerms
+from textvae.model.inferred import ElboTerms
 
 Report = Callable[[str], None]
 """Takes a line of talk; the command line sends it to stderr."""

@@ -7,8 +7,8 @@ from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config
+from textvae.model.inferred import ElboTerms
 from textvae.model.interfaces import UNKNOWN
-from textvae.model.vae import ElboTerms
 from textvae.randomness import key, uniforms
 from textvae.train.rate import NoTargetRate, RateConfig, RateState
 from textvae.train.schedules import LinearSchedule, ScheduleConfig

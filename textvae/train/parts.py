@@ -1,18 +1,23 @@
 """The gradient of a batch that is cut into parts: among processes, and where memory is short.
 
 What sentences of a batch have to do with each other is small: posteriors, their KL and its floor,
-batch normalisation. So that is worked out for the whole batch, and by every process, and only what
-a sentence costs by itself is cut. In three phases (Gao et al. 2021, "Scaling deep contrastive
-learning batch size under memory limited setup", cache gradients in the same way):
+batch normalisation, a model of their latents. So that is worked out for the whole batch, and by
+every process, and only what a sentence costs by itself is cut. In three phases (Gao et al. 2021,
+"Scaling deep contrastive learning batch size under memory limited setup", cache gradients in the
+same way):
 
 1. read the sentences of each part; the moments of all of them are then put together;
 2. decode each part from its latents, backwards too: the gradients of the latents are put together,
    and become gradients of the moments;
 3. backwards through the encoder, part by part.
 
-Between the phases processes exchange `[B, 2Z]` and `[B, Z]` numbers, and after them the sum of
-their gradients. Nothing is averaged, so the result is that of the batch in one piece but for
-rounding, for any number of processes and any size of the parts, the last ones smaller or empty.
+Of M2 log q(y|x) comes with the moments, and a gradient of the weight of each label with that of its
+latent. Labelled sentences besides the batch are cut in the same way, in a phase of their own.
+
+Between the phases processes exchange `[B, 2Z]` and `[B, Z]` numbers, of M2 `[B, 2Z + L]` and
+`[R, Z + 1]`, and after them the sum of their gradients. Nothing is averaged, so the result is that
+of the batch in one piece but for rounding, for any number of processes and any size of the parts,
+the last ones smaller or empty.
 Within a phase a process is by itself: one that runs out of memory halves its parts and begins the
 phase again.
 """
@@ -27,8 +32,9 @@ from textvae import distributed
 from textvae.data.batching import Batch
 from textvae.errors import ConfigError
 from textvae.kernels.linear_cross_entropy import CrossEntropy
-from textvae.model.labelling import Labelling
-from textvae.model.vae import VAE, ElboTerms
+from textvae.model.inferred import ElboTerms, Inferred
+from textvae.model.labelling import Labelled, Labelling
+from textvae.model.vae import VAE
 from textvae.randomness import Noise, key, normals
 from textvae.train.objective import Loss, drop_words
 
@@ -89,70 +95,81 @@ class Parts:
             The terms of the whole batch, but for the rows of the reconstruction, and its loss.
 
         Raises:
-            ConfigError: not even one sentence fits into memory, or a model with labels is to be
-                trained in parts.
+            ConfigError: not even one sentence fits into memory.
         """
         count = batch.lengths.shape[0]
-        if labelling is not None:
-            if distributed.size() > 1 or count > (self.micro_batch_size or count):
-                raise ConfigError(
-                    "model.labels.kind: a model with labels trains in one process and in whole "
-                    "batches; leave out torchrun and train.micro_batch_size"
-                )
-            return _whole(model, batch, aim, draws, labelling)
+        if labelling is not None and labelling.labelled is not None:
+            count = max(count, labelling.labelled.lengths.shape[0])
         if distributed.size() > 1 or count > (self.micro_batch_size or count):
-            return self._in_parts(model, batch, aim, draws)
+            return self._in_parts(model, batch, aim, draws, labelling)
         kept = [buffer.clone() for buffer in model.buffers()]  # statistics that see each batch once
         try:
-            return _whole(model, batch, aim, draws)
+            return _whole(model, batch, aim, draws, labelling)
         except (RuntimeError, MemoryError) as error:
             self._halve(count, error)
         for buffer, value in zip(model.buffers(), kept, strict=True):
             buffer.copy_(value)
         _take_gradients(model)
-        return self._in_parts(model, batch, aim, draws)
+        return self._in_parts(model, batch, aim, draws, labelling)
 
-    def _in_parts(self, model: VAE, batch: Batch, aim: Aim, draws: Draws) -> tuple[ElboTerms, Loss]:
+    def _in_parts(
+        self, model: VAE, batch: Batch, aim: Aim, draws: Draws, labelling: Labelling | None
+    ) -> tuple[ElboTerms, Loss]:
         own = _share(batch.lengths.shape[0])
-        first = self._retried(own, lambda rows: _read(model, batch, own, rows, draws))
+        first = self._retried(own, lambda rows: _read(model, batch, rows, draws))
         graph = first.graph
-        leaf = distributed.add(first.moments).requires_grad_()
-        posterior = model.encoder.posterior(leaf, training=True)
-        latents = posterior.sample(draws.normals(batch, model.prior.latent_dim))
-        kl = model.prior.kl(posterior)
-        begin = leaf.new_zeros((), requires_grad=True)
-        terms = ElboTerms(CrossEntropy(begin, begin.detach()), kl, posterior)
-        loss = aim(terms)
-        (price,) = torch.autograd.grad(loss.value, begin, retain_graph=True)
+        leaf = distributed.add(first.readings).requires_grad_()
+        normals = draws.normals(batch, model.prior.latent_dim)
+        inferred = model.infer(leaf, normals, labelling=labelling, noise=draws.noise(batch))
+        begin, told = (leaf.new_zeros((), requires_grad=True) for _ in range(2))
+        loss = aim(inferred.terms(CrossEntropy(begin, begin.detach()), told))
+        price, label_price = torch.autograd.grad(
+            loss.value, (begin, told), retain_graph=True, materialize_grads=True
+        )
 
         def decode(rows: list[slice]) -> Tensor:
             nonlocal graph
             if len(rows) > 1:
                 graph = None  # it does not fit beside the rest, or is not there
-            return _decode(model, batch, rows, draws, latents.detach(), price)
+            return _decode(model, batch, rows, draws, inferred, price)
 
-        answered = distributed.add(self._retried(own, decode))
-        total, pull = answered[0], answered[1:].view_as(latents)
+        total, *pulls = _unpacked(distributed.add(self._retried(own, decode)), inferred)
         decoded = _take_gradients(model)
-        head = (loss.value + (latents * pull).sum(),), (leaf, *model.parameters())
-        d_moments, *among = torch.autograd.grad(*head, allow_unused=True)
-        assert d_moments is not None
+        cross_entropy = self._of_labels(model, labelling, label_price, draws)
+        classified = _take_gradients(model)
+        value = loss.value
+        for passed, pull in zip(inferred.passed_on, pulls, strict=True):
+            value = value + (passed * pull).sum()
+        head = (value,), (leaf, *model.parameters())
+        d_readings, *among = torch.autograd.grad(*head, allow_unused=True)
+        assert d_readings is not None
 
         def encode(rows: list[slice]) -> None:
             nonlocal graph
             held, graph = graph, None  # it can be used once
             if held is not None:
-                held.backward(d_moments[own])  # type: ignore[no-untyped-call]
+                held.backward(d_readings[own])  # type: ignore[no-untyped-call]
             else:
-                _encode(model, batch, rows, draws, d_moments)
+                _encode(model, batch, rows, draws, d_readings)
 
         self._retried(own, encode)
         # Every process has worked out what the whole batch does between encoder and decoder.
-        _add_gradients(model, decoded, among if distributed.rank() == 0 else [])
+        _add_gradients(model, decoded, classified, among if distributed.rank() == 0 else [])
         _sum_gradients(model)
         with torch.no_grad():
-            terms = terms._replace(reconstruction=CrossEntropy(total, total), kl=kl.detach())
+            terms = inferred.detached().terms(CrossEntropy(total, total), cross_entropy)
             return terms, aim(terms)
+
+    def _of_labels(
+        self, model: VAE, labelling: Labelling | None, price: Tensor, draws: Draws
+    ) -> Tensor:
+        """The cross-entropy of the labelled sentences besides the batch, backwards too."""
+        labelled = None if labelling is None else labelling.labelled
+        if labelled is None:
+            return torch.zeros_like(price)
+        own = _share(labelled.lengths.shape[0])
+        found = self._retried(own, lambda rows: _classify(model, labelled, rows, draws, price))
+        return distributed.add(found)
 
     def _retried(self, own: slice, phase: Callable[[list[slice]], T]) -> T:
         """One phase of this process, with its sentences cut smaller each time memory is short."""
@@ -190,9 +207,9 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-class _Moments(NamedTuple):
-    moments: Tensor
-    """`[B, 2Z]`, zero for the sentences of others."""
+class _Readings(NamedTuple):
+    readings: Tensor
+    """Of `VAE.read`, zero for the sentences of others."""
     graph: Tensor | None
     """Those of this process, to go backwards from, where it read them in one part."""
 
@@ -222,31 +239,33 @@ def _share(count: int) -> slice:
     return slice(count * rank // size, count * (rank + 1) // size)
 
 
-def _read(model: VAE, batch: Batch, own: slice, rows: list[slice], draws: Draws) -> _Moments:
+def _read(model: VAE, batch: Batch, rows: list[slice], draws: Draws) -> _Readings:
     """Phase 1; the graph is kept where there is one part."""
-    width, graph = 2 * model.prior.latent_dim, None
-    moments = next(model.parameters()).new_zeros(batch.lengths.shape[0], width)
+    graph = None
+    readings = next(model.parameters()).new_zeros(batch.lengths.shape[0], model.reading_dim)
     with torch.set_grad_enabled(len(rows) == 1):
         for some in rows:
-            part = batch.rows(some)
-            found = model.encoder.moments(
-                part.targets, part.lengths, noise=draws.noise(part), dtype=draws.dtype
-            )
-            moments[some] = found.detach()
+            found = _read_part(model, batch.rows(some), draws)
+            readings[some] = found.detach()
             graph = found if found.requires_grad else None
-    return _Moments(moments, graph)
+    return _Readings(readings, graph)
+
+
+def _read_part(model: VAE, part: Batch, draws: Draws) -> Tensor:
+    return model.read(part.targets, part.lengths, noise=draws.noise(part), dtype=draws.dtype)
 
 
 def _decode(
-    model: VAE, batch: Batch, rows: list[slice], draws: Draws, latents: Tensor, price: Tensor
+    model: VAE, batch: Batch, rows: list[slice], draws: Draws, inferred: Inferred, price: Tensor
 ) -> Tensor:
-    """Phase 2: the reconstruction of these rows, and the gradients of all latents, in one row."""
+    """Phase 2: the reconstruction of these rows and the gradients of what is passed on, in one."""
     _take_gradients(model)
-    total, pull = latents.new_zeros(()), torch.zeros_like(latents)
+    total = torch.zeros_like(price)
+    pulls = [torch.zeros_like(passed) for passed in inferred.passed_on]
     for some in rows:
-        part = batch.rows(some)
-        here = latents[some].requires_grad_()
-        found = model.reconstruct(
+        part, own = batch.rows(some), inferred.rows_of(some)
+        here = inferred.part(some)
+        found = model.reconstruct_inferred(
             draws.decoder_inputs(part),
             part.targets,
             part.lengths,
@@ -256,23 +275,43 @@ def _decode(
         ).total
         (found * price).backward()  # type: ignore[no-untyped-call]
         total += found.detach()
-        if here.grad is not None:
-            pull[some] = here.grad
-    return torch.cat([total[None], pull.flatten()])
+        for pull, passed in zip(pulls, here.passed_on, strict=True):
+            if passed.grad is not None:
+                pull[own] = passed.grad
+    return torch.cat([total[None], *(pull.flatten() for pull in pulls)])
+
+
+def _unpacked(answered: Tensor, inferred: Inferred) -> list[Tensor]:
+    """What `_decode` put into a row: the reconstruction, and gradients."""
+    sizes = [1, *(passed.numel() for passed in inferred.passed_on)]
+    total, *pulls = torch.split(answered, sizes)
+    shaped = zip(pulls, inferred.passed_on, strict=True)
+    return [total[0], *(pull.view_as(passed) for pull, passed in shaped)]
+
+
+def _classify(
+    model: VAE, labelled: Labelled, rows: list[slice], draws: Draws, price: Tensor
+) -> Tensor:
+    """The share of these labelled sentences in the cross-entropy of all, backwards too."""
+    _take_gradients(model)
+    total = torch.zeros_like(price)
+    for some in rows:
+        share = (some.stop - some.start) / labelled.lengths.shape[0]
+        found = share * model.label_cross_entropy(labelled.part(some), dtype=draws.dtype)
+        (found * price).backward()
+        total += found.detach()
+    return total
 
 
 def _encode(
-    model: VAE, batch: Batch, rows: Iterable[slice], draws: Draws, d_moments: Tensor
+    model: VAE, batch: Batch, rows: Iterable[slice], draws: Draws, d_readings: Tensor
 ) -> None:
     """Phase 3, where the graph of phase 1 was not kept: read once more, and go backwards."""
     _take_gradients(model)
     for some in rows:
-        part = batch.rows(some)
-        found = model.encoder.moments(
-            part.targets, part.lengths, noise=draws.noise(part), dtype=draws.dtype
-        )
+        found = _read_part(model, batch.rows(some), draws)
         if found.requires_grad:
-            found.backward(d_moments[some])  # type: ignore[no-untyped-call]
+            found.backward(d_readings[some])  # type: ignore[no-untyped-call]
 
 
 def _take_gradients(model: nn.Module) -> Gradients:

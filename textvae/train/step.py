@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from textvae.data.batching import Batch
-from textvae.model.vae import VAE, ElboTerms
+from textvae.model.inferred import ElboTerms
+from textvae.model.vae import VAE
 from textvae.train.labelled import DrawLabelled, labelling_of
 from textvae.train.objective import Loss, ObjectiveConfig, Stage, objective
 from textvae.train.parts import Draws, Parts
