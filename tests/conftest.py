@@ -17,6 +17,9 @@ import pytest
 # which it does not have. One thread is also the faster for models of this size. Read by torch
 # when it is imported, so it has to stand here, before any test module.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A shell has it ignored by what it starts in the background, and so would every verb that the tests
+# start: a run of training that was sent one went on for 100,000 steps.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 LISTED_SKIPS = (

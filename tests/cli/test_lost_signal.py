@@ -7,6 +7,7 @@ import time
 import pytest
 
 from textvae.cli.main import exit_code
+from textvae.train.signals import catch_signals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -22,6 +23,19 @@ def test_a_signal_that_a_finalizer_swallows_comes_again(number: int, code: int) 
             pass
 
     assert exit_code(run) == code
+
+
+def test_sigint_that_was_ignored_from_the_start_stays_ignored() -> None:
+    """As a shell has it for what a script starts in the background: training is no exception."""
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with catch_signals() as caught:
+            signal.raise_signal(signal.SIGINT)
+            assert caught == []
+            signal.raise_signal(signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGINT, earlier)
 
 
 def test_a_signal_inside_a_codec_is_said_as_any_other(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from textvae import distributed
 def catch_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step is finished and saved; a second one is raised.
 
+    What this process was started to ignore stays ignored, as in all else of Python: a shell without
+    job control has SIGINT ignored by what it starts in the background.
     Only the main thread may set handlers; elsewhere the list stays empty.
     """
     caught: list[int] = []
@@ -30,7 +32,9 @@ def catch_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = (signal.SIGINT, signal.SIGTERM)
+    answered = [number for number in heard if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in answered}
     try:
         yield caught
     finally:
