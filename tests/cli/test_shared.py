@@ -121,6 +121,17 @@ def test_a_line_is_answered_at_once(shared: Shared, tiny_run: Path, tmp_path: Pa
     ]
 
 
+@pytest.mark.parametrize("verb", ["sample", "encode", "score", "evaluate"])
+def test_a_model_is_loaded_to_the_device_of_its_process(
+    shared: Shared, tiny_run: Path, verb: str
+) -> None:
+    """Which it has once they are joined: before, each would take the first one."""
+    ended = shared(verb, str(tiny_run), "--device", "cpu:0", size=2, stdin=b"red cat eats")
+    assert {one.code for one in ended} in ({2}, {2, 75})  # or the other one has ended before
+    refused = [one.stderr for one in ended if one.code == 2]
+    assert all("--device cpu:0: several processes take one each" in said for said in refused)
+
+
 def test_a_model_with_labels_is_trained_together(
     shared: Shared, tiny_data: Path, tiny_overrides: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -57,7 +57,6 @@ def command(
     if output is not None:
         check_form(Path(output))
     stream = take_stream(given, text_column) if distributed.is_first() else OTHERS
-    vae = options.load(where, device)
 
     from textvae.latent_space import posteriors  # noqa: PLC0415 -- as above
 
@@ -68,6 +67,7 @@ def command(
 
     count = 0
     with distributed.joined(), ExitStack() as stack:
+        vae = options.load(where, device)
         add: Callable[[Sequence[str], DiagonalGaussian], None] = to_stdout
         if output is not None and distributed.is_first():
             add = stack.enter_context(write_latents(Path(output)))

@@ -89,26 +89,27 @@ def command(
     where, data = split_model_and_data(arguments)
     if output is not None and not output.parent.is_dir():
         raise CheckpointError(f"--output {output}: there is no directory {output.parent}")
-    vae = options.load(where, device)
 
     from textvae.evaluate.likelihood import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.evaluation import run_evaluators  # noqa: PLC0415 -- as above
     from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
 
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
-    # Said where it takes long; bad data are found before, and then the error stands alone.
-    with busy.after(SECONDS), distributed.joined():
-        share_stdin(data)
-        found = run_evaluators(
-            vae,
-            data,
-            evaluators=_chosen(vae, names, config, num_samples),
-            seed=seed,
-            rows=ROWS if rows is None else rows,
-            dtype=DTYPES[precision],
-            text_column=text_column,
-            report=busy.report,
-        )
+    with distributed.joined():
+        vae = options.load(where, device)
+        # Said where it takes long; bad data are found before, and then the error stands alone.
+        with busy.after(SECONDS):
+            share_stdin(data)
+            found = run_evaluators(
+                vae,
+                data,
+                evaluators=_chosen(vae, names, config, num_samples),
+                seed=seed,
+                rows=ROWS if rows is None else rows,
+                dtype=DTYPES[precision],
+                text_column=text_column,
+                report=busy.report,
+            )
     if not distributed.is_first():
         return
     # Kept before it is shown: a reader of the pipe who goes away loses nothing.

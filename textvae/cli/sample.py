@@ -72,31 +72,31 @@ def command(
     if len(sentences) > 1:
         raise DataError(f"standard input: holds {len(sentences):,} sentences, --near takes 1")
     strategy = options.strategy_of(decoding, n_best=True)
-    vae = options.load(where, device)
 
     from textvae.conditional import sample_conditions  # noqa: PLC0415 -- as above
     from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.latents import sample_latents  # noqa: PLC0415 -- as above
 
-    latents = sample_latents(
-        vae.model.prior,
-        num_samples,
-        seed=decoding["seed"],
-        kind=cast("PriorKind", prior),
-        aggregate=vae.aggregate.mixture if vae.aggregate else None,
-        posterior=vae.encode(sentences) if sentences else None,
-        scale=scale,
-    )
-    drawn = sample_conditions(
-        vae,
-        latents,
-        seed=decoding["seed"],
-        kind=cast("PriorKind", prior),
-        near=sentences[0] if sentences else None,
-        label=label,
-    )
-    # Written as they come, so that `| head` ends a long list early.
     with distributed.joined():
+        vae = options.load(where, device)
+        latents = sample_latents(
+            vae.model.prior,
+            num_samples,
+            seed=decoding["seed"],
+            kind=cast("PriorKind", prior),
+            aggregate=vae.aggregate.mixture if vae.aggregate else None,
+            posterior=vae.encode(sentences) if sentences else None,
+            scale=scale,
+        )
+        drawn = sample_conditions(
+            vae,
+            latents,
+            seed=decoding["seed"],
+            kind=cast("PriorKind", prior),
+            near=sentences[0] if sentences else None,
+            label=label,
+        )
+        # Written as they come, so that `| head` ends a long list early.
         for start in range(0, num_samples, ROWS * distributed.size()):
             own = start + ROWS * distributed.rank()
             some = drawn.conditions[own : own + ROWS]
