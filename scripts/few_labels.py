@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import ATTRIBUTES, embedded_grammar
 from textvae.data.tokenizer import WordTokenizerConfig
+from textvae.evaluate.classification import classification
 from textvae.evaluate.likelihood import encode_corpus, label_log_posteriors
 from textvae.experiment import choose_training, load_config
 from textvae.generate.latents import prior_latents
@@ -40,7 +42,7 @@ from textvae.train.labelled import labelled_batch
 from textvae.train.loop import TrainConfig, train
 
 METHODS = ("tfidf", "gru", "m1", "m2", "m1_m2")
-LONGEST = 24
+LONGEST, HELD_OUT, GRU_STEPS = 24, 500, 300
 SETTINGS = (
     "model.latent_dim=32",
     "model.encoder.embedding_dim=64",
@@ -49,9 +51,9 @@ SETTINGS = (
     "model.decoder.embedding_dim=96",
     "model.decoder.hidden_dim=160",
     "train.device=cpu",
-    "train.precision=float32",
-    "train.batch_size=32",
-    "train.optimizer.learning_rate=0.003",
+    "train.precision=bfloat16",
+    "train.batch_size=64",
+    "train.optimizer.learning_rate=0.005",
     "train.log_every=100000",
 )
 Pairs = list[tuple[str, str]]
@@ -82,17 +84,24 @@ def shuffled(pairs: Pairs, seed: int, name: str) -> Pairs:
 
 
 def data_of(
-    root: Path, name: str, size: int, seed: int, unlabelled: int
+    root: Path, name: str, size: int, seed: int, *, unlabelled: int, split: str
 ) -> tuple[Pairs, list[str], Pairs]:
-    """Labelled, unlabelled and test sentences, as a function of the seed."""
+    """Labelled, unlabelled and test (or valid) sentences, as a function of the seed."""
     set_name, _, attribute = name.partition(":")
     own: Pairs | None = None
     if attribute:
-        whole, test = embedded(attribute, 2 * unlabelled, 0), embedded(attribute, 2000, 80_000)
+        whole = embedded(attribute, 2 * unlabelled, 0)
+        test = embedded(attribute, 2000, 100_000 if split == "test" else 110_000)
     else:
-        whole, test = pairs_of(root / name, "train"), pairs_of(root / name, "test")
+        whole = pairs_of(root / name, "train")
         if set_name == "short_yelp":
             own = pairs_of(root / name, f"train.{size}")
+        if split == "test" or (root / name / f"{split}.txt.gz").exists():
+            test = pairs_of(root / name, split)
+        else:  # the last training sentences, which the sets without it do not train on either
+            test = whole[-HELD_OUT:]
+        if not (root / name / "valid.txt.gz").exists():
+            whole = whole[:-HELD_OUT]
     whole = shuffled(whole, seed, name)
     kinds = len({label for _, label in whole})
     labelled = own or whole[: max(size, 2 * kinds)]
@@ -105,10 +114,18 @@ def data_of(
 class Case:
     """One set, size and seed, tokenized."""
 
-    def __init__(self, labelled: Pairs, rest: list[str], test: Pairs, seed: int) -> None:
-        self.labelled, self.test, self.seed = labelled, test, seed
+    def __init__(
+        self,
+        labelled: Pairs,
+        rest: list[str],
+        test: Pairs,
+        *,
+        seed: int,
+        settings: tuple[str, ...] = (),
+    ) -> None:
+        self.labelled, self.test, self.seed, self.settings = labelled, test, seed, settings
         texts = [text for text, _ in labelled] + rest
-        self.tokenizer = WordTokenizerConfig(vocabulary_size=3000).train(texts)
+        self.tokenizer = WordTokenizerConfig(vocabulary_size=3000, lowercase=True).train(texts)
         self.names = sorted({label for _, label in labelled})
         known = [self.names.index(label) for _, label in labelled]
         self.labels = torch.tensor(known + [-1] * len(rest))
@@ -125,7 +142,9 @@ class Case:
     def build(self, kind: str, steps: int) -> tuple[VAE, TrainConfig]:
         """A model with labels, and how it is trained."""
         more = [f"model.labels.kind={kind}", f"train.max_steps={steps}"]
-        config = load_config(None, [*SETTINGS, *more, f"train.validate_every={steps}"])
+        config = load_config(
+            None, [*SETTINGS, *more, f"train.validate_every={steps}", *self.settings]
+        )
         config, _ = choose_training(config, lengths=self.corpus.lengths)
         model = config.model.build(
             self.tokenizer.vocabulary_size, num_labels=len(self.names), seed=self.seed
@@ -142,9 +161,10 @@ class Case:
         train(model, *parts, seed=self.seed, run=None, report=lambda line: None)
         return model
 
-    def accuracy(self, log_q: Tensor) -> float:
-        """Of the likeliest label, on the test sentences."""
-        return float((log_q.argmax(1) == self.truth).float().mean())
+    def figures(self, method: str, log_q: Tensor) -> dict[str, float]:
+        """Accuracy and expected calibration error on the test sentences."""
+        found = classification(log_q, self.truth)
+        return {method: found.accuracy, f"{method}_ece": found.calibration_error}
 
 
 def gru_classifier(case: Case, steps: int) -> VAE:
@@ -185,26 +205,29 @@ def carried(case: Case, model: VAE, attribute: str, count: int) -> float:
     return right / (count * len(case.names))
 
 
-def measure(case: Case, name: str, steps: int) -> dict[str, float]:
-    """The accuracy of each method, and the CPU seconds of each."""
-    found: dict[str, float] = {"tfidf": tfidf(case)}
+def measure(case: Case, name: str, steps: int, methods: Sequence[str]) -> dict[str, float]:
+    """What each method gives, and the CPU seconds of all."""
+    found: dict[str, float] = {}
     begun = time.process_time()
-    log_q = label_log_posteriors(gru_classifier(case, steps), case.test_array)
-    found["gru"] = case.accuracy(log_q)
-    m2 = case.trained("m2", steps)
-    found["m2"] = case.accuracy(label_log_posteriors(m2, case.test_array))
-    stacked = case.trained("m1_m2", 2 * steps)
-    found["m1_m2"] = case.accuracy(label_log_posteriors(stacked, case.test_array))
-    means = [
-        encode_corpus(stacked, array).mean.numpy()
-        for array in (case.corpus.head(len(case.labelled)), case.test_array)
-    ]
-    known = case.labels[: len(case.labelled)].numpy()
-    m1 = LogisticRegression(max_iter=1000).fit(means[0], known)
-    found["m1"] = float(m1.score(means[1], case.truth.numpy()))
-    attribute = name.partition(":")[2]
-    if attribute in ATTRIBUTES:
-        found["carried"] = carried(case, m2, attribute, 100)
+    if "tfidf" in methods:
+        found["tfidf"] = tfidf(case)
+    if "gru" in methods:
+        log_q = label_log_posteriors(gru_classifier(case, GRU_STEPS), case.test_array)
+        found |= case.figures("gru", log_q)
+    if "m2" in methods:
+        m2 = case.trained("m2", steps)
+        found |= case.figures("m2", label_log_posteriors(m2, case.test_array))
+        attribute = name.partition(":")[2]
+        if attribute in ATTRIBUTES:
+            found["carried"] = carried(case, m2, attribute, 100)
+    if "m1_m2" in methods:
+        stacked = case.trained("m1_m2", steps)
+        found |= case.figures("m1_m2", label_log_posteriors(stacked, case.test_array))
+        known = case.corpus.head(len(case.labelled))
+        means = [encode_corpus(stacked, array).mean for array in (known, case.test_array)]
+        fitted = LogisticRegression(max_iter=1000).fit(means[0], case.labels[: len(case.labelled)])
+        log_q = torch.tensor(fitted.predict_log_proba(means[1]))
+        found |= case.figures("m1", log_q)
     return found | {"cpu_seconds": time.process_time() - begun}
 
 
@@ -231,6 +254,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--methods", nargs="+", default=["tfidf", "gru", "m2", "m1_m2"])
+    parser.add_argument("--split", choices=("test", "valid"), default="test")
+    parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--unlabelled", type=int, default=10_000)
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
@@ -240,8 +266,10 @@ def main() -> None:
     for size in given.sizes:
         for seed in given.seeds:
             for name in given.sets:
-                data = data_of(given.root, name, size, seed, given.unlabelled)
-                found = measure(Case(*data, seed), name, given.steps)
+                how = {"unlabelled": given.unlabelled, "split": given.split}
+                data = data_of(given.root, name, size, seed, **how)
+                case = Case(*data, seed=seed, settings=tuple(given.settings))
+                found = measure(case, name, given.steps, given.methods)
                 row = {"set": name, "size": size, "seed": seed, "steps": given.steps, **found}
                 print(json.dumps(row))
                 sys.stdout.flush()
