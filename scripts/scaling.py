@@ -1,7 +1,7 @@
 """What a corpus larger than memory costs: drawn, streamed, and trained on for 2,000 steps.
 
 python scripts/scaling.py draw 10000000 FILE          different sentences of the embedded grammar
-python scripts/scaling.py train FILE RUN [--steps N]  CPU-seconds, peak resident memory, tokens/s
+python scripts/scaling.py train FILE RUN [--steps N] [--batch-size N]   CPU-seconds, memory, speed
 
 `train` streams FILE into RUN (a stream that is there already costs nothing) and trains the
 embedded recipe's model. One JSON object on stdout, for docs/scaling.md.
@@ -64,11 +64,13 @@ def draw(size: int, file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--steps", default=2_000)
-def measure(file: Path, run: Path, steps: int) -> None:
+@click.option("--batch-size", default=64)
+def measure(file: Path, run: Path, steps: int, batch_size: int) -> None:
     """Stream FILE into RUN and train on it."""
     torch.set_num_threads(1)
     overrides = ["data.stream=true", "data.tokenizer.kind=word", f"train.max_steps={steps}"]
     overrides += [f"train.log_every={steps // 10}", f"train.validate_every={steps}"]
+    overrides += [f"train.batch_size={batch_size}"]
     config = load_config(None, [*overrides, "train.device=cpu", "train.precision=float32"])
     begun = time.process_time()
 

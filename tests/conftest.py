@@ -214,8 +214,9 @@ class Child:
             return 1
         finally:
             sys.stderr.flush()
-            with contextlib.suppress(OSError):  # of a reader that went away
-                sys.stdout.flush()  # as the interpreter does when it ends
+            if sys.stdout is not None:  # what a test of a closed one has made of it
+                with contextlib.suppress(OSError):  # of a reader that went away
+                    sys.stdout.flush()  # as the interpreter does when it ends
         return found if isinstance(found, int) else 0
 
     def send(self, number: int) -> None:

@@ -9,11 +9,13 @@ from click.testing import CliRunner, Result
 
 import textvae
 from textvae.cli.main import program
+from textvae.data.batching import TokenArray
 from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.errors import CheckpointError
 from textvae.latent_space import posteriors
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import ModelConfig
+from textvae.train.loop import validate
 
 OVERRIDES = (
     "model.encoder.kind=none",
@@ -123,3 +125,11 @@ def test_a_stream_of_sentences_is_refused_too() -> None:
     vae = textvae.TextVAE(config.build(tokenizer.vocabulary_size), tokenizer, config)
     with pytest.raises(CheckpointError, match="is a language model without a latent"):
         list(posteriors(vae, ["a", "b"]))
+
+
+def test_it_is_validated_in_its_own_precision() -> None:
+    config = ModelConfig(latent_dim=0, encoder=NoEncoderConfig())
+    data = TokenArray.from_lists([[2, 3], [], [4]], 11)
+    single, double = config.build(11), config.build(11).double()
+    found = [validate(vae, data, seed=0).elbo for vae in (single, double)]
+    assert found[1] == pytest.approx(found[0], rel=1e-6)

@@ -11,12 +11,15 @@ from textvae.data.batching import TokenArray
 from textvae.evaluate.likelihood import (
     encode_corpus,
     importance_weighted,
+    label_log_posteriors,
     log_likelihood,
     reconstruction_at,
 )
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.prior import StandardNormalPrior
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import Noise, hash64, key, normals
@@ -230,3 +233,23 @@ def test_the_elbo_is_at_most_the_weighted_bound_and_agrees_with_its_terms() -> N
     assert float(difference.min()) > -1e-6
     gap = found.elbo + found.reconstruction + found.kl
     assert abs(float(gap.mean())) < 3 * float(gap.std()) / math.sqrt(211)
+
+
+def test_a_corpus_is_measured_in_the_precision_of_the_model() -> None:
+    data = corpus()
+    single, double = (encode_corpus(vae, data) for vae in (tiny(), tiny().double()))
+    assert single.mean.dtype == torch.float32
+    assert double.mean.dtype == torch.float64
+    torch.testing.assert_close(double.mean.float(), single.mean, rtol=1e-5, atol=1e-5)
+    for kind in (M2LabelsConfig(), StackedLabelsConfig()):
+        sizes = {"embedding_dim": 5, "hidden_dim": 11}
+        config = ModelConfig(
+            latent_dim=Z,
+            encoder=GRUEncoderConfig(**sizes),
+            decoder=GRUDecoderConfig(**sizes),
+            labels=kind,
+        )
+        vae = config.build(V, num_labels=3, seed=3).double().eval()
+        assert label_log_posteriors(vae, data).dtype == torch.float64
+        found = importance_weighted(vae, data, encode_corpus(vae, data), num_samples=3, seed=1)
+        assert bool(found.nll.isfinite().all())

@@ -179,8 +179,7 @@ def far(first: Path, second: Path) -> float:
 
 def _numbers(row: dict[str, Any]) -> dict[str, float]:
     row |= row.pop("validation", {})
-    timed = ("seconds", "tokens_per_second")
-    return {name: float(value) for name, value in row.items() if name not in timed}
+    return {n: float(v) for n, v in row.items() if n not in ("seconds", "tokens_per_second")}
 
 
 def compare(
@@ -202,9 +201,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plateau": {"learning_rate": LearningRateConfig(plateau=DivideOnPlateau(validations=1))},
     "pretraining": {"procedure": PretrainingProcedure(share=0.3)},
     "aggressive": {"procedure": AggressiveProcedure(share=0.4, max_updates=4, check_every=2)},
-    "equal lengths": {
-        "batches": EqualLengthBatches()
-    },  # some of one sentence, fewer than processes
+    "equal lengths": {"batches": EqualLengthBatches()},  # some of one, fewer than processes
     "language model": {"free_bits": NoFreeBits()},
     "m2": {"labelled_batch_size": 7},
     "m2, labels drawn": {"labelled_batch_size": 7},
@@ -348,4 +345,6 @@ def test_trouble_of_any_one_at_any_step_ends_all(tmp_path: Path, trial: int) -> 
     assert codes == [
         -signal.SIGKILL if kind == "kill" and rank == unlucky else expected for rank in range(size)
     ]
-    assert last_good_step(tmp_path) == (step if kind == "signal" else 4 if step < 8 else 8)
+    # The line of step 8 comes before its save, and a state whose first step fails is set aside.
+    saved = step > 8 or (step == 8 and kind == "kill" and unlucky > 0)
+    assert last_good_step(tmp_path) == (step if kind == "signal" else 8 if saved else 4)

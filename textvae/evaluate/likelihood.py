@@ -58,22 +58,25 @@ def encode_corpus(
     model: VAE, data: TokenArray, *, dtype: torch.dtype = torch.float32
 ) -> DiagonalGaussian:
     """The posteriors of a corpus, `[N, Z]`, in its order."""
-    size = (data.num_sentences, model.prior.latent_dim)
-    result = DiagonalGaussian(
-        torch.zeros(size, device=model.device), torch.zeros(size, device=model.device)
-    )
+    dim = model.prior.latent_dim
+    result = DiagonalGaussian(_zeros(model, data, dim), _zeros(model, data, dim))
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
             posterior = model.posterior(batch.targets, batch.lengths, dtype=dtype)
-            result.mean[batch.indices] = posterior.mean
-            result.log_variance[batch.indices] = posterior.log_variance
+            result.mean[batch.indices] = posterior.mean.to(result.mean)
+            result.log_variance[batch.indices] = posterior.log_variance.to(result.mean)
     return DiagonalGaussian(*map(distributed.add, result))
+
+
+def _zeros(model: VAE, data: TokenArray, *sizes: int) -> Tensor:
+    """For each sentence of a corpus, in the precision of the model."""
+    return next(model.parameters()).new_zeros(data.num_sentences, *sizes)
 
 
 def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
     """Log q(y|x) of a corpus in nats, `[N, L]`, in its order."""
     assert model.labels is not None, "a model without labels"
-    result = torch.zeros(data.num_sentences, model.labels.num_labels, device=model.device)
+    result = _zeros(model, data, model.labels.num_labels)
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
             result[batch.indices] = model.label_log_posterior(batch.targets, batch.lengths)
@@ -195,7 +198,7 @@ def _kl(model: VAE, data: TokenArray, posterior: DiagonalGaussian) -> Tensor:
     """The KL of each sentence in nats `[N]`; of M2 that of the pair (y, z), summed over labels."""
     if not isinstance(model.labels, M2Labels):
         return model.prior.kl(posterior).sum(1)
-    result = torch.zeros(data.num_sentences, device=model.device)
+    result = _zeros(model, data)
     for batch in data.shared_batches(ENCODER_BATCH):
         features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
         base = model.encoder.posterior(model.encoder.moments_of(features), training=False)

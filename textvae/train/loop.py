@@ -244,7 +244,7 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
             terms = model(*three, noise, labelling=unlabelled(draws))
             nats = terms.reconstruction.total, terms.bound_kl.sum()
             sums += torch.stack([part.double() for part in nats])
-            means[batch.indices] = terms.posterior.mean
+            means[batch.indices] = terms.posterior.mean.to(means)
     model.train(training)
     reconstruction, kl = distributed.add(sums).tolist()
     elbo = -(reconstruction + kl) / data.num_sentences
