@@ -44,18 +44,17 @@ from textvae.train.loop import TrainConfig, train
 METHODS = ("tfidf", "gru", "m1", "m2", "m1_m2")
 LONGEST, HELD_OUT, GRU_STEPS = 24, 500, 300
 SETTINGS = (
-    "model.latent_dim=32",
-    "model.encoder.embedding_dim=64",
-    "model.encoder.hidden_dim=96",
-    "model.encoder.bidirectional=true",
-    "model.decoder.embedding_dim=96",
-    "model.decoder.hidden_dim=160",
-    "train.device=cpu",
-    "train.precision=bfloat16",
-    "train.batch_size=64",
-    "train.optimizer.learning_rate=0.005",
-    "train.log_every=100000",
+    *("model.latent_dim=64", "model.labels.summed_labels=2"),
+    *("model.encoder.embedding_dim=64", "model.encoder.hidden_dim=128"),
+    *("model.encoder.pooling=mean", "model.decoder.skip_connection=true"),
+    *("model.decoder.embedding_dim=64", "model.decoder.hidden_dim=64"),
+    "model.decoder.output_dropout_rate=0.0",
+    *("train.objective.word_dropout.start=1.0", "train.objective.word_dropout.end=1.0"),
+    *("train.objective.free_bits.kind=none", "train.objective.beta=0.1"),
+    *("train.device=cpu", "train.precision=bfloat16", "train.batch_size=64"),
+    *("train.optimizer.learning_rate=0.01", "train.log_every=100000"),
 )
+"""The decoder reads no words, so that the latent has to tell which words there are."""
 Pairs = list[tuple[str, str]]
 
 
@@ -231,18 +230,20 @@ def measure(case: Case, name: str, steps: int, methods: Sequence[str]) -> dict[s
     return found | {"cpu_seconds": time.process_time() - begun}
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    """Means over seeds, the smallest and the largest in brackets."""
-    groups: dict[tuple[str, object], list[dict[str, object]]] = defaultdict(list)
-    for row in rows:
-        groups[str(row["set"]), row["size"]].append(row)
-    out = ["| set | labels | seeds | " + " | ".join(METHODS) + " |", "|---" * 8 + "|"]
+def table(rows: list[dict[str, object]], columns: Sequence[str]) -> str:
+    """Percentages: means over seeds, the smallest and the largest in brackets; "-" is not run."""
+    groups: dict[tuple[str, object], dict[object, dict[str, object]]] = defaultdict(dict)
+    for row in rows:  # the methods of one case may be in several rows
+        runs = groups[str(row["set"]), row["size"]]
+        runs[row["seed"]] = runs.get(row["seed"], {}) | row
+    out = ["| set | labels | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
     for (name, size), some in groups.items():
         cells = []
-        for method in METHODS:
-            values = [100 * float(str(row[method])) for row in some]
-            cells.append(f"{mean(values):.1f} ({min(values):.1f}-{max(values):.1f})")
-        out.append(f"| {name} | {size} | {len(some)} | " + " | ".join(cells) + " |")
+        for column in columns:
+            values = [100 * float(str(row[column])) for row in some.values() if column in row]
+            told = f"{mean(values):.1f} ({min(values):.1f}-{max(values):.1f})" if values else "-"
+            cells.append(told if len(values) in {0, len(some)} else f"{told} of {len(values)}")
+        out.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join(out)
 
 
@@ -261,7 +262,9 @@ def main() -> None:
     parser.add_argument("--table", type=Path)
     given = parser.parse_args()
     if given.table is not None:
-        print(table([json.loads(line) for line in given.table.read_text().splitlines()]))
+        rows = [json.loads(line) for line in given.table.read_text().splitlines()]
+        print(table(rows, METHODS))
+        print(table(rows, [f"{method}_ece" for method in METHODS[1:]]))
         return
     for size in given.sizes:
         for seed in given.seeds:
