@@ -224,7 +224,9 @@ def table(rows: list[dict[str, object]], columns: Sequence[str]) -> str:
         cells = []
         for column in columns:
             values = [100 * float(str(row[column])) for row in some.values() if column in row]
-            told = f"{mean(values):.1f} ({min(values):.1f}-{max(values):.1f})" if values else "-"
+            told = f"{mean(values):.1f}" if values else "-"
+            if len(values) > 1:
+                told += f" ({min(values):.1f}-{max(values):.1f})"
             cells.append(told if len(values) in {0, len(some)} else f"{told} of {len(values)}")
         out.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join(out)
