@@ -29,6 +29,7 @@ def variants() -> Iterator[Any]:
     yield GRUEncoderConfig(**SIZES, bidirectional=True)
     yield GRUEncoderConfig(**SIZES, num_layers=2)
     yield GRUEncoderConfig(**SIZES, num_layers=2, bidirectional=True, dropout_rate=0.4)
+    yield GRUEncoderConfig(**SIZES, bidirectional=True, pooling="mean")
     for constraint in get_args(PosteriorConstraintConfig):
         yield GRUEncoderConfig(**SIZES, posterior=constraint())
 
@@ -158,6 +159,25 @@ def test_the_posterior_is_a_linear_map_of_the_last_states(
         if bidirectional:
             last.append(read_by_hand(encoder.backward_layers, vectors.flip(0)))
         moments = encoder.posterior_weight @ torch.cat(last) + encoder.posterior_bias
+        torch.testing.assert_close(torch.cat([found.mean[b], found.log_variance[b]]), moments)
+
+
+@directions
+@torch.no_grad()
+def test_mean_pooling_reads_the_mean_of_the_states_of_each_sentence(bidirectional: bool) -> None:
+    config = GRUEncoderConfig(**SIZES, bidirectional=bidirectional, pooling="mean")
+    encoder: GRUEncoder = build(config)
+    found = encoder(tokens(), LENGTHS)
+    for b, length in enumerate(LENGTHS.tolist()):
+        vectors = encoder.embedding[tokens()[b, :length]]
+        stacks = [(encoder.forward_layers, vectors)]
+        if bidirectional:
+            stacks.append((encoder.backward_layers, vectors.flip(0)))
+        means = [  # the state at each position is the last one of the words so far
+            torch.stack([read_by_hand(layers, read[:end]) for end in range(1, length + 1)]).mean(0)
+            for layers, read in stacks
+        ]
+        moments = encoder.posterior_weight @ torch.cat(means) + encoder.posterior_bias
         torch.testing.assert_close(torch.cat([found.mean[b], found.log_variance[b]]), moments)
 
 

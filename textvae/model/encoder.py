@@ -1,6 +1,6 @@
 """The GRU encoder: a sentence in, a diagonal Gaussian over its latent out."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from msgspec import Meta
@@ -28,6 +28,9 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     """Layers on top of each other."""
     bidirectional: bool = False
     """Read the sentence back to front as well; the posterior sees both last states."""
+    pooling: Literal["last", "mean"] = "last"
+    """What the posterior is made from: the last states, or the mean of the states over positions,
+    which says more of the words and less of their order."""
     dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the word vectors and between layers."""
     posterior: PosteriorConstraintConfig = NoConstraintConfig()
@@ -87,9 +90,10 @@ class GRUEncoder(nn.Module):
                 self._read(self.backward_layers, backwards, lengths, noise, dtype, "backward")
             )
         # A sum over positions does not mind their order, so that both directions have one mask.
-        return Features(
+        found = Features(
             torch.cat([last_states(part, lengths) for part in states], dim=1), tuple(states)
         )
+        return found._replace(last=found.mean(lengths)) if self.config.pooling == "mean" else found
 
     def moments_of(self, features: Features) -> Tensor:
         """The moments `[B, 2Z]` from what `read` returned."""

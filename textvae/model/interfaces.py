@@ -28,7 +28,7 @@ class Features(NamedTuple):
     """What an encoder knows of sentences before their posterior."""
 
     last: Tensor
-    """`[B, F]`: where it ended, what the posterior is made from."""
+    """`[B, F]`: what the posterior is made from, where it ended unless it is pooled otherwise."""
     states: tuple[Tensor, ...]
     """`[B, T, H]` for each direction, to be averaged over positions; they make up F."""
 
