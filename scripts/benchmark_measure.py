@@ -53,7 +53,7 @@ class Sizes(NamedTuple):
     batch: int = 32
     sentences: int = 42_068
     """Of the training corpus: as many as the Penn Treebank has."""
-    steps: int = 6
+    steps: int = 20
     """Training steps of a block."""
     samples: int = 1024
     """Sentences textvae samples in a block."""

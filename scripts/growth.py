@@ -23,10 +23,11 @@ from simulated import simulated_corpus
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer, WordTokenizerConfig
+from textvae.experiment import has_bfloat16
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
-from textvae.train.loop import TrainConfig, train
+from textvae.train.loop import Precision, TrainConfig, train
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.step import train_step
 
@@ -34,8 +35,10 @@ BATCH, HIDDEN, VOCABULARY = 64, 256, 8_000
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512)
 HIDDENS = (32, 64, 128, 256, 512, 1024)
 VOCABULARIES = (500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000)
-WARM_UP, MEASURED = 2, 5
+WARM_UP, MEASURED = 10, 10
 STEPS = 2_000
+PRECISION: Precision = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
+DTYPE = getattr(torch, PRECISION)
 DRAWN_TOGETHER = 10_000
 
 
@@ -75,6 +78,7 @@ def point(axis: str, value: int, batch: int, hidden: int, vocabulary: int) -> Po
             total=STEPS,
             seed=1,
             clip_norm=config.clip_norm,
+            dtype=DTYPE,
         )
         if step >= WARM_UP:
             seconds += time.process_time() - begun
@@ -101,7 +105,9 @@ def corpus_point(size: int) -> Point:
     corpus, valid = draw_corpus(size, tokenizer, 0), draw_corpus(1_000, tokenizer, size)
     drawn = time.process_time() - begun
     model = build(HIDDEN, tokenizer.vocabulary_size)
-    config = TrainConfig(max_steps=STEPS, validate_every=STEPS, log_every=STEPS)
+    config = TrainConfig(
+        max_steps=STEPS, validate_every=STEPS, log_every=STEPS, precision=PRECISION
+    )
     begun = time.process_time()
     found = train(model, corpus, valid, config, seed=0, run=None, report=lambda line: None)
     trained = time.process_time() - begun
@@ -157,7 +163,7 @@ def main(corpus: str, json_file: Path | None, plot_file: Path | None, steps: boo
     wanted += [("vocabulary", v, BATCH, HIDDEN, v) for v in VOCABULARIES]
     sizes = [] if corpus == "-" else [int(size) for size in corpus.split(",")]
     machine = platform.processor() or platform.machine()
-    print(f"{machine}, torch {torch.__version__}", file=sys.stderr)
+    print(f"{machine}, torch {torch.__version__}, {PRECISION}", file=sys.stderr)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for arguments in wanted if steps else []:
