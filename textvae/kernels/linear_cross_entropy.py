@@ -171,8 +171,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             d_features = torch.empty_like(features)
             d_weight = torch.empty_like(weight) if features.shape[0] else torch.zeros_like(weight)
             d_bias = torch.zeros_like(bias)
-            part = torch.empty_like(low_weight)  # of d_weight, from one chunk
-            spare = torch.empty_like(weight if features.shape[0] > CHUNK_ROWS else bias)
+            if low_weight.dtype != weight.dtype:
+                part = torch.empty_like(low_weight)  # of d_weight, from one chunk
+                spare = torch.empty_like(weight if features.shape[0] > CHUNK_ROWS else bias)
         for rows, logits, product, chunk in _chunks(features, low_weight, bias):
             target = targets[rows, None]
             own = logits.gather(1, target)[:, 0]
