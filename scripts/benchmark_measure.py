@@ -12,6 +12,7 @@ import torch
 from opponents import Opponent, copy_weights
 
 from textvae.data.batching import Batch, PooledBatches, TokenArray
+from textvae.heap import keep_freed_memory
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
@@ -136,6 +137,9 @@ class Result(NamedTuple):
         return [a / b for a, b in zip(self.ours, self.theirs, strict=bool(self.theirs))]
 
 
+USUAL_HEAP = 64 << 20
+"""Free memory that glibc by itself comes to keep, at most: twice the largest block not mapped."""
+
 Block = Callable[[], float]
 """Does some work and says how much it was: tokens, sentences, operations."""
 
@@ -165,14 +169,21 @@ def alternate(
     *,
     repeats: int | None = None,
     wall: bool = False,
+    heap: int = USUAL_HEAP,
 ) -> Result:
-    """Time two sides in turn, A B A B, each once before that for nothing."""
-    theirs()
-    ours()
-    pairs = [
-        (timed(theirs, bench.device, wall=wall), timed(ours, bench.device, wall=wall))
-        for _ in range(repeats or bench.repeats)
-    ]
+    """Time two sides in turn, A B A B, each once before that for nothing.
+
+    Freed memory is kept as `textvae` does it on our side, and up to `heap` bytes on theirs.
+    """
+
+    def pair() -> tuple[float, float]:
+        keep_freed_memory(kept=heap)
+        other = timed(theirs, bench.device, wall=wall)
+        keep_freed_memory()
+        return other, timed(ours, bench.device, wall=wall)
+
+    pair()
+    pairs = [pair() for _ in range(repeats or bench.repeats)]
     return Result(unit, tuple(pair[1] for pair in pairs), tuple(pair[0] for pair in pairs))
 
 

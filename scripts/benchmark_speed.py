@@ -43,6 +43,7 @@ from textvae.experiment import has_bfloat16
 from textvae.generate.decoding import decode
 from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Nucleus, Strategy, Temperature
+from textvae.heap import KEPT
 from textvae.model.interfaces import END
 from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
@@ -165,7 +166,7 @@ def threads(bench: Bench) -> Result:
         return run
 
     try:
-        result = alternate(bench, on_threads(2), on_threads(1), unit, wall=True)
+        result = alternate(bench, on_threads(2), on_threads(1), unit, wall=True, heap=KEPT)
         return result._replace(details=("two threads of textvae against one, by the clock",))
     finally:
         torch.set_num_threads(bench.threads)

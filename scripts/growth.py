@@ -24,6 +24,7 @@ from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer, WordTokenizerConfig
 from textvae.experiment import has_bfloat16
+from textvae.heap import keep_freed_memory
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
@@ -164,6 +165,7 @@ def main(corpus: str, json_file: Path | None, plot_file: Path | None, steps: boo
     sizes = [] if corpus == "-" else [int(size) for size in corpus.split(",")]
     machine = platform.processor() or platform.machine()
     print(f"{machine}, torch {torch.__version__}, {PRECISION}", file=sys.stderr)
+    keep_freed_memory()  # as `textvae` does
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     for arguments in wanted if steps else []:

@@ -53,6 +53,7 @@ FLOORS = {
     "config": 1,
     "config_faults": 1,
     "files": 1,
+    "heap": 1,
     "kernels": 1,
     "distributed": 0,
     "errors": 0,

@@ -24,6 +24,7 @@ from textvae import distributed
 from textvae.cli.terminal import OutputError, complain, discard_stdout, flush, talk
 from textvae.errors import RankError, TextVAEError
 from textvae.files import is_disk_error
+from textvae.heap import keep_freed_memory
 
 VERBS = {
     "train": "Train a model on a corpus, or continue a run that stopped.",
@@ -112,6 +113,7 @@ def exit_code(run: Callable[[], None]) -> int:
     # of a millisecond gives both (docs/log.md). It is read once, when torch loads the library.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "200000")
+    keep_freed_memory()
     try:
         with _interruptible():
             return _flushed(run)
