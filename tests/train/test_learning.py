@@ -19,7 +19,7 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.loop import DTYPES, TrainConfig, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
-from textvae.train.optimizer import AdamWConfig
+from textvae.train.optimizer import AdamWConfig, SGDConfig
 from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
 from textvae.train.step import train_step
@@ -179,3 +179,21 @@ def test_bfloat16_learns_as_float32_does_within_the_noise_between_seeds() -> Non
     noise = (exact - other).abs().mean()
     assert float((exact - low).abs().mean()) < float(noise)
     assert float(low[-1]) < 0.5 * float(low[0])
+
+
+def test_the_gradient_is_clipped_where_it_is_too_long_and_else_left_alone() -> None:
+    def moved(clip_norm: float) -> torch.Tensor:
+        """What one step of plain gradient descent at rate 1 changes, as one vector."""
+        vae, data = model(), factor()
+        before = torch.cat([p.detach().flatten() for p in vae.parameters()])
+        optimizer, aim = SGDConfig().build(vae), config(1, 1.0).objective
+        batch = data.batch(torch.arange(13))
+        train_step(vae, optimizer, batch, aim, step=0, total=1, seed=0, clip_norm=clip_norm)
+        return torch.cat([p.detach().flatten() for p in vae.parameters()]) - before
+
+    free = moved(1e9)
+    longest = float(free.norm())
+    assert torch.equal(moved(1.01 * longest), free)
+    short = moved(longest / 7)
+    assert float(short.norm()) == pytest.approx(longest / 7, rel=1e-4)
+    torch.testing.assert_close(7 * short, free, rtol=1e-3, atol=1e-6)

@@ -85,7 +85,8 @@ def train_step(
     norm, fault = nn.utils.get_total_norm(gradients), ""
     finite = bool(norm.isfinite()) and bool(loss.value.isfinite())
     if finite:
-        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
+        if bool(norm > clip_norm):  # else it would multiply all by 1, a hundredth of a step
+            nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
         optimizer.step()
         rate = rate if stage.autoencoder else config.rate.observe(terms.kl, rate)
     else:
