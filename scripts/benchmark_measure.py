@@ -137,6 +137,9 @@ class Result(NamedTuple):
         return [a / b for a, b in zip(self.ours, self.theirs, strict=bool(self.theirs))]
 
 
+CHAIN = 80
+"""Products in a row."""
+
 USUAL_HEAP = 64 << 20
 """Free memory that glibc by itself comes to keep, at most: twice the largest block not mapped."""
 
@@ -199,6 +202,35 @@ def gemm_peak(device: torch.device, dtype: torch.dtype, size: int) -> float:
 
     block()
     return max(timed(block, device) for _ in range(10))
+
+
+@cache
+def recurrent_product(device: torch.device, dtype: torch.dtype, batch: int, hidden: int) -> float:
+    """Seconds of one `[B, H] @ [H, 3H]`, each after the one before; on CUDA as a graph.
+
+    A training step has four such chains: two GRUs, forward and backward.
+    """
+    state = torch.zeros(batch, hidden, device=device, dtype=dtype)
+    weight = torch.zeros(hidden, 3 * hidden, device=device, dtype=dtype)
+    product = state.new_empty(batch, 3 * hidden)
+
+    def chain() -> None:
+        for _ in range(CHAIN):
+            torch.mm(state, weight, out=product)
+
+    chain()
+    run = chain
+    if device.type == "cuda":
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            chain()
+        run = graph.replay
+
+    def block() -> float:
+        run()
+        return float(CHAIN)
+
+    return 1 / max(timed(block, device) for _ in range(10))
 
 
 def build_model(sizes: ModelSizes, device: torch.device, *, seed: int = SEED) -> VAE:

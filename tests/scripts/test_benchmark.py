@@ -117,6 +117,12 @@ def test_flops_of_a_token_are_those_of_two_grus_and_the_vocabulary() -> None:
     assert measure.ModelSizes(10_000, 256, 512, 32).training_flops() == 3 * (4718592 + 10240000)
 
 
+def test_a_product_of_a_recurrence_costs_what_its_arithmetic_does() -> None:
+    small = measure.recurrent_product(CPU, torch.float32, 7, 23)
+    large = measure.recurrent_product(CPU, torch.float32, 7, 512)
+    assert 0 < 10 * small < large < 1  # 500 times the arithmetic
+
+
 def test_the_peak_of_memory_is_what_the_action_allocates() -> None:
     if not memory.CLEAR.exists():
         pytest.skip("needs the files of Linux in /proc")
@@ -168,6 +174,8 @@ def test_the_command_prints_a_table_or_json() -> None:
         "feeding",
         "train_a",
     ]
+    shares = ["peak spent on true targets: textvae", "latency floor reached: textvae"]
+    assert all(any(share in line for line in lines) for share in shares)
     result = CliRunner().invoke(benchmark.main, [*arguments, "--json", "-"])
     found = json.loads(result.stdout)
     assert found["sizes"] == "small"
