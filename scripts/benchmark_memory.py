@@ -26,6 +26,7 @@ from opponents import CLIP_NORM, as_padded, naive_optimizer, train_step
 from simulated import simulated_corpus
 
 from textvae.data.batching import Batch
+from textvae.heap import keep_freed_memory
 from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
 
@@ -133,6 +134,8 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     batch = any_batch(sizes, size, length, device)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if side == "textvae":
+        keep_freed_memory()  # as the command line does
     action = (
         textvae_action(sizes, batch, dtype) if side == "textvae" else opponent_action(sizes, batch)
     )

@@ -28,6 +28,7 @@ LISTED_SKIPS = (
     "there is no CUDA device",
     "there is a CUDA device",
     "needs the files of Linux in /proc",
+    "needs glibc, 64 bits wide",
     "strace is not installed or may not trace",
     "needs the right to mount",
     "needs the right to leave the network",

@@ -27,8 +27,10 @@ def case(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several chunks and a last one that is not full."""
+    """Several chunks of several blocks, and last ones that are not full."""
     monkeypatch.setattr(module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(module, "_block_rows", lambda bias: 3)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 3 * D)  # of the gradient of the weight
 
 
 def test_the_total_the_rows_and_the_gradients_equal_those_of_torch() -> None:

@@ -1,5 +1,6 @@
 """One training step: what the loop repeats, and what `scripts/benchmark.py` times."""
 
+import math
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -83,9 +84,10 @@ def train_step(
             parameter.grad = None  # optimizers pass over it, moments and all
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm, fault = nn.utils.get_total_norm(gradients), ""
-    finite = bool(norm.isfinite()) and bool(loss.value.isfinite())
+    length = float(norm)
+    finite = math.isfinite(length) and bool(loss.value.isfinite())
     if finite:
-        if bool(norm > clip_norm):  # else it would multiply all by 1, a hundredth of a step
+        if length > clip_norm:  # else it would multiply all by 1, a hundredth of a step
             nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
         optimizer.step()
         rate = rate if stage.autoencoder else config.rate.observe(terms.kl, rate)
