@@ -48,8 +48,10 @@ def test_a_score_does_not_depend_on_pieces_or_place(
     assert [one.text for one in whole] == lines
     assert [one.number for one in whole] == list(range(len(lines)))
     pieces = list(score(vae, iter(lines[::-1]), normal, by=kind, together=7))[::-1]
+    # Residuals over their spread: small numbers that keep the rounding of the nll they are made of.
+    allowed = 1e-4 if kind == "combined" else 1e-5
     for one, other in zip(whole, pieces, strict=True):
-        assert one[2:6] == pytest.approx(other[2:6], rel=1e-5, abs=1e-5)
+        assert one[2:6] == pytest.approx(other[2:6], rel=1e-5, abs=allowed)
 
 
 def test_what_is_said_of_a_sentence(vae: TextVAE, normal: Reference, lines: list[str]) -> None:

@@ -14,6 +14,7 @@ from click.testing import Result
 import textvae
 from textvae.cli import options
 from textvae.evaluate.scores import ScoreConfig
+from textvae.scoring import DEFAULT
 
 ROOT = Path(__file__).parents[2]
 LINES = ["the dog sees the cat .", "the the cow cow", "a fox finds the bird ."]
@@ -27,6 +28,7 @@ Invoke = Callable[..., Result]
 def test_the_scores_of_the_option_are_those_there_are() -> None:
     tags = {member.__struct_config__.tag for member in ScoreConfig.__args__}  # type: ignore[attr-defined]
     assert set(options.SCORES) == tags
+    assert options.SCORES[0] == DEFAULT.__struct_config__.tag
 
 
 def test_a_filter_is_the_python_call(copy: Path, invoke: Invoke) -> None:
@@ -91,9 +93,12 @@ def test_too_long_is_refused_after_the_others_or_left_out(copy: Path, invoke: In
         (["--threshold", "0"], "0.0 is not in the range"),
         (["--threshold", "0.001"], "validation sentences tell no rate below"),
         (["--samples", "0"], "0 is not in the range"),
-        (["--background", "missing"], "missing: there is no such directory"),
-        (["--background", "runs/tiny"], "runs/tiny: has a latent; a background is a language"),
-        (["--background", "runs/tiny", "--score", "kl"], "--background belongs to likelihood_r"),
+        (["--score", "combined", "--background", "missing"], "missing: there is no such directory"),
+        (
+            ["--score", "combined", "--background", "runs/tiny"],
+            "runs/tiny: has a latent; a background is a language",
+        ),
+        (["--background", "runs/tiny"], "--background belongs to likelihood_r"),
         (["--reference", "missing.txt"], "missing.txt: there is no such file"),
         (["--valid", "empty.txt"], "empty.txt: is empty"),
         (["--device", "abacus"], "--device abacus: this machine has cpu"),

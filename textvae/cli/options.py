@@ -22,10 +22,10 @@ STRATEGIES = ("greedy", "temperature", "top-k", "nucleus", "typical", "beam")
 PRECISIONS = ("float32", "bfloat16")
 METRICS = ("euclidean", "scaled")
 SCORES = (
+    "nll_per_token",
     "combined",
     "nll",
     "elbo",
-    "nll_per_token",
     "likelihood_ratio",
     "kl",
     "mahalanobis",

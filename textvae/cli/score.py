@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     left out; of no lines at all nothing is said.
 
     \b
+    nll_per_token     the nll (below) over the number of tokens
     combined          nll beyond that of normal sentences as long, and as rare
     nll               -log p(x), by the importance-weighted bound, in nats
     elbo              the same by the ELBO
-    nll_per_token     the nll over the number of tokens
     likelihood_ratio  nll minus that of a background model: unigrams, or --background
     kl                of the posterior from the prior
     mahalanobis       how far the posterior mean is from those of training sentences

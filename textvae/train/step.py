@@ -60,7 +60,7 @@ def train_step(
         step: of a run of `total` steps; decides what is drawn.
         total: decides the schedules, unless `stage` does.
         seed: of everything drawn.
-        clip_norm: the gradient is scaled down to this norm.
+        clip_norm: a longer gradient is scaled down to this norm.
         dtype: of the matrix products.
         rate: state of the target rate; None where the run begins.
         stage: where the schedules are; None is step `step` of `total`.
@@ -79,12 +79,11 @@ def train_step(
         Draws(seed, step, word_dropout, dtype),
         labelling_of(model, batch, labelled, seed=seed, step=step),
     )
-    for name, parameter in model.named_parameters() if part is not None else ():
-        if name.startswith("encoder.") != (part == "encoder"):
-            parameter.grad = None  # optimizers pass over it, moments and all
+    if part is not None:
+        _forget_others(model, part)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm, fault = nn.utils.get_total_norm(gradients), ""
-    length = float(norm)
+    norm = nn.utils.get_total_norm(gradients)
+    length, fault = float(norm), ""
     finite = math.isfinite(length) and bool(loss.value.isfinite())
     if finite:
         if length > clip_norm:  # else it would multiply all by 1, a hundredth of a step
@@ -94,6 +93,13 @@ def train_step(
     else:
         fault = _not_finite(model, terms)
     return Step(terms, loss, finite, rate, fault)
+
+
+def _forget_others(model: VAE, part: Part) -> None:
+    """Take the gradients of the other part away: optimizers pass over it, moments and all."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("encoder.") != (part == "encoder"):
+            parameter.grad = None
 
 
 def _not_finite(model: VAE, terms: ElboTerms) -> str:
