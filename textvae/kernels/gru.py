@@ -263,13 +263,14 @@ class _Recurrence(torch.autograd.Function):
         torch.mul((states[:-1] - new).mul_(update), 1 - update, out=factors[:, :, 1])
         torch.mul(d_new, reset, out=factors[:, :, 2])
         d_gates = torch.empty_like(factors)
-        d_products = d_gates if low is states else torch.empty_like(factors, dtype=low.dtype)
+        same = low.dtype == factors.dtype
+        d_products = d_gates if same else torch.empty_like(factors, dtype=low.dtype)
         d_states = gradient.new_empty(steps, batch, 1, size)
         d_state = gradient.new_zeros(batch, size)
         for t in range(steps - 1, -1, -1):
             d_state = torch.add(d_state, gradient[t], out=d_states[t, :, 0])
             torch.mul(d_states[t], factors[t], out=d_gates[t])
-            if d_products is not d_gates:
+            if not same:
                 d_products[t].copy_(d_gates[t])
             product = torch.mm(d_products[t].view(batch, 3 * size), weight)
             d_state = torch.addcmul(product, d_state, update[t])
