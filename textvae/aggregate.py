@@ -40,8 +40,7 @@ def fit_aggregate(
 
     Args:
         vae: the model.
-        sentences: none blank; None is the train split that the run was made with. Those over the
-            model's limit of tokens are left out.
+        sentences: none blank; None is the run's train split. Those over the limit are left out.
         num_components: M; None is the best of 1, 2, 4, ... on a tenth that is held out.
         max_components: the most that is tried.
         diagonal: of the covariances, which are full otherwise.
@@ -64,6 +63,7 @@ def fit_aggregate(
     some = permutation(key(seed, "aggregate sentences"), array.num_sentences)[:max_sentences]
     chosen = choose_mixture(
         encode_corpus(vae.model, array.select(some).to(vae.model.device)),
+        vae.model.prior,
         seed=seed,
         num_components=num_components,
         max_components=max_components,

@@ -53,7 +53,9 @@ def test_a_normal_aggregate_has_a_closed_form(spread: float, variance: float) ->
     value, stderr = aggregate_kl(aggregate_draws(posterior, seed=4), StandardNormalPrior(2))
     assert stderr is not None
     assert abs(value - exact) < 4 * stderr + 0.02
-    moments = moments_kl(posterior.mean.mean(0), aggregate_covariance(posterior))
+    moments = moments_kl(
+        posterior.mean.mean(0), aggregate_covariance(posterior), StandardNormalPrior(2)
+    )
     assert moments == pytest.approx(exact, abs=0.02)
     assert moments <= value + 4 * stderr
 
@@ -70,7 +72,9 @@ def test_moments_are_those_of_the_library() -> None:
         torch.distributions.MultivariateNormal(mean, covariance),
         torch.distributions.MultivariateNormal(mean * 0, torch.eye(3).double()),
     )
-    assert moments_kl(mean, covariance) == pytest.approx(float(divergence), rel=1e-9)
+    assert moments_kl(mean, covariance, StandardNormalPrior(3)) == pytest.approx(
+        float(divergence), rel=1e-9
+    )
 
 
 def test_a_single_sentence_has_no_error() -> None:

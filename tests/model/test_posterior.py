@@ -169,8 +169,9 @@ def test_a_model_that_begins_has_seen_nothing() -> None:
     assert all(not bool(buffer.any()) for buffer in model().buffers())
 
 
-def test_without_a_constraint_a_model_has_no_buffers() -> None:
-    assert not list(ModelConfig(latent_dim=Z).build(V).buffers())
+def test_without_a_constraint_a_model_has_no_buffers_but_those_of_its_prior() -> None:
+    names = [name for name, _ in ModelConfig(latent_dim=Z).build(V).named_buffers()]
+    assert names == ["prior.mean", "prior.factor"]
 
 
 @pytest.mark.parametrize(

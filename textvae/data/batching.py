@@ -128,7 +128,7 @@ class TokenArray(NamedTuple):
 
     def select(self, indices: Tensor) -> "TokenArray":
         """The sentences at int64 `[n]` indices, copied."""
-        lengths = self.offsets.diff()[indices]
+        lengths = self.offsets[indices + 1] - self.offsets[indices]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         first = torch.repeat_interleave(self.offsets[indices] - offsets[:-1], lengths)
         cells = first + torch.arange(int(offsets[-1]), device=first.device)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from textvae.errors import ConfigError, DataError
-from textvae.model.gaussian import DiagonalGaussian, standard_normal_log_prob
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.interfaces import Prior
 from textvae.model.mixture import Fit, GaussianMixture, fit_mixture
 from textvae.randomness import key, normals, permutation
 
@@ -43,6 +44,7 @@ class Chosen(NamedTuple):
 
 def choose_mixture(
     posterior: DiagonalGaussian,
+    prior: Prior,
     *,
     seed: int,
     num_components: int | None = None,
@@ -55,6 +57,7 @@ def choose_mixture(
 
     Args:
         posterior: of N sentences, `[N, Z]`, at least 2.
+        prior: of the model, which the mixtures are compared with.
         seed: of the split, the draws and the starts.
         num_components: M, where it is given.
         max_components: the most that is tried.
@@ -84,7 +87,7 @@ def choose_mixture(
     best: Fit | None = None
     for count in [num_components] if num_components else _doublings(max_components, available):
         fit = fit_mixture(points, count, seed=seed, diagonal=diagonal)
-        tried.append(_judged(fit.mixture, latents))
+        tried.append(_judged(fit.mixture, prior, latents))
         if best is not None and tried[-1].log_prob <= tried[-2].log_prob:
             break
         best = fit
@@ -110,9 +113,9 @@ def _draws(posterior: DiagonalGaussian, seed: int, purpose: str) -> Tensor:
     return DiagonalGaussian(mean, log_variance).sample(torch.stack(noise).double())
 
 
-def _judged(mixture: GaussianMixture, latents: Tensor) -> HeldOut:
+def _judged(mixture: GaussianMixture, prior: Prior, latents: Tensor) -> HeldOut:
     found = mixture.log_prob(latents.flatten(0, 1)).view(latents.shape[:2]).mean(0)
-    gains = found - standard_normal_log_prob(latents).mean(0)
+    gains = found - prior.log_prob(latents).mean(0)
     count = gains.shape[0]
     stderr = float(gains.std()) / math.sqrt(count) if count > 1 else 0.0
     return HeldOut(mixture.num_components, float(found.mean()), float(gains.mean()), stderr)

@@ -22,9 +22,8 @@ from textvae.evaluate.latent_usage import (
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject
 from textvae.generate.neighbors import AggregateMoments
-from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance
 from textvae.model.interfaces import Prior
-from textvae.model.prior import StandardNormalPrior
 from textvae.model.vae import VAE
 
 
@@ -90,22 +89,18 @@ def aggregate_kl(draws: AggregateDraws, prior: Prior) -> tuple[float, float | No
     return float(terms.mean()), standard_error(terms)
 
 
-def moments_kl(mean: Tensor, covariance: Tensor) -> float:
-    """KL of a normal `[Z]`, `[Z, Z]` from N(0, I), in nats.
+def moments_kl(mean: Tensor, covariance: Tensor, prior: Prior) -> float:
+    """KL of a normal, float64 `[Z]` and `[Z, Z]`, from the prior, in nats.
 
-    1/2 (tr S + m.m - Z - log det S): of all distributions with these moments the least distance.
+    1/2 (tr S + m.m - Z - log det S) in units of the prior: of all distributions with these moments
+    the least distance.
     """
+    centre = prior.to_normals(mean)
+    axes = prior.to_normals(mean + torch.linalg.cholesky(covariance).t()) - centre
+    mean, covariance = centre, axes.t() @ axes
     trace, square = covariance.diagonal().sum(), mean.square().sum()
     determinant = torch.linalg.slogdet(covariance).logabsdet
     return 0.5 * float(trace + square - len(mean) - determinant)
-
-
-def aggregate_covariance(posterior: DiagonalGaussian) -> Tensor:
-    """Of the aggregate posterior, float64 `[Z, Z]`, divisor N: by the law of total covariance."""
-    mean = posterior.mean.double()
-    centred = mean - mean.mean(0)
-    inside = posterior.log_variance.double().exp().mean(0)
-    return centred.t() @ centred / len(mean) + inside.diag()
 
 
 class LatentEvaluator(Config, tag_field="kind", tag="latent"):
@@ -180,11 +175,10 @@ def _where(subject: Subject, posterior: DiagonalGaussian) -> Iterator[Figure]:
     moments.add(posterior)
     yield Figure(name="aggregate_mean", value=moments.mean.tolist(), settings=size)
     yield Figure(name="aggregate_deviation", value=moments.deviation.tolist(), settings=size)
-    if not isinstance(subject.model.prior, StandardNormalPrior):
-        return
+    covariance = aggregate_covariance(posterior).cpu()
     yield Figure(
         name="aggregate_moments_kl",
-        value=moments_kl(moments.mean, aggregate_covariance(posterior).cpu()),
+        value=moments_kl(moments.mean, covariance, subject.model.prior),
         unit="nats",
-        settings="of the normal with the moments of q(z) from N(0, I), exact",
+        settings="of the normal with the moments of q(z) from the prior, exact",
     )

@@ -41,3 +41,11 @@ class DiagonalGaussian(NamedTuple):
 def standard_normal_log_prob(latents: Tensor) -> Tensor:
     """Log N(z; 0, 1) in nats, summed over Z: `[..., Z]` -> `[...]`."""
     return -0.5 * (latents.square() + LOG_TWO_PI).sum(-1)
+
+
+def aggregate_covariance(posterior: DiagonalGaussian) -> Tensor:
+    """Of the aggregate posterior, float64 `[Z, Z]`, divisor N: by the law of total covariance."""
+    mean = posterior.mean.double()
+    centred = mean - mean.mean(0)
+    inside = posterior.log_variance.double().exp().mean(0)
+    return centred.t() @ centred / len(mean) + inside.diag()

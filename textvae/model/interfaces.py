@@ -98,7 +98,10 @@ class Prior(Protocol):
         """Log p(z) in nats, `[..., Z]` -> `[...]`."""
 
     def from_normals(self, normals: Tensor) -> Tensor:
-        """Turn standard normals `[..., Z]` into draws from the prior `[..., Z]`."""
+        """Turn standard normals `[..., Z]` into draws from the prior `[..., Z]`; affine."""
+
+    def to_normals(self, latents: Tensor) -> Tensor:
+        """The inverse of `from_normals`: latents `[..., Z]` in units of the prior."""
 
 
 class DecoderState(NamedTuple):

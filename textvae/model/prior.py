@@ -1,9 +1,14 @@
 """Priors over latents: a new one is a config with a `kind` here, and a name in `PriorConfig`."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from textvae.config import Config
-from textvae.model.gaussian import DiagonalGaussian, standard_normal_log_prob
+from textvae.model.gaussian import (
+    DiagonalGaussian,
+    aggregate_covariance,
+    standard_normal_log_prob,
+)
 
 
 class StandardNormalPriorConfig(Config, tag_field="kind", tag="standard_normal"):
@@ -14,7 +19,20 @@ class StandardNormalPriorConfig(Config, tag_field="kind", tag="standard_normal")
         return StandardNormalPrior(latent_dim)
 
 
-PriorConfig = StandardNormalPriorConfig
+class GaussianPriorConfig(Config, tag_field="kind", tag="gaussian"):
+    """N(m, C) with the moments of the aggregate posterior of the training sentences.
+
+    The steps of training see N(0, 1): what a floor under the KL of each dimension makes the
+    dimensions say twice is then taken out of the KL by C (docs/math.md).
+    """
+
+    def build(self, latent_dim: int) -> "GaussianPrior | StandardNormalPrior":
+        """The prior over latents `[..., latent_dim]`, N(0, 1) until it is fitted."""
+        # a language model has nothing to fit, and its file nothing but a decoder
+        return GaussianPrior(latent_dim) if latent_dim else StandardNormalPrior(0)
+
+
+PriorConfig = StandardNormalPriorConfig | GaussianPriorConfig
 
 
 class StandardNormalPrior:
@@ -34,3 +52,71 @@ class StandardNormalPrior:
     def from_normals(self, normals: Tensor) -> Tensor:
         """Standard normals are draws already."""
         return normals
+
+    def to_normals(self, latents: Tensor) -> Tensor:
+        """Draws are standard normals already."""
+        return latents
+
+
+class GaussianPrior(nn.Module):
+    """p(z) = N(m, L L'): the contract is `model.interfaces.Prior`.
+
+    Of all Gaussians the one with the moments of the aggregate posterior has the largest
+    E_q(z) log p(z), so that fitting it can only raise the ELBO of the sentences it is fitted to.
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        # Both are zero before there is a fit, as all buffers begin: a zero on the diagonal is a 1.
+        self.register_buffer("mean", torch.zeros(latent_dim))
+        self.register_buffer("factor", torch.zeros(latent_dim, latent_dim))
+
+    @torch.no_grad()
+    def fit(self, posterior: DiagonalGaussian) -> None:
+        """Take the moments of the aggregate of N posteriors `[N, Z]`, worked out in float64."""
+        self.mean.copy_(posterior.mean.double().mean(0))
+        self.factor.copy_(torch.linalg.cholesky(aggregate_covariance(posterior)))
+
+    def forget(self) -> None:
+        """Be N(0, 1) again."""
+        self.mean.zero_()
+        self.factor.zero_()
+
+    def kl(self, posterior: DiagonalGaussian) -> Tensor:
+        """Analytic KL(q || p) `[B, Z]`, nats, by the chain rule.
+
+        Entry d is E KL(q(z_d) || p(z_d | z_1, ..., z_(d-1))) over q of the dimensions before it:
+        what is said there and not before. They are not negative, and their sum is the KL.
+        """
+        factor = self._lower().to(posterior.mean)
+        scale = self._inverse(factor).square()
+        squared = self.to_normals(posterior.mean).square()
+        squared = squared + posterior.log_variance.exp() @ scale.t()
+        return 0.5 * (squared - 1.0 - posterior.log_variance) + factor.diagonal().log()
+
+    def log_prob(self, latents: Tensor) -> Tensor:
+        """Log p(z), nats, `[..., Z]` -> `[...]`."""
+        determinant = self._lower().to(latents).diagonal().log().sum()
+        return standard_normal_log_prob(self.to_normals(latents)) - determinant
+
+    def from_normals(self, normals: Tensor) -> Tensor:
+        """Draws m + L e from standard normals e, `[..., Z]` -> `[..., Z]`."""
+        factor = self._lower().to(normals)
+        return self.mean.to(normals) + normals @ factor.t()
+
+    def to_normals(self, latents: Tensor) -> Tensor:
+        """The standard normals of which these are the draws, `[..., Z]` -> `[..., Z]`."""
+        inverse = self._inverse(self._lower().to(latents))
+        return (latents - self.mean.to(latents)) @ inverse.t()
+
+    def _lower(self) -> Tensor:
+        return self.factor + (self.factor.diagonal() == 0).to(self.factor).diag()
+
+    def _inverse(self, factor: Tensor) -> Tensor:
+        identity = torch.eye(self.latent_dim, dtype=factor.dtype, device=factor.device)
+        inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)
+        return inverse

@@ -32,7 +32,7 @@ from textvae.model.labelling import (
 from textvae.model.labels import Labels, LabelsConfig, NoLabelsConfig
 from textvae.model.labels_m2 import M2Labels
 from textvae.model.labels_stacked import StackedLabels
-from textvae.model.prior import PriorConfig, StandardNormalPriorConfig
+from textvae.model.prior import GaussianPriorConfig, PriorConfig
 from textvae.model.recurrent import initialize
 from textvae.randomness import Noise
 
@@ -45,7 +45,7 @@ class ModelConfig(Config):
     max_length: Annotated[int, Meta(ge=1, le=100_000)] = 200
     """The most tokens of a sentence, `</s>` not counted; longer ones are refused."""
     encoder: EncoderConfig = GRUEncoderConfig()
-    prior: PriorConfig = StandardNormalPriorConfig()
+    prior: PriorConfig = GaussianPriorConfig()
     decoder: DecoderConfig = GRUDecoderConfig()
     labels: LabelsConfig = NoLabelsConfig()
     """Whether and how the model knows labels."""

@@ -208,10 +208,10 @@ def scatter(
     origin: tuple[float, float],
     label: str,
 ) -> Markup:
-    """Points with the same unit on both axes, and circles of the prior around the latent's zero.
+    """Points with the same unit on both axes, and circles of the prior around its centre.
 
     Args:
-        points: in units of the latent.
+        points: in units of the prior.
         dots: makes a point's mark from its number and place.
         rings: radii.
         origin: the centre of the rings.

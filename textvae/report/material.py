@@ -146,10 +146,10 @@ def gather(
         unigram_perplexity=_unigram_perplexity(corpus),
         kl=_kl(vae, posterior) if has_latent else Missing(NO_LATENT),
         active=_active(posterior.mean),
-        map=_map(corpus, posterior) if has_latent else Missing(NO_LATENT),
+        map=_map(vae, corpus, posterior) if has_latent else Missing(NO_LATENT),
         samples=_samples(vae, corpus, seed),
         paths=lonely or _paths(vae, corpus, seed),
-        neighbors=lonely or _neighbors(corpus, posterior, seed),
+        neighbors=lonely or _neighbors(vae, corpus, posterior, seed),
         worst=_worst(vae, corpus, posterior, seed),
         seed=seed,
     )
@@ -212,9 +212,10 @@ def _active(mean: Tensor) -> list[bool]:
     return found
 
 
-def _map(corpus: Corpus, posterior: DiagonalGaussian) -> Map:
+def _map(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian) -> Map:
     note = None if corpus.labels else NO_LABELS
-    return Map(corpus.texts, corpus.labels, principal_plane(posterior.mean), note)
+    means = vae.model.prior.to_normals(posterior.mean)
+    return Map(corpus.texts, corpus.labels, principal_plane(means), note)
 
 
 def _samples(vae: TextVAE, corpus: Corpus, seed: int) -> list[Sample]:
@@ -247,10 +248,13 @@ def _paths(vae: TextVAE, corpus: Corpus, seed: int) -> list[Path]:
     return [Path(a, b, walk(vae, [a, b], steps=WALK_STEPS, seed=seed)) for a, b in pairs]
 
 
-def _neighbors(corpus: Corpus, posterior: DiagonalGaussian, seed: int) -> list[Nearby]:
+def _neighbors(
+    vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int
+) -> list[Nearby]:
     chosen = _drawn(corpus, "report neighbors", seed)[:NUM_QUERIES]
-    nearest = Nearest(posterior.mean[chosen], NUM_NEIGHBORS + 1)
-    nearest.add(corpus.texts, range(len(corpus.texts)), posterior.mean)
+    means = vae.model.prior.to_normals(posterior.mean)
+    nearest = Nearest(means[chosen], NUM_NEIGHBORS + 1)
+    nearest.add(corpus.texts, range(len(corpus.texts)), means)
     found = []
     for index, near in zip(chosen, nearest.ranked(), strict=True):
         text = corpus.texts[index]

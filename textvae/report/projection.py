@@ -10,11 +10,11 @@ class Projection(NamedTuple):
     """Points in a plane."""
 
     points: Tensor
-    """float64 `[N, 2]`, in units of the latent."""
+    """float64 `[N, 2]`, in units of the prior."""
     shares: tuple[float, float]
     """Of the variance of the means, on each of the two axes."""
     origin: tuple[float, float]
-    """Where the zero of the latent, the centre of the prior, falls."""
+    """Where the centre of the prior falls."""
 
 
 def principal_plane(mean: Tensor) -> Projection:

@@ -35,6 +35,7 @@ from textvae.train.optimizer import (
 )
 from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
+from textvae.train.prior import fitted_prior
 from textvae.train.procedures import JointProcedure, ProcedureConfig
 from textvae.train.signals import agreed_signal, catch_signals
 from textvae.train.state import (
@@ -187,7 +188,7 @@ def train(
                 )
             if _due(step + 1, config.validate_every, total):
                 paused = time.perf_counter()
-                with average.in_place_of(model):
+                with average.in_place_of(model), fitted_prior(model, corpus) as fitted:
                     found = validate(model, valid, seed=seed)
                 judged = procedure.judge(  # what is trained, not its average
                     model, valid, position.procedure, seed=seed, report=progress.say
@@ -195,7 +196,7 @@ def train(
                 position = position._replace(procedure=judged)
                 better = step + 1 >= eligible and found.elbo > position.best.elbo
                 if better:
-                    best = average.parameters(model)
+                    best = average.parameters(model) | fitted
                     if not isinstance(plateau, NoPlateau):
                         rewind = copies(model, optimizer, average)
                     position = position._replace(best_step=step + 1, best=found, bad_validations=0)
