@@ -1,13 +1,14 @@
 """The methods that `reproduce.py` compares, as settings, and published figures to stand beside.
 
-Each method says all that it is about (the KL weight, the floor, the rate, word dropout, the
-posterior, the procedure), so that what a recipe chose does not leak into it; sizes, dropout rates,
-the optimizer and the number of steps stay those of the recipe, for every method the same.
+Each method says all that it is about (the prior, the KL weight, the floor, the rate, word dropout,
+the posterior, the procedure), so that what a recipe chose does not leak into it; sizes, dropout
+rates, the optimizer and the number of steps stay those of the recipe, for every method the same.
 """
 
 from typing import NamedTuple
 
 _PLAIN = (
+    "model.prior.kind=standard_normal",
     "train.objective.kl_weight.kind=linear",
     "train.objective.free_bits.kind=none",
     "train.objective.rate.kind=none",
@@ -59,6 +60,12 @@ METHODS: dict[str, Method] = {
     "beta": _with("Higgins et al. 2017", "train.objective.beta=0.5"),
     "free_bits_dimension": _with(
         "Kingma et al. 2016", f"{_FREE_BITS}kind=per_dimension", f"{_FREE_BITS}nats=0.25"
+    ),
+    "fitted_prior": _with(
+        "the same, and the prior fitted to the aggregate posterior",
+        "model.prior.kind=gaussian",
+        f"{_FREE_BITS}kind=per_dimension",
+        f"{_FREE_BITS}nats=0.25",
     ),
     "free_bits_sentence_dimension": _with(
         "Li et al. 2019, without pre-training",
