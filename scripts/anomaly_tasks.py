@@ -25,6 +25,7 @@ SMALL = (
     *("evaluate.num_samples=1", "evaluate.max_sentences=50", "train.device=cpu"),
     *("train.precision=bfloat16", "train.optimizer.learning_rate=0.005"),
     "model.prior.kind=standard_normal",
+    "train.objective.kl_weight.share=0.25",
     *("train.objective.word_dropout.share=1.0", "train.objective.free_bits.nats=0.15"),
 )
 ENCODER = ("model.encoder.embedding_dim=64", "model.encoder.hidden_dim=96")

@@ -48,7 +48,7 @@ SETTINGS = (
     *("model.decoder.embedding_dim=64", "model.decoder.hidden_dim=64"),
     "model.decoder.output_dropout_rate=0.0",
     *("train.objective.word_dropout.start=1.0", "train.objective.word_dropout.end=1.0"),
-    "model.prior.kind=standard_normal",
+    *("model.prior.kind=standard_normal", "train.objective.kl_weight.share=0.25"),
     *("train.objective.free_bits.kind=none", "train.objective.beta=0.1"),
     *("train.device=cpu", "train.precision=bfloat16", "train.batch_size=64"),
     *("train.optimizer.learning_rate=0.01", "train.log_every=100000"),

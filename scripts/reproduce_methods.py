@@ -7,9 +7,10 @@ rates, the optimizer and the number of steps stay those of the recipe, for every
 
 from typing import NamedTuple
 
+_KL_WEIGHT = "train.objective.kl_weight."
 _PLAIN = (
     "model.prior.kind=standard_normal",
-    "train.objective.kl_weight.kind=linear",
+    f"{_KL_WEIGHT}kind=linear",
     "train.objective.free_bits.kind=none",
     "train.objective.rate.kind=none",
     "train.objective.word_dropout.kind=constant",
@@ -34,7 +35,9 @@ class Method(NamedTuple):
 
 
 def _with(paper: str, *overrides: str, cost: float = 1.0) -> Method:
-    return Method((*_PLAIN, *overrides), paper, cost)
+    own = any(text.startswith(_KL_WEIGHT) for text in overrides)
+    annealing = () if own else (f"{_KL_WEIGHT}share=0.25",)
+    return Method((*_PLAIN, *annealing, *overrides), paper, cost)
 
 
 _FREE_BITS = "train.objective.free_bits."
@@ -51,12 +54,12 @@ METHODS: dict[str, Method] = {
     ),
     "plain": _with(
         "Kingma and Welling 2014",
-        "train.objective.kl_weight.kind=constant",
-        "train.objective.kl_weight.value=1.0",
+        f"{_KL_WEIGHT}kind=constant",
+        f"{_KL_WEIGHT}value=1.0",
     ),
     "annealed": _with("Bowman et al. 2016"),
     "word_dropout": _with("Bowman et al. 2016", "train.objective.word_dropout.value=0.3"),
-    "cyclical": _with("Fu et al. 2019", "train.objective.kl_weight.kind=cyclical"),
+    "cyclical": _with("Fu et al. 2019", f"{_KL_WEIGHT}kind=cyclical"),
     "beta": _with("Higgins et al. 2017", "train.objective.beta=0.5"),
     "free_bits_dimension": _with(
         "Kingma et al. 2016", f"{_FREE_BITS}kind=per_dimension", f"{_FREE_BITS}nats=0.25"

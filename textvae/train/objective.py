@@ -86,7 +86,7 @@ FreeBitsConfig = (
 class ObjectiveConfig(Config):
     """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL), or what `rate` makes."""
 
-    kl_weight: ScheduleConfig = LinearSchedule()
+    kl_weight: ScheduleConfig = LinearSchedule(share=0.05)
     """The annealing of the KL term."""
     beta: Annotated[float, Meta(ge=0.0)] = 1.0
     """A constant factor on the KL term (Higgins et al. 2017)."""
@@ -94,7 +94,7 @@ class ObjectiveConfig(Config):
     """A floor under the KL below which nothing pushes."""
     rate: RateConfig = NoTargetRate()
     """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
-    word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=0.3)
+    word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=0.1)
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
     0 over the first 30 % of the run, and the rest makes up for it (docs/log.md)."""
     classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
