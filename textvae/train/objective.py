@@ -96,7 +96,7 @@ class ObjectiveConfig(Config):
     """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
     word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=0.1)
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
-    0 over the first 30 % of the run, and the rest makes up for it (docs/log.md)."""
+    0 over the first tenth of the run, and the rest makes up for it (docs/log.md)."""
     classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
     """Weight of -log q(y|x) of labelled sentences (alpha of Kingma et al. 2014), where the model
     has labels."""
