@@ -139,6 +139,14 @@ def test_each_dimension_is_charged_what_those_before_it_do_not_say() -> None:
         torch.testing.assert_close(found[:, d], terms.mean(0), rtol=0.03, atol=0.0)
 
 
+@pytest.mark.parametrize("size", [1e12, 1e200, float("nan")])
+def test_of_what_diverges_no_prior_is_fitted(size: float) -> None:
+    """Two dimensions that are the same, so that their variances are lost to rounding; or worse."""
+    prior, mean = GaussianPrior(2), size * draws("singular", 31)[:, :1].expand(-1, 2)
+    prior.fit(DiagonalGaussian(mean, torch.zeros(31, 2)))
+    assert not any(bool(value.any()) for value in prior.buffers())
+
+
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_no_other_gaussian_costs_the_sentences_it_is_fitted_to_less(factor: float) -> None:
     q, prior = posteriors(dim=4), fitted(4)

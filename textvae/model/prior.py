@@ -77,9 +77,15 @@ class GaussianPrior(nn.Module):
 
     @torch.no_grad()
     def fit(self, posterior: DiagonalGaussian) -> None:
-        """Take the moments of the aggregate of N posteriors `[N, Z]`, worked out in float64."""
-        self.mean.copy_(posterior.mean.double().mean(0))
-        self.factor.copy_(torch.linalg.cholesky(aggregate_covariance(posterior)))
+        """Take the moments of the aggregate of N posteriors `[N, Z]`, worked out in float64.
+
+        Where their covariance is singular or not finite, as in a run that diverges, there is no fit.
+        """
+        factor, failed = torch.linalg.cholesky_ex(aggregate_covariance(posterior))
+        factor = factor.to(self.factor)
+        if int(failed) == 0 and bool(factor.isfinite().all()):
+            self.mean.copy_(posterior.mean.double().mean(0))
+            self.factor.copy_(factor)
 
     def forget(self) -> None:
         """Be N(0, 1) again."""
@@ -93,9 +99,9 @@ class GaussianPrior(nn.Module):
         what is said there and not before. They are not negative, and their sum is the KL.
         """
         factor = self._lower().to(posterior.mean)
-        scale = self._inverse(factor).square()
-        squared = self.to_normals(posterior.mean).square()
-        squared = squared + posterior.log_variance.exp() @ scale.t()
+        inverse = self._inverse(factor)
+        squared = ((posterior.mean - self.mean.to(factor)) @ inverse.t()).square()
+        squared = squared + posterior.log_variance.exp() @ inverse.square().t()
         return 0.5 * (squared - 1.0 - posterior.log_variance) + factor.diagonal().log()
 
     def log_prob(self, latents: Tensor) -> Tensor:
