@@ -41,6 +41,7 @@ def _with(paper: str, *overrides: str, cost: float = 1.0) -> Method:
 
 
 _FREE_BITS = "train.objective.free_bits."
+_PER_DIMENSION = (f"{_FREE_BITS}kind=per_dimension", f"{_FREE_BITS}nats=0.25")
 METHODS: dict[str, Method] = {
     "recipe": Method((), "the recipe as it is"),
     "language_model": Method(
@@ -61,14 +62,11 @@ METHODS: dict[str, Method] = {
     "word_dropout": _with("Bowman et al. 2016", "train.objective.word_dropout.value=0.3"),
     "cyclical": _with("Fu et al. 2019", f"{_KL_WEIGHT}kind=cyclical"),
     "beta": _with("Higgins et al. 2017", "train.objective.beta=0.5"),
-    "free_bits_dimension": _with(
-        "Kingma et al. 2016", f"{_FREE_BITS}kind=per_dimension", f"{_FREE_BITS}nats=0.25"
-    ),
+    "free_bits_dimension": _with("Kingma et al. 2016", *_PER_DIMENSION),
     "fitted_prior": _with(
         "the same, and the prior fitted to the aggregate posterior",
         "model.prior.kind=gaussian",
-        f"{_FREE_BITS}kind=per_dimension",
-        f"{_FREE_BITS}nats=0.25",
+        *_PER_DIMENSION,
     ),
     "free_bits_sentence_dimension": _with(
         "Li et al. 2019, without pre-training",

@@ -95,9 +95,8 @@ def moments_kl(mean: Tensor, covariance: Tensor, prior: Prior) -> float:
     1/2 (tr S + m.m - Z - log det S) in units of the prior: of all distributions with these moments
     the least distance.
     """
-    centre = prior.to_normals(mean)
-    axes = prior.to_normals(mean + torch.linalg.cholesky(covariance).t()) - centre
-    mean, covariance = centre, axes.t() @ axes
+    units = prior.to_normals(torch.eye(len(mean)).to(mean)) - prior.to_normals(mean.new_zeros(()))
+    mean, covariance = prior.to_normals(mean), units.t() @ covariance @ units
     trace, square = covariance.diagonal().sum(), mean.square().sum()
     determinant = torch.linalg.slogdet(covariance).logabsdet
     return 0.5 * float(trace + square - len(mean) - determinant)

@@ -131,6 +131,7 @@ def gather(
             raise ConfigError(f"--{name} {value}: must be at least 1")
     corpus = read_corpus(vae, choice, limit=num_sentences, seed=seed)
     posterior = encode_corpus(vae.model, corpus.array)
+    means = vae.model.prior.to_normals(posterior.mean.double())
     numbers = _numbers(vae, corpus, num_samples, seed)
     curves = read_curves(vae.path)
     has_latent = not vae.model.is_language_model
@@ -146,10 +147,10 @@ def gather(
         unigram_perplexity=_unigram_perplexity(corpus),
         kl=_kl(vae, posterior) if has_latent else Missing(NO_LATENT),
         active=_active(posterior.mean),
-        map=_map(vae, corpus, posterior) if has_latent else Missing(NO_LATENT),
+        map=_map(corpus, means) if has_latent else Missing(NO_LATENT),
         samples=_samples(vae, corpus, seed),
         paths=lonely or _paths(vae, corpus, seed),
-        neighbors=lonely or _neighbors(vae, corpus, posterior, seed),
+        neighbors=lonely or _neighbors(corpus, means, seed),
         worst=_worst(vae, corpus, posterior, seed),
         seed=seed,
     )
@@ -212,9 +213,8 @@ def _active(mean: Tensor) -> list[bool]:
     return found
 
 
-def _map(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian) -> Map:
+def _map(corpus: Corpus, means: Tensor) -> Map:
     note = None if corpus.labels else NO_LABELS
-    means = vae.model.prior.to_normals(posterior.mean)
     return Map(corpus.texts, corpus.labels, principal_plane(means), note)
 
 
@@ -248,11 +248,8 @@ def _paths(vae: TextVAE, corpus: Corpus, seed: int) -> list[Path]:
     return [Path(a, b, walk(vae, [a, b], steps=WALK_STEPS, seed=seed)) for a, b in pairs]
 
 
-def _neighbors(
-    vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int
-) -> list[Nearby]:
+def _neighbors(corpus: Corpus, means: Tensor, seed: int) -> list[Nearby]:
     chosen = _drawn(corpus, "report neighbors", seed)[:NUM_QUERIES]
-    means = vae.model.prior.to_normals(posterior.mean)
     nearest = Nearest(means[chosen], NUM_NEIGHBORS + 1)
     nearest.add(corpus.texts, range(len(corpus.texts)), means)
     found = []

@@ -32,10 +32,7 @@ def fitted_prior(model: VAE, corpus: TokenArray) -> Iterator[dict[str, Tensor]]:
         return
     apart = -(-corpus.num_sentences // FIT_SENTENCES)
     some = torch.arange(0, corpus.num_sentences, apart, device=corpus.offsets.device)
-    training = model.training
-    model.eval()
     prior.fit(encode_corpus(model, corpus.select(some).to(model.device)))
-    model.train(training)
     try:
         yield {f"prior.{name}": value.clone() for name, value in prior.named_buffers()}
     finally:
