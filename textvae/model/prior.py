@@ -79,7 +79,7 @@ class GaussianPrior(nn.Module):
     def fit(self, posterior: DiagonalGaussian) -> None:
         """Take the moments of the aggregate of N posteriors `[N, Z]`, worked out in float64.
 
-        Where their covariance is singular or not finite, as in a run that diverges, there is no fit.
+        Where their covariance is singular or not finite, as where a run diverges, there is no fit.
         """
         factor, failed = torch.linalg.cholesky_ex(aggregate_covariance(posterior))
         factor = factor.to(self.factor)
