@@ -10,6 +10,7 @@ from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.train.schedules import (
     ConstantSchedule,
+    CosineRestartsSchedule,
     CosineSchedule,
     CyclicalSchedule,
     LinearSchedule,
@@ -29,6 +30,7 @@ CONFIGS = [
     LogisticSchedule(steepness=3.0, share=0.7),
     CyclicalSchedule(num_cycles=3, rise=1.0),
     CyclicalSchedule(num_cycles=1, rise=0.25),
+    CosineRestartsSchedule(num_cycles=3),
 ]
 
 
@@ -85,6 +87,17 @@ def test_cycles_rise_stay_and_start_again() -> None:
     assert schedule(TOTAL + 7, TOTAL) == pytest.approx(0.8)
 
 
+def test_a_cosine_that_restarts_is_the_cosine_of_a_run_as_long_as_its_cycle() -> None:
+    once = CosineSchedule(start=0.8, end=0.1, share=1.0)
+    again = CosineRestartsSchedule(start=0.8, end=0.1, num_cycles=3)
+    for step in range(3 * TOTAL):
+        expected = once(step % TOTAL, TOTAL)
+        assert again(step, 3 * TOTAL) == pytest.approx(expected, abs=1e-12)
+    assert again(3 * TOTAL, 3 * TOTAL) == pytest.approx(0.1), "the end is not a new start"
+    alone = CosineRestartsSchedule(start=0.8, end=0.1, num_cycles=1)
+    assert [alone(s, TOTAL) for s in range(TOTAL + 9)] == [once(s, TOTAL) for s in range(TOTAL + 9)]
+
+
 @pytest.mark.parametrize("schedule", CONFIGS, ids=str)
 def test_nothing_changes_after_it_has_settled_and_something_did_before(schedule: Any) -> None:
     total = 12 * TOTAL
@@ -124,6 +137,7 @@ def test_every_kind_can_be_named_in_a_file(kind: Any) -> None:
         {"kind": "linear", "start": -1.0},
         {"kind": "logistic", "steepness": 0.0},
         {"kind": "cyclical", "num_cycles": 0},
+        {"kind": "cosine_restarts", "num_cycles": 0},
         {"kind": "sawtooth"},
     ],
 )

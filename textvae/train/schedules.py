@@ -20,6 +20,12 @@ def progress(step: int, total: int, share: float) -> float:
     return min(1.0, step / max(1.0, share * total))
 
 
+def cycle_progress(step: int, total: int, num_cycles: int) -> float:
+    """How much of its cycle, one of `num_cycles` of one length, has passed at `step`, 0 to 1."""
+    position = min(step / max(1, total), 1.0) * num_cycles
+    return position - min(math.floor(position), num_cycles - 1)
+
+
 class ConstantSchedule(Config, tag_field="kind", tag="constant"):
     """Always the same value."""
 
@@ -88,6 +94,26 @@ class CosineSchedule(Config, tag_field="kind", tag="cosine"):
         return self.share
 
 
+class CosineRestartsSchedule(Config, tag_field="kind", tag="cosine_restarts"):
+    """Half a cosine from `start` to `end`, begun again at `start` `num_cycles` times.
+
+    For the learning rate: warm restarts (Loshchilov and Hutter 2017), with cycles of one length.
+    """
+
+    start: Value = 1.0
+    end: Value = 0.02
+    num_cycles: Annotated[int, Meta(ge=1)] = 2
+
+    def __call__(self, step: int, total: int) -> float:
+        """The value at a step of a run of `total` steps."""
+        within = cycle_progress(step, total, self.num_cycles)
+        return self.start + (self.end - self.start) * (1 - math.cos(math.pi * within)) / 2
+
+    def settled(self) -> float:
+        """The share of the run after which the value no longer changes."""
+        return 1.0
+
+
 class CyclicalSchedule(Config, tag_field="kind", tag="cyclical"):
     """Linear rises to `end`, begun again at `start` `num_cycles` times (Fu et al. 2019)."""
 
@@ -99,8 +125,7 @@ class CyclicalSchedule(Config, tag_field="kind", tag="cyclical"):
 
     def __call__(self, step: int, total: int) -> float:
         """The value at a step of a run of `total` steps."""
-        position = min(step / max(1, total), 1.0) * self.num_cycles
-        within = position - min(math.floor(position), self.num_cycles - 1)
+        within = cycle_progress(step, total, self.num_cycles)
         return self.start + (self.end - self.start) * min(1.0, within / self.rise)
 
     def settled(self) -> float:
@@ -109,5 +134,10 @@ class CyclicalSchedule(Config, tag_field="kind", tag="cyclical"):
 
 
 ScheduleConfig = (
-    ConstantSchedule | LinearSchedule | LogisticSchedule | CosineSchedule | CyclicalSchedule
+    ConstantSchedule
+    | LinearSchedule
+    | LogisticSchedule
+    | CosineSchedule
+    | CosineRestartsSchedule
+    | CyclicalSchedule
 )
