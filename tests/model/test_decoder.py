@@ -319,3 +319,24 @@ def test_each_layer_and_the_output_have_masks_of_their_own() -> None:
     found = forward(decoder, inputs(), conditions()[0], Noise(1, 2, torch.arange(B)))
     share = float((found.abs() > 1e-9).double().mean())
     assert abs(share - 1 / 8) < 4 * (1 / 8 * 7 / 8 / found.numel()) ** 0.5
+
+
+@every_decoder
+@every_size
+def test_scaling_the_logits_scales_them_and_nothing_else(config: Any, condition_dim: int) -> None:
+    plain, scaled = build(config, condition_dim), build(config, condition_dim)
+    scaled.scale_logits(0.7)
+    condition = normals(key(1, "condition"), torch.arange(B), lanes=C).to(FLOAT64)
+    given = condition if condition_dim else None
+    logits = []
+    for decoder in (plain, scaled):
+        features = decoder(inputs(), given, noise=None, dtype=FLOAT64)
+        logits.append(features @ decoder.output_weight.t() + decoder.output_bias)
+    torch.testing.assert_close(logits[1], 0.7 * logits[0])
+    written = []
+    for decoder in (plain, scaled):
+        writer = decoder.writer(dtype=FLOAT64, tabulate=False)
+        state = writer.start(condition[:, :condition_dim])
+        _, state = writer.step(inputs()[:, 0], state)
+        written.append(writer.step(inputs()[:, 1], state)[0])
+    torch.testing.assert_close(written[1], 0.7 * written[0])

@@ -165,6 +165,16 @@ class GRUDecoder(nn.Module):
             tabulate=tabulate,
         )
 
+    @torch.no_grad()
+    def scale_logits(self, factor: float) -> None:
+        """Multiply all logits, in the weights; words are read as before. See the contract."""
+        self.output_bias.mul_(factor)
+        if self.output_embedding is not None:
+            self.output_embedding.mul_(factor)
+            return
+        self.input_embedding.mul_(factor)  # what says the words, and reads them
+        self._layers()[0].input_weight.div_(factor)
+
     def _layers(self) -> list[GRULayer]:
         return [layer for layer in self.layers if isinstance(layer, GRULayer)]
 

@@ -157,6 +157,9 @@ class Decoder(Protocol):
             dtype: of the matrix products.
         """
 
+    def scale_logits(self, factor: float) -> None:
+        """Multiply all logits by a positive factor for good, by changing the weights."""
+
     def expanded(self, inputs: Tensor, conditions: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Features `[T, K, B, D]` of inputs `[B, T]` for K conditions each, `[K, B, C]`.
 

@@ -48,6 +48,7 @@ from textvae.train.state import (
     save_position,
 )
 from textvae.train.step import Step, train_step
+from textvae.train.temperature import calibrate
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Precision = Literal["float32", "bfloat16"]
@@ -91,6 +92,8 @@ class TrainConfig(Config):
     """What a step updates, and how the run is divided."""
     averaging: AveragingConfig = NoAveraging()
     """What is validated, selected and saved: the parameters, or an average of them over steps."""
+    calibrate: bool = False
+    """At the end, divide the logits by the temperature that suits the validation set best."""
 
 
 class TrainResult(NamedTuple):
@@ -224,7 +227,12 @@ def train(
         save_position(run, model, best, optimizer, position, average, rewind, sums)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
-    return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
+    found = position.best
+    if config.calibrate and stopped is None:
+        temperature = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
+        found = validate(model, valid, seed=seed)
+        report(f"temperature {temperature:.3f}: validation nll <= {-found.elbo:.3f}")
+    return TrainResult(position.step, position.best_step, found, position.seconds, stopped)
 
 
 def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
