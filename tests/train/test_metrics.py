@@ -30,8 +30,12 @@ def batches(scale: torch.Tensor) -> list[ElboTerms]:
     return found
 
 
+def nothing() -> RunningSums:
+    return RunningSums(Z, torch.device("cpu"))
+
+
 def filled(given: list[ElboTerms]) -> RunningSums:
-    sums = RunningSums(Z, torch.device("cpu"))
+    sums = nothing()
     for number, terms in enumerate(given):
         size = terms.kl.shape[0]
         sums.add(terms, torch.tensor(float(number + 1)), torch.full((size,), number + 2))
@@ -68,7 +72,7 @@ def test_a_gradient_does_not_pass_through_the_sums() -> None:
     leaf = torch.ones(3, Z, requires_grad=True)
     posterior = DiagonalGaussian(leaf, leaf)
     terms = ElboTerms(CrossEntropy(leaf.sum(), leaf[:, 0].detach()), leaf * 2, posterior)
-    sums = RunningSums(Z, torch.device("cpu"))
+    sums = nothing()
     sums.add(terms, leaf.sum().detach(), torch.ones(3, dtype=torch.int64))
     assert sums.read().kl == pytest.approx(10.0)
 
@@ -134,7 +138,7 @@ def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
 
 def test_progress_says_a_line_an_interval_and_what_it_is_told() -> None:
     said: list[str] = []
-    progress = Progress(10, 0, Z, said.append)
+    progress = Progress(10, 0, nothing(), said.append)
     progress.advance()
     interval = filled(batches(torch.ones(Z))).read()
     speed = progress.interval(1, interval, 0.25)
@@ -148,7 +152,7 @@ def test_progress_says_a_line_an_interval_and_what_it_is_told() -> None:
 
 
 def test_time_that_is_left_out_does_not_slow_the_speed() -> None:
-    progress = Progress(10, 0, Z, lambda _: None)
+    progress = Progress(10, 0, nothing(), lambda _: None)
     interval = filled(batches(torch.ones(Z))).read()
     slow = progress.interval(1, interval, 1.0)
     progress.leave_out(-1000.0)  # as if a thousand seconds of training had passed
@@ -156,3 +160,18 @@ def test_time_that_is_left_out_does_not_slow_the_speed() -> None:
         interval.num_targets / 1e3, rel=1e-2
     )
     assert slow > interval.num_targets / 1e3
+
+
+def test_a_resumed_run_has_the_speed_of_its_own_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = filled(batches(torch.ones(Z)))
+    resumed = nothing()
+    resumed.load(before.tensors())
+    now = 100.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    progress = Progress(10, 3, resumed, lambda _: None)
+    size, length = 7, 11
+    terms = batches(torch.ones(Z))[1]
+    for _ in range(2):
+        resumed.add(terms, torch.tensor(1.0), torch.full((size,), length))
+        now += 0.5
+        assert progress.interval(4, resumed.read(), 1.0) == pytest.approx(size * length / 0.5)

@@ -146,7 +146,7 @@ def train(
     updates = _updates(model, optimizer, corpus, config, seed, report)
     lengths, batch_size = corpus.lookup(), config.batch_size
     batches = config.batches.count(lengths, batch_size)
-    progress = Progress(total, position.step, model.prior.latent_dim, report)
+    progress = Progress(total, position.step, sums, report)
     eligible = _eligible(model, config, total)
     collapse: str | None = None
     order, epoch, begun_at, begun = NONE, -1, position.step, time.perf_counter() - position.seconds
@@ -160,7 +160,6 @@ def train(
                 epoch = step // batches
                 order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
             batch = corpus.batch(order[step % batches]).to(model.device)
-
             stage = procedure.stage(step, total)
             procedure.prepare(model, optimizer, step, total, seed)
             factor = config.learning_rate.factor(stage.step, stage.total, position.decays)
@@ -180,12 +179,11 @@ def train(
             progress.advance()
             if _due(step + 1, config.log_every, total):
                 interval = sums.read()
-                speed = progress.interval(step + 1, interval, loss.kl_weight)
                 journal.write(
                     step=step + 1,
                     epoch=(step + 1) / batches,
                     kl_weight=loss.kl_weight,
-                    tokens_per_second=speed,
+                    tokens_per_second=progress.interval(step + 1, interval, loss.kl_weight),
                     seconds=position.seconds,
                     **interval._asdict(),
                 )
@@ -227,12 +225,9 @@ def train(
         save_position(run, model, best, optimizer, position, average, rewind, sums)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
-    found = position.best
     if config.calibrate and stopped is None:
-        temperature = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
-        found = validate(model, valid, seed=seed)
-        report(f"temperature {temperature:.3f}: validation nll <= {-found.elbo:.3f}")
-    return TrainResult(position.step, position.best_step, found, position.seconds, stopped)
+        position = position._replace(best=_calibrated(model, valid, seed, report))
+    return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
 
 
 def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
@@ -258,6 +253,14 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     reconstruction, kl = distributed.add(sums).tolist()
     elbo = -(reconstruction + kl) / data.num_sentences
     return Validation(elbo, kl / data.num_sentences, active_units(distributed.add(means)))
+
+
+def _calibrated(model: VAE, valid: TokenArray, seed: int, report: Report) -> Validation:
+    """Calibrate the finished model; returns its validation."""
+    temperature = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
+    found = validate(model, valid, seed=seed)
+    report(f"temperature {temperature:.3f}: validation nll <= {-found.elbo:.3f}")
+    return found
 
 
 def _updates(

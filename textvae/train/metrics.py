@@ -34,6 +34,7 @@ class RunningSums:
     """Sums over the batches of an interval, kept on the device and read once."""
 
     def __init__(self, latent_dim: int, device: torch.device) -> None:
+        self.latent_dim = latent_dim
         self._scalars = torch.zeros(5, dtype=torch.float64, device=device)
         self._mean = torch.zeros(2, latent_dim, dtype=torch.float64, device=device)
 
@@ -62,6 +63,10 @@ class RunningSums:
         for name, own in self.tensors().items():
             if name in tensors:
                 own.copy_(tensors[name])
+
+    def targets(self) -> int:
+        """Targets so far; waits for the device."""
+        return int(self._scalars[3])
 
     def read(self) -> Interval:
         """The figures so far, and start anew."""
@@ -106,8 +111,10 @@ def _step(line: bytes) -> float:
 class Progress:
     """The progress line: a bar on a terminal, else a plain line an interval."""
 
-    def __init__(self, total: int, step: int, latent_dim: int, report: Report) -> None:
-        self._total, self._latent_dim, self._report = total, latent_dim, report
+    def __init__(self, total: int, step: int, sums: RunningSums, report: Report) -> None:
+        """Of a run of `total` steps that goes on from `step`, with the sums so far."""
+        self._carried = sums.targets()  # of an interval begun by a process before this one
+        self._total, self._latent_dim, self._report = total, sums.latent_dim, report
         self._bar = None
         if sys.stderr.isatty() and distributed.is_first():
             self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
@@ -121,8 +128,8 @@ class Progress:
     def interval(self, step: int, interval: Interval, kl_weight: float) -> float:
         """Show an interval; returns its tokens per second."""
         now = time.perf_counter()
-        speed = interval.num_targets / max(now - self._since, 1e-9)
-        self._since = now
+        speed = (interval.num_targets - self._carried) / max(now - self._since, 1e-9)
+        self._since, self._carried = now, 0
         line = f"nll {interval.reconstruction:.2f}  tokens/s {speed:,.0f}"
         if self._latent_dim:
             line = (
