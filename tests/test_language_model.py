@@ -29,6 +29,7 @@ OVERRIDES = (
     "train.device=cpu",
     "train.precision=float32",
     "train.optimizer.learning_rate=0.02",
+    "train.calibrate=true",
     "evaluate.num_samples=3",
 )
 Invoke = Callable[..., Result]
@@ -78,6 +79,19 @@ def test_the_directory_and_its_card_say_what_it_is(
     told = invoke("info", str(run)).stdout
     assert "latent      none: a language model" in told
     assert "encoder" not in told
+
+
+def test_its_temperature_is_said_wherever_its_training_is(
+    trained: tuple[Path, str, str], invoke: Invoke
+) -> None:
+    run, _, said = trained
+    training = json.loads((run / "results.json").read_text("utf-8"))["training"]
+    temperature, best = training["temperature"], training["validation_elbo"]
+    assert temperature != 1.0
+    assert f"temperature {temperature:.3f}: validation nll {-best:.3f}" in said
+    card = (run / "README.md").read_text("utf-8")
+    assert f"the weights divide all logits by {temperature:.3f}" in card
+    assert f"; logits divided by {temperature:.3f} since" in invoke("info", str(run)).stdout
 
 
 def test_it_samples_and_evaluates(trained: tuple[Path, str, str], invoke: Invoke) -> None:

@@ -52,6 +52,8 @@ class TrainingFacts(Config):
     torch_version: str = str(torch.__version__)
     finished: bool = True
     """False where a signal stopped the run before its end."""
+    temperature: float = 1.0
+    """By which the logits were divided at the end, in the weights; 1 without calibration."""
 
 
 class Results(Config):
@@ -293,6 +295,12 @@ def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results
         ]
         if not training.finished:
             lines += ["", "The run was stopped before its end."]
+        if training.temperature != 1.0:
+            lines += [
+                "",
+                f"Calibrated on the validation set: the weights divide all logits by "
+                f"{training.temperature:.3f}.",
+            ]
         if results.evaluation is not None:
             lines += ["", "## Numbers", "", f"On {results.evaluation.source}:", ""]
             lines += ["```", results.evaluation.table(), "```"]

@@ -159,6 +159,7 @@ def dry_run(plan: Plan) -> DryRun:
         validate_every=TIMED_STEPS,
         save_every=None,
         log_every=TIMED_STEPS,
+        calibrate=False,
     )
     few = plan.data.arrays["valid"].head(1)
     silent: Report = lambda line: None  # noqa: E731 -- a name for what swallows talk
@@ -260,6 +261,7 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
         device=str(config.train.device),
         num_threads=torch.get_num_threads(),
         finished=result.signal is None,
+        temperature=result.temperature,
     )
     evaluation = _measure(plan, model) if result.signal is None else None
     results = Results(data=plan.data.facts, training=training, evaluation=evaluation)

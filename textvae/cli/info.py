@@ -108,10 +108,12 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
     training = results.training
     lines += [f"data        {results.data.source}", *(f"  {row}" for row in describe(results.data))]
     stopped = "" if training.finished else "; stopped before its end"
+    temperature = training.temperature
+    calibrated = "" if temperature == 1.0 else f"; logits divided by {temperature:.3f} since"
     lines.append(
         f"training    {training.steps:,} steps in {training.seconds:,.0f} s on {training.device} "
         f"({training.num_threads} threads, {training.precision}); weights of step "
-        f"{training.best_step:,}{stopped}"
+        f"{training.best_step:,}{stopped}{calibrated}"
     )
     if results.evaluation is not None:
         lines += [f"figures     on {results.evaluation.source}", results.evaluation.table()]

@@ -106,6 +106,8 @@ class TrainResult(NamedTuple):
     """Time spent training, all parts of an interrupted run added."""
     signal: int | None
     """The signal that stopped the run before its end."""
+    temperature: float = 1.0
+    """By which the logits have been divided at the end."""
 
 
 def train(
@@ -225,9 +227,9 @@ def train(
         save_position(run, model, best, optimizer, position, average, rewind, sums)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
-    if config.calibrate and stopped is None:
-        position = position._replace(best=_calibrated(model, valid, seed, report))
-    return TrainResult(position.step, position.best_step, position.best, position.seconds, stopped)
+    best_step, seconds = position.best_step, position.seconds
+    result = TrainResult(position.step, best_step, position.best, seconds, stopped)
+    return _calibrated(result, model, valid, seed, report) if config.calibrate else result
 
 
 def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
@@ -255,12 +257,17 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     return Validation(elbo, kl / data.num_sentences, active_units(distributed.add(means)))
 
 
-def _calibrated(model: VAE, valid: TokenArray, seed: int, report: Report) -> Validation:
-    """Calibrate the finished model; returns its validation."""
+def _calibrated(
+    result: TrainResult, model: VAE, valid: TokenArray, seed: int, report: Report
+) -> TrainResult:
+    """The result after calibration of the model, in place; a run that stopped has no end yet."""
+    if result.signal is not None:
+        return result
     temperature = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
-    found = validate(model, valid, seed=seed)
-    report(f"temperature {temperature:.3f}: validation nll <= {-found.elbo:.3f}")
-    return found
+    best = validate(model, valid, seed=seed)
+    bound = "nll" if model.is_language_model else "nll <="
+    report(f"temperature {temperature:.3f}: validation {bound} {-best.elbo:.3f}")
+    return result._replace(best=best, temperature=temperature)
 
 
 def _updates(
