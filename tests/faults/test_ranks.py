@@ -225,7 +225,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
 
 
 def test_two_processes_are_one_with_labels(tmp_path: Path) -> None:
-    settings = config(micro_batch_size=4, **KINDS["m2, labels drawn"])
+    settings = config(micro_batch_size=4, calibrate=True, **KINDS["m2, labels drawn"])
     assert compare(tmp_path, 2, settings, torch.float64, MODELS["m2, labels drawn"]) < 1e-12
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from textvae.config import decode
 from textvae.errors import ConfigError
+from textvae.train.loop import TrainConfig
 from textvae.train.optimizer import LearningRateConfig
 from textvae.train.plateau import DivideOnPlateau, NoPlateau
 from textvae.train.schedules import ConstantSchedule
@@ -44,3 +45,14 @@ def test_a_limit_allows_so_many_falls_and_no_more() -> None:
 def test_settings_that_mean_nothing_are_refused(value: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(value))):
         decode({"plateau": {"kind": "divide", **value}}, LearningRateConfig, source="file.toml")
+
+
+def test_a_plateau_or_patience_is_refused_beside_restarts() -> None:
+    restarts = {"kind": "cosine_restarts"}
+    for rates, other in (
+        ({"decay": restarts, "plateau": {"kind": "divide"}}, {}),
+        ({"decay": restarts}, {"patience": 3}),
+    ):
+        with pytest.raises(ConfigError, match="cosine_restarts makes validations worse"):
+            decode({"learning_rate": rates, **other}, TrainConfig, source="file.toml")
+    assert decode({"learning_rate": {"decay": restarts}}, TrainConfig, source="file.toml")

@@ -26,6 +26,7 @@ RISING = [LinearSchedule, LogisticSchedule, CosineSchedule]
 every_rise = pytest.mark.parametrize("kind", RISING, ids=lambda kind: kind.__name__)
 CONFIGS = [
     *(kind() for kind in KINDS),
+    CosineRestartsSchedule(),
     LinearSchedule(start=1.0, end=0.0, share=1.0),
     LogisticSchedule(steepness=3.0, share=0.7),
     CyclicalSchedule(num_cycles=3, rise=1.0),
@@ -95,7 +96,16 @@ def test_a_cosine_that_restarts_is_the_cosine_of_a_run_as_long_as_its_cycle() ->
         assert again(step, 3 * TOTAL) == pytest.approx(expected, abs=1e-12)
     assert again(3 * TOTAL, 3 * TOTAL) == pytest.approx(0.1), "the end is not a new start"
     alone = CosineRestartsSchedule(start=0.8, end=0.1, num_cycles=1)
-    assert [alone(s, TOTAL) for s in range(TOTAL + 9)] == [once(s, TOTAL) for s in range(TOTAL + 9)]
+    for step in range(TOTAL + 9):
+        assert alone(step, TOTAL) == pytest.approx(once(step, TOTAL), abs=1e-12)
+
+
+@pytest.mark.parametrize("cycles", [3, 7, 29, 58])
+def test_a_cycle_begins_with_its_first_step(cycles: int) -> None:
+    restarts, rises = CosineRestartsSchedule(num_cycles=cycles), CyclicalSchedule(num_cycles=cycles)
+    for cycle in range(cycles):
+        assert restarts(333 * cycle, 333 * cycles) == 1.0
+        assert rises(333 * cycle, 333 * cycles) == 0.0
 
 
 @pytest.mark.parametrize("schedule", CONFIGS, ids=str)
@@ -137,7 +147,7 @@ def test_every_kind_can_be_named_in_a_file(kind: Any) -> None:
         {"kind": "linear", "start": -1.0},
         {"kind": "logistic", "steepness": 0.0},
         {"kind": "cyclical", "num_cycles": 0},
-        {"kind": "cosine_restarts", "num_cycles": 0},
+        {"kind": "cosine_restarts"},  # of the learning rate alone
         {"kind": "sawtooth"},
     ],
 )

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import os
 import shutil
+import signal
 from functools import cache, partial
 from pathlib import Path
 
@@ -66,27 +68,36 @@ def elbo(vae: VAE) -> float:
 
 
 @pytest.mark.parametrize("latent", [True, False])
-@pytest.mark.parametrize("factor", [0.4, 1.0, 2.0])
+@pytest.mark.parametrize("factor", [0.02, 0.4, 1.0, 2.0, 30.0])
 def test_it_is_the_best_of_all_however_wrong_the_logits_were(latent: bool, factor: float) -> None:
     vae = uncalibrated(latent=latent).double()
+    calibrate(vae, partial(elbo, vae))
+    right = elbo(vae)
     vae.decoder.scale_logits(factor)
-    before = elbo(vae)
-    temperature = calibrate(vae, partial(elbo, vae))
-    best = elbo(vae)
-    assert best > before
+    found = calibrate(vae, partial(elbo, vae))
+    assert found.temperature == pytest.approx(factor, rel=NEAR)
+    assert found.elbo == elbo(vae) == pytest.approx(right, abs=1e-3)
     for off in (-0.02, 0.02):
         vae.decoder.scale_logits(math.exp(off))
-        assert elbo(vae) < best
+        assert elbo(vae) < found.elbo
         vae.decoder.scale_logits(math.exp(-off))
-    plain = uncalibrated(latent=latent).double()
-    expected = factor * calibrate(plain, partial(elbo, plain))
-    assert temperature == pytest.approx(expected, rel=NEAR)
+
+
+def test_what_is_too_sure_is_made_less_so_and_what_is_not_sure_enough_more_so() -> None:
+    vae = uncalibrated()
+    before = elbo(vae)
+    found = calibrate(vae, partial(elbo, vae))
+    assert found.temperature > 1.05
+    assert found.elbo > before + 0.005
+    short = structs.replace(AIM, calibrate=False, max_steps=30, optimizer=AdamWConfig())
+    vae = trained(short)
+    assert calibrate(vae, partial(elbo, vae)).temperature < 0.7
 
 
 def test_where_no_temperature_is_better_nothing_changes() -> None:
     for bound in (lambda: 7.0, lambda: math.nan, lambda: -math.inf):
         vae, before = model(), {name: value.clone() for name, value in model().state_dict().items()}
-        assert calibrate(vae, bound) == 1.0
+        assert calibrate(vae, bound).temperature == 1.0
         assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
@@ -97,7 +108,8 @@ def test_a_run_ends_with_it_and_says_so() -> None:
     plain = uncalibrated()
     assert found.best == validate(vae, corpus("valid"), seed=0)
     assert found.best.elbo > elbo(plain)
-    temperature = calibrate(plain, partial(elbo, plain))
+    temperature = calibrate(plain, partial(elbo, plain)).temperature
+    assert found.temperature == temperature
     assert f"temperature {temperature:.3f}: validation nll <= {-found.best.elbo:.3f}" in said
     for name, value in plain.state_dict().items():
         assert torch.equal(value, vae.state_dict()[name])
@@ -109,3 +121,14 @@ def test_a_run_that_stopped_ends_with_the_same_one(tmp_path: Path) -> None:
     again = trained(AIM, run=tmp_path)
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
+
+
+def test_a_run_that_a_signal_stopped_has_none_yet() -> None:
+    def stop(line: str) -> None:
+        if line.startswith("step 60 "):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    vae = model()
+    found = train(vae, corpus(size=29), corpus("valid"), AIM, seed=0, run=None, report=stop)
+    assert (found.steps, found.signal, found.temperature) == (60, signal.SIGTERM, 1.0)
+    assert found.best == validate(vae, corpus("valid"), seed=0)

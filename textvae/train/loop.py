@@ -5,8 +5,7 @@ one that never stopped, given its parameters, its optimizer and its step.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -37,6 +36,7 @@ from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
 from textvae.train.prior import fitted_prior
 from textvae.train.procedures import JointProcedure, ProcedureConfig
+from textvae.train.schedules import CosineRestartsSchedule
 from textvae.train.signals import agreed_signal, catch_signals
 from textvae.train.state import (
     Position,
@@ -47,7 +47,7 @@ from textvae.train.state import (
     restore_position,
     save_position,
 )
-from textvae.train.step import Step, train_step
+from textvae.train.step import Step, flush_denormals, train_step
 from textvae.train.temperature import calibrate
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -93,7 +93,18 @@ class TrainConfig(Config):
     averaging: AveragingConfig = NoAveraging()
     """What is validated, selected and saved: the parameters, or an average of them over steps."""
     calibrate: bool = False
-    """At the end, divide the logits by the temperature that suits the validation set best."""
+    """At the end, divide the logits by the temperature that suits the validation set best. As with
+    any other setting, a run begun without it is another run."""
+
+    def __post_init__(self) -> None:
+        """Refuse to stop for want of better validations where restarts make them worse."""
+        if self.patience is not None and isinstance(
+            self.learning_rate.decay, CosineRestartsSchedule
+        ):
+            raise ValueError(
+                "learning_rate.decay.kind cosine_restarts makes validations worse for most of a "
+                "cycle, so a run would stop after its first; leave patience out"
+            )
 
 
 class TrainResult(NamedTuple):
@@ -153,7 +164,7 @@ def train(
     collapse: str | None = None
     order, epoch, begun_at, begun = NONE, -1, position.step, time.perf_counter() - position.seconds
     model.train()
-    with _flush_denormals(), catch_signals() as caught:
+    with flush_denormals(), catch_signals() as caught:
         while (
             position.step < total and not _exhausted(position, config) and not agreed_signal(caught)
         ):
@@ -181,11 +192,12 @@ def train(
             progress.advance()
             if _due(step + 1, config.log_every, total):
                 interval = sums.read()
+                speed = progress.interval(step + 1, interval, loss.kl_weight)
                 journal.write(
                     step=step + 1,
                     epoch=(step + 1) / batches,
                     kl_weight=loss.kl_weight,
-                    tokens_per_second=progress.interval(step + 1, interval, loss.kl_weight),
+                    tokens_per_second=speed,
                     seconds=position.seconds,
                     **interval._asdict(),
                 )
@@ -221,14 +233,13 @@ def train(
             if run is not None and config.save_every and _due(step + 1, config.save_every, total):
                 save_position(run, model, best, optimizer, position, average, rewind, sums)
     progress.close()
-    position = position._replace(seconds=time.perf_counter() - begun)
+    end = position._replace(seconds=time.perf_counter() - begun)
     stopped = agreed_signal(caught)
     if run is not None and stopped is not None:
-        save_position(run, model, best, optimizer, position, average, rewind, sums)
+        save_position(run, model, best, optimizer, end, average, rewind, sums)
     model.load_state_dict(best or average.parameters(model))
     model.eval()
-    best_step, seconds = position.best_step, position.seconds
-    result = TrainResult(position.step, best_step, position.best, seconds, stopped)
+    result = TrainResult(end.step, end.best_step, end.best, end.seconds, stopped)
     return _calibrated(result, model, valid, seed, report) if config.calibrate else result
 
 
@@ -260,14 +271,17 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
 def _calibrated(
     result: TrainResult, model: VAE, valid: TokenArray, seed: int, report: Report
 ) -> TrainResult:
-    """The result after calibration of the model, in place; a run that stopped has no end yet."""
-    if result.signal is not None:
+    """The result after calibration of the model, in place.
+
+    A run that stopped has no end yet, and one that no validation has selected is none to calibrate.
+    """
+    if result.signal is not None or result.best_step < 0:
         return result
-    temperature = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
-    best = validate(model, valid, seed=seed)
+    found = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
     bound = "nll" if model.is_language_model else "nll <="
-    report(f"temperature {temperature:.3f}: validation {bound} {-best.elbo:.3f}")
-    return result._replace(best=best, temperature=temperature)
+    report(f"temperature {found.temperature:.3f}: validation {bound} {-found.elbo:.3f}")
+    best = result.best._replace(elbo=found.elbo)  # the latent is what it was
+    return result._replace(best=best, temperature=found.temperature)
 
 
 def _updates(
@@ -324,16 +338,3 @@ def _plateau_line(position: Position, factor: float) -> str:
         f"step {position.step}  no better for {position.bad_validations} validations: back to step "
         f"{position.best_step}, at {factor:.3g} of the learning rate"
     )
-
-
-@contextmanager
-def _flush_denormals() -> Iterator[None]:
-    """Moments of rare words decay into denormals, which are 7 times slower, so they become zero.
-
-    Only while training: with it on, msgspec takes 0.0 for a value that must be above zero.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)

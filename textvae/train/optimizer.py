@@ -8,7 +8,7 @@ from torch import nn
 
 from textvae.config import Config
 from textvae.train.plateau import NoPlateau, PlateauConfig
-from textvae.train.schedules import CosineSchedule, ScheduleConfig
+from textvae.train.schedules import CosineRestartsSchedule, CosineSchedule, ScheduleConfig
 
 Rate = Annotated[float, Meta(gt=0.0, le=3e38)]  # float32 has no more
 
@@ -56,9 +56,18 @@ class LearningRateConfig(Config):
 
     warmup_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
     """Share of the run over which the rate rises from nothing."""
-    decay: ScheduleConfig = CosineSchedule(start=1.0, end=0.02, share=1.0)
+    decay: ScheduleConfig | CosineRestartsSchedule = CosineSchedule(start=1.0, end=0.02, share=1.0)
     plateau: PlateauConfig = NoPlateau()
     """What else lowers the rate: validations that stop getting better."""
+
+    def __post_init__(self) -> None:
+        """Refuse two that would undo each other."""
+        restarts = isinstance(self.decay, CosineRestartsSchedule)
+        if restarts and not isinstance(self.plateau, NoPlateau):
+            raise ValueError(
+                "decay.kind cosine_restarts makes validations worse for most of a cycle, which a "
+                "plateau would take back; choose one"
+            )
 
     def factor(self, step: int, total: int, decays: int = 0) -> float:
         """The factor at a step of a run of `total`, after so many decays on a plateau."""

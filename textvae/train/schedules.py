@@ -1,7 +1,8 @@
 """Values that change over a run: pure functions of the step, so that resuming needs no state.
 
 Durations are shares of the whole run, so that a schedule keeps its shape when a run is made
-longer. A new schedule is a config with a `kind` here, and a name in `ScheduleConfig`.
+longer. A new schedule is a config with a `kind` here, and a name in `ScheduleConfig`, or, where it
+is for the learning rate alone, in `LearningRateConfig`.
 """
 
 import math
@@ -22,7 +23,7 @@ def progress(step: int, total: int, share: float) -> float:
 
 def cycle_progress(step: int, total: int, num_cycles: int) -> float:
     """How much of its cycle, one of `num_cycles` of one length, has passed at `step`, 0 to 1."""
-    position = min(step / max(1, total), 1.0) * num_cycles
+    position = min(step, total) * num_cycles / max(1, total)
     return position - min(math.floor(position), num_cycles - 1)
 
 
@@ -95,9 +96,9 @@ class CosineSchedule(Config, tag_field="kind", tag="cosine"):
 
 
 class CosineRestartsSchedule(Config, tag_field="kind", tag="cosine_restarts"):
-    """Half a cosine from `start` to `end`, begun again at `start` `num_cycles` times.
+    """`num_cycles` half cosines from `start` to `end`, one after the other and of one length.
 
-    For the learning rate: warm restarts (Loshchilov and Hutter 2017), with cycles of one length.
+    For the learning rate alone: warm restarts (Loshchilov and Hutter 2017).
     """
 
     start: Value = 1.0
@@ -134,10 +135,5 @@ class CyclicalSchedule(Config, tag_field="kind", tag="cyclical"):
 
 
 ScheduleConfig = (
-    ConstantSchedule
-    | LinearSchedule
-    | LogisticSchedule
-    | CosineSchedule
-    | CosineRestartsSchedule
-    | CyclicalSchedule
+    ConstantSchedule | LinearSchedule | LogisticSchedule | CosineSchedule | CyclicalSchedule
 )
