@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from textvae.data.batching import TokenArray
 from textvae.evaluate.latent_usage import permutation_costs
@@ -19,9 +20,13 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.loop import DTYPES, TrainConfig, train, validate
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
-from textvae.train.optimizer import AdamWConfig, SGDConfig
+from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.rate import ControlledRate, LagrangianRate
-from textvae.train.schedules import ConstantSchedule, LinearSchedule
+from textvae.train.schedules import (
+    ConstantSchedule,
+    CosineRestartsSchedule,
+    LinearSchedule,
+)
 from textvae.train.step import train_step
 
 V, E, H, Z, N = 23, 5, 31, 2, 61
@@ -52,6 +57,10 @@ def config(steps: int, rate: float, **objective: Any) -> TrainConfig:
         optimizer=AdamWConfig(learning_rate=rate),
         objective=ObjectiveConfig(**(plain | objective)),
     )
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "state.safetensors")
 
 
 def factor(size: int = N) -> TokenArray:
@@ -199,3 +208,21 @@ def test_the_gradient_is_clipped_where_it_is_too_long_and_else_left_alone() -> N
     short = moved(longest / 7)
     assert float(short.norm()) == pytest.approx(longest / 7, rel=1e-4)
     torch.testing.assert_close(7 * short, free, rtol=1e-3, atol=1e-6)
+
+
+def test_the_first_cycle_of_restarts_is_a_run_of_its_length(tmp_path: Path) -> None:
+    """So that a finished run can be made longer: it is the first part of one in more cycles."""
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for run, steps, rates, share in (
+        (once, 24, LearningRateConfig(warmup_share=0.5), 0.5),
+        (twice, 48, LearningRateConfig(warmup_share=0.25, decay=CosineRestartsSchedule()), 0.25),
+    ):
+        run.mkdir()
+        vae, aim = model(dropout=0.2), config(steps, 0.02, kl_weight=LinearSchedule(share=share))
+        aim = msgspec.structs.replace(aim, learning_rate=rates, save_every=24)
+        train(vae, factor(), factor(7), aim, seed=0, run=run, report=lambda _: None)
+    states = [read_state(run / "state" / "step-00000024") for run in (once, twice)]
+    names = [name for name in states[0] if name.startswith(("model.", "optimizer."))]
+    assert len(names) > 20
+    for name in names:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-5, atol=1e-6)
