@@ -136,23 +136,22 @@ def textvae_curve(given: Task, seed: int, dtype: torch.dtype | None = None) -> C
     optimizer = AdamWConfig(learning_rate=LEARNING_RATE).build(model)
     batches = endless_batches(given.corpus, given.bench.sizes.batch, seed)
     losses, targets = [], []
-    torch.set_flush_denormal(True)
-    for number in range(given.steps):
-        batch, count = next(batches)
-        made = textvae_step.train_step(
-            model,
-            optimizer,
-            batch,
-            OBJECTIVE,
-            step=number,
-            total=given.steps,
-            seed=seed,
-            clip_norm=CLIP_NORM,
-            dtype=dtype or given.bench.dtype,
-        )
-        losses.append(float(made.loss.value) * batch.lengths.shape[0])
-        targets.append(count)
-    torch.set_flush_denormal(False)
+    with textvae_step.flush_denormals():
+        for number in range(given.steps):
+            batch, count = next(batches)
+            made = textvae_step.train_step(
+                model,
+                optimizer,
+                batch,
+                OBJECTIVE,
+                step=number,
+                total=given.steps,
+                seed=seed,
+                clip_norm=CLIP_NORM,
+                dtype=dtype or given.bench.dtype,
+            )
+            losses.append(float(made.loss.value) * batch.lengths.shape[0])
+            targets.append(count)
     return Curve(by_window(losses, targets), held_out_loss(given, model.eval()))
 
 

@@ -290,22 +290,21 @@ def textvae_steps(bench: Bench, corpus: TokenArray) -> Block:
 
     def block() -> float:
         targets = 0
-        torch.set_flush_denormal(True)
-        for _ in range(bench.sizes.steps):
-            number, (batch, count) = next(batches)
-            textvae_step.train_step(
-                model,
-                optimizer,
-                batch,
-                OBJECTIVE,
-                step=number,
-                total=1_000_000,
-                seed=SEED,
-                clip_norm=CLIP_NORM,
-                dtype=bench.dtype,
-            )
-            targets += count
-        torch.set_flush_denormal(False)
+        with textvae_step.flush_denormals():
+            for _ in range(bench.sizes.steps):
+                number, (batch, count) = next(batches)
+                textvae_step.train_step(
+                    model,
+                    optimizer,
+                    batch,
+                    OBJECTIVE,
+                    step=number,
+                    total=1_000_000,
+                    seed=SEED,
+                    clip_norm=CLIP_NORM,
+                    dtype=bench.dtype,
+                )
+                targets += count
         return float(targets)
 
     return block

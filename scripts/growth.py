@@ -30,7 +30,7 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.train.loop import Precision, TrainConfig, train
 from textvae.train.optimizer import AdamWConfig
-from textvae.train.step import train_step
+from textvae.train.step import flush_denormals, train_step
 
 BATCH, HIDDEN, VOCABULARY = 64, 256, 8_000
 BATCHES = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -167,11 +167,10 @@ def main(corpus: str, json_file: Path | None, plot_file: Path | None, steps: boo
     print(f"{machine}, torch {torch.__version__}, {PRECISION}", file=sys.stderr)
     keep_freed_memory()  # as `textvae` does
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    for arguments in wanted if steps else []:
-        points.append(point(*arguments))
-        print(f"{points[-1].axis} {points[-1].value:,}: {points[-1].tokens_per_second:,.0f}")
-    torch.set_flush_denormal(False)
+    with flush_denormals():
+        for arguments in wanted if steps else []:
+            points.append(point(*arguments))
+            print(f"{points[-1].axis} {points[-1].value:,}: {points[-1].tokens_per_second:,.0f}")
     for size in sizes:
         points.append(corpus_point(size))
         print(f"corpus {size:,}: {points[-1].tokens_per_second:,.0f} {points[-1].details}")
