@@ -137,18 +137,18 @@ class TokenArray(NamedTuple):
 
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
-        indices = indices.to(self.offsets.device)
-        first = self.offsets.index_select(0, indices)
-        words = self.offsets.index_select(0, indices + 1).sub_(first)
-        width = int(words.max()) + 1
-        positions = torch.arange(width, device=first.device)
-        cells = (first[:, None] + positions).clamp_(max=max(self.tokens.shape[0] - 1, 0))
-        ids = self.tokens.index_select(0, cells.view(-1)) if len(self.tokens) else cells.view(-1)
-        # One array, of which inputs and targets are views: the words between `<s>` and `</s>`,
-        # which is 0 like all that the mask wipes out.
-        both = torch.empty(len(indices), width + 1, dtype=torch.int64, device=first.device)
+        tokens, offsets = self.tokens, self.offsets
+        indices = indices.to(offsets.device)
+        first = offsets.index_select(0, indices)
+        words = offsets.index_select(0, indices + 1).sub_(first)
+        # One array, of which inputs and targets are views: each row begins with the cell before its
+        # sentence, which makes room for `<s>`, and ends as the longest does; beyond it is 0.
+        width = int(words.max()) + 2
+        positions = torch.arange(-1, width - 1, device=offsets.device)
+        cells = (first[:, None] + positions).clamp_(0, max(tokens.numel() - 1, 0))
+        ids = tokens.index_select(0, cells.view(-1)) if tokens.numel() else cells
+        both = ids.view(-1, width).long().masked_fill_(positions >= words[:, None], 0)
         both[:, 0] = self.start
-        torch.mul(ids.view(-1, width), positions < words[:, None], out=both[:, 1:])
         labels = None if self.labels is None else self.labels.index_select(0, indices)
         return Batch(both[:, :-1], both[:, 1:], words + 1, indices, labels)
 
