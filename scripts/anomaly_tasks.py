@@ -24,9 +24,11 @@ SMALL = (
     "train.patience=3",
     *("evaluate.num_samples=1", "evaluate.max_sentences=50", "train.device=cpu"),
     *("train.precision=bfloat16", "train.optimizer.learning_rate=0.005"),
-    "model.prior.kind=standard_normal",
+    *("model.prior.kind=standard_normal", "model.decoder.skip_connection=false"),
     "train.objective.kl_weight.share=0.25",
-    *("train.objective.word_dropout.share=1.0", "train.objective.free_bits.nats=0.15"),
+    *("train.objective.word_dropout.kind=linear", "train.objective.word_dropout.start=0.3"),
+    *("train.objective.word_dropout.end=0.0", "train.objective.word_dropout.share=1.0"),
+    "train.objective.free_bits.nats=0.15",
 )
 ENCODER = ("model.encoder.embedding_dim=64", "model.encoder.hidden_dim=96")
 MORE = {"ptb": ("train.max_steps=750",)}

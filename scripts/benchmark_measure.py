@@ -243,6 +243,7 @@ def build_model(sizes: ModelSizes, device: torch.device, *, seed: int = SEED) ->
             hidden_dim=sizes.hidden,
             tie_embeddings=False,
             output_dropout_rate=0.0,
+            skip_connection=False,
         ),
     )
     return config.build(sizes.vocabulary, seed=seed).to(device)

@@ -47,7 +47,7 @@ SETTINGS = (
     *("model.encoder.pooling=mean", "model.decoder.skip_connection=true"),
     *("model.decoder.embedding_dim=64", "model.decoder.hidden_dim=64"),
     "model.decoder.output_dropout_rate=0.0",
-    *("train.objective.word_dropout.start=1.0", "train.objective.word_dropout.end=1.0"),
+    "train.objective.word_dropout.value=1.0",
     *("model.prior.kind=standard_normal", "train.objective.kl_weight.share=0.25"),
     *("train.objective.free_bits.kind=none", "train.objective.beta=0.1"),
     *("train.device=cpu", "train.precision=bfloat16", "train.batch_size=64"),

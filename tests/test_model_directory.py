@@ -30,6 +30,9 @@ CONFIG = ModelConfig(
 )
 VARIANTS = {
     "plain": CONFIG,
+    "words read by the decoder's vectors": structs.replace(
+        CONFIG, encoder=GRUEncoderConfig(hidden_dim=7)
+    ),
     "deep and tied": structs.replace(
         CONFIG,
         encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7, num_layers=2, bidirectional=True),

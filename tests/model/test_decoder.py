@@ -14,7 +14,12 @@ from textvae.randomness import Noise, hashes, key, normals
 B, T, V, E, H, C, K = 3, 7, 23, 5, 11, 2, 13
 SIZES = {"embedding_dim": E, "hidden_dim": H}
 PLAIN = GRUDecoderConfig(
-    **SIZES, num_layers=1, tie_embeddings=False, dropout_rate=0.0, output_dropout_rate=0.0
+    **SIZES,
+    num_layers=1,
+    tie_embeddings=False,
+    dropout_rate=0.0,
+    output_dropout_rate=0.0,
+    skip_connection=False,
 )
 LOCKED = {"locked_dropout": True, "dropout_rate": 0.4, "output_dropout_rate": 0.3}
 FLOAT64 = torch.float64

@@ -16,7 +16,8 @@ FLOAT64 = torch.float64
 
 def build(**fields: Any) -> GRUDecoder:
     plain = {"embedding_dim": E, "hidden_dim": H, "tie_embeddings": False}
-    decoder = GRUDecoderConfig(**(plain | {"output_dropout_rate": 0.0} | fields)).build(V, C)
+    plain |= {"output_dropout_rate": 0.0, "skip_connection": False}
+    decoder = GRUDecoderConfig(**(plain | fields)).build(V, C)
     initialize(decoder, 1)
     return decoder.double()
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import msgspec
 import pytest
 import torch
 from torch import nn
 
 from textvae.kernels.gru import gru_reference
+from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoder, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
@@ -26,6 +28,7 @@ def variants() -> Iterator[Any]:
             continue
         known = {name: size for name, size in SIZES.items() if name in kind.__struct_fields__}
         yield kind(**known)
+    yield GRUEncoderConfig(hidden_dim=H, bidirectional=True)  # reads by the decoder's vectors
     yield GRUEncoderConfig(**SIZES, bidirectional=True)
     yield GRUEncoderConfig(**SIZES, num_layers=2)
     yield GRUEncoderConfig(**SIZES, num_layers=2, bidirectional=True, dropout_rate=0.4)
@@ -38,9 +41,16 @@ every_encoder = pytest.mark.parametrize("config", list(variants()), ids=str)
 directions = pytest.mark.parametrize("bidirectional", [False, True])
 
 
+def decoder(dtype: torch.dtype = torch.float64) -> Any:
+    found = GRUDecoderConfig(embedding_dim=E, hidden_dim=H).build(V, Z)
+    initialize(found, 2)
+    return found.to(dtype)
+
+
 def build(config: Any, dtype: torch.dtype = torch.float64) -> Any:
-    encoder = config.build(V, Z)
+    encoder = config.build(V, Z, E)
     initialize(encoder, 1)
+    encoder.attach(decoder(dtype))
     with torch.no_grad():  # biases that are not zero, so that forgetting one shows
         for number, parameter in enumerate(encoder.parameters()):
             parameter += 0.01 * (number + 1)
@@ -163,6 +173,22 @@ def test_the_posterior_is_a_linear_map_of_the_last_states(
 
 
 @directions
+def test_without_vectors_of_its_own_it_reads_by_the_decoders(bidirectional: bool) -> None:
+    config = GRUEncoderConfig(hidden_dim=H, num_layers=2, bidirectional=bidirectional)
+    shared, own = build(config), build(msgspec.structs.replace(config, embedding_dim=E))
+    assert shared.embedding is None
+    vectors = decoder()
+    shared.attach(vectors)
+    assert [name for name, _ in shared.named_parameters() if "embedding" in name] == []
+    own.load_state_dict({**shared.state_dict(), "embedding": vectors.word_vectors[:V].detach()})
+    close(shared(tokens(), LENGTHS), own(tokens(), LENGTHS))
+    for encoder in (shared, own):
+        encoder(tokens(), LENGTHS).mean.sum().backward()
+    torch.testing.assert_close(vectors.input_embedding.grad[:V], own.embedding.grad)
+    assert not vectors.input_embedding.grad[V].any()  # `<s>` is never read
+
+
+@directions
 @torch.no_grad()
 def test_mean_pooling_reads_the_mean_of_the_states_of_each_sentence(bidirectional: bool) -> None:
     config = GRUEncoderConfig(**SIZES, bidirectional=bidirectional, pooling="mean")
@@ -225,7 +251,7 @@ def test_each_layer_has_a_mask_of_its_own() -> None:
     config = GRUEncoderConfig(
         embedding_dim=H, hidden_dim=H, num_layers=2, bidirectional=False, dropout_rate=0.5
     )
-    encoder = config.build(V, latent)
+    encoder = config.build(V, latent, E)
     for parameter in encoder.parameters():
         parameter.zero_()
     encoder.embedding.fill_(1.0)

@@ -23,7 +23,11 @@ def build() -> VAE:
         latent_dim=Z,
         encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H),
         decoder=GRUDecoderConfig(
-            embedding_dim=E, hidden_dim=H, tie_embeddings=False, output_dropout_rate=0.0
+            embedding_dim=E,
+            hidden_dim=H,
+            tie_embeddings=False,
+            output_dropout_rate=0.0,
+            skip_connection=False,
         ),
     )
     model = config.build(V, seed=2)

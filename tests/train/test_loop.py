@@ -66,6 +66,7 @@ def model(dropout: float = 0.2) -> VAE:
             hidden_dim=H,
             tie_embeddings=False,
             output_dropout_rate=dropout,
+            skip_connection=False,
         ),
     )
     return config.build(V, seed=1)

@@ -25,12 +25,15 @@ V, Z, B, MIB = 211, 3, 53, 2**20
 AIM = ObjectiveConfig(free_bits=FreeBitsPerDimension(nats=0.1))
 
 
-def stepped(parts: Parts, longest: int) -> VAE:
+def stepped(parts: Parts, longest: int, embedding_dim: int | None = 31) -> VAE:
     """A model in float64 after one step, with its gradients."""
     config = ModelConfig(
         latent_dim=Z,
         encoder=GRUEncoderConfig(
-            embedding_dim=31, hidden_dim=61, dropout_rate=0.1, posterior=BatchNormConfig()
+            embedding_dim=embedding_dim,
+            hidden_dim=61,
+            dropout_rate=0.1,
+            posterior=BatchNormConfig(),
         ),
         decoder=GRUDecoderConfig(embedding_dim=31, hidden_dim=61, dropout_rate=0.1),
     )
@@ -55,9 +58,13 @@ def far(one: VAE, other: VAE) -> float:
     return max(gaps)
 
 
+@pytest.mark.parametrize("embedding_dim", [31, None])
 @pytest.mark.parametrize("micro", [1, 26, 52])
-def test_micro_batches_have_the_gradient_of_the_batch(micro: int) -> None:
-    assert far(stepped(Parts(), 7), stepped(Parts(micro), 7)) < 1e-12
+def test_micro_batches_have_the_gradient_of_the_batch(
+    micro: int, embedding_dim: int | None
+) -> None:
+    whole = stepped(Parts(), 7, embedding_dim)
+    assert far(whole, stepped(Parts(micro), 7, embedding_dim)) < 1e-12
 
 
 def address_space() -> int:

@@ -106,7 +106,7 @@ def state(path: Path) -> State:
 TARGET = msgspec.structs.replace(PLAIN.objective, rate=LagrangianRate(nats=3.0))
 PLATEAU = LearningRateConfig(decay=ConstantSchedule(), plateau=DivideOnPlateau(validations=1))
 CONSTANT = LearningRateConfig(warmup_share=0.0, decay=ConstantSchedule())
-NORMALISED = GRUEncoderConfig(embedding_dim=E, hidden_dim=H, posterior=BatchNormConfig())
+NORMALISED = GRUEncoderConfig(hidden_dim=H, posterior=BatchNormConfig())
 VARIANTS: dict[str, dict[str, Any]] = {
     **{str(kind.__name__): {"averaging": kind()} for kind in get_args(AveragingConfig)},
     "long tail": {"averaging": TailAveraging(share=0.6)},

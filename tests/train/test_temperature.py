@@ -73,14 +73,32 @@ def test_it_is_the_best_of_all_however_wrong_the_logits_were(latent: bool, facto
     vae = uncalibrated(latent=latent).double()
     calibrate(vae, partial(elbo, vae))
     right = elbo(vae)
-    vae.decoder.scale_logits(factor)
+    vae.scale_logits(factor)
     found = calibrate(vae, partial(elbo, vae))
     assert found.temperature == pytest.approx(factor, rel=NEAR)
     assert found.elbo == elbo(vae) == pytest.approx(right, abs=1e-3)
     for off in (-0.02, 0.02):
-        vae.decoder.scale_logits(math.exp(off))
+        vae.scale_logits(math.exp(off))
         assert elbo(vae) < found.elbo
-        vae.decoder.scale_logits(math.exp(-off))
+        vae.scale_logits(math.exp(-off))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("own", [7, None])
+def test_scaled_logits_leave_the_posterior_alone(own: int | None, tied: bool) -> None:
+    encoder = GRUEncoderConfig(embedding_dim=own, hidden_dim=11, bidirectional=True)
+    decoder = GRUDecoderConfig(embedding_dim=7, hidden_dim=11, tie_embeddings=tied)
+    vae = ModelConfig(latent_dim=3, encoder=encoder, decoder=decoder).build(V).double()
+    batch, noise = corpus().batch(torch.arange(13)), torch.zeros(13, 3).double()
+    before = vae.posterior(batch.targets, batch.lengths, dtype=torch.float64)
+    logits = [vae.decoder(batch.inputs, noise, dtype=torch.float64) @ vae.decoder.output_weight.t()]
+    vae.scale_logits(0.3)
+    after = vae.posterior(batch.targets, batch.lengths, dtype=torch.float64)
+    logits += [
+        vae.decoder(batch.inputs, noise, dtype=torch.float64) @ vae.decoder.output_weight.t()
+    ]
+    torch.testing.assert_close(tuple(after), tuple(before))
+    torch.testing.assert_close(logits[1], 0.3 * logits[0])
 
 
 def test_what_is_too_sure_is_made_less_so_and_what_is_not_sure_enough_more_so() -> None:

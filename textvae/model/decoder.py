@@ -31,7 +31,7 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
     """Dropout on the word vectors."""
     output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
     """Dropout on the states that go to the next layer and to the output."""
-    skip_connection: bool = False
+    skip_connection: bool = True
     """Add a linear map of the condition to what the words are predicted from, at each position
     (Dieng et al. 2019)."""
     locked_dropout: bool = False
@@ -86,6 +86,11 @@ class GRUDecoder(nn.Module):
         if self.output_embedding is None:
             return self.input_embedding[: self.vocabulary_size]
         return self.output_embedding
+
+    @property
+    def word_vectors(self) -> Tensor:
+        """`[V + 1, E]`: what words and `<s>` are read by."""
+        return self.input_embedding
 
     def forward(
         self,
@@ -166,14 +171,15 @@ class GRUDecoder(nn.Module):
         )
 
     @torch.no_grad()
-    def scale_logits(self, factor: float) -> None:
-        """Multiply all logits, in the weights; words are read as before. See the contract."""
+    def scale_logits(self, factor: float) -> float:
+        """Multiply all logits, in the weights; see the contract."""
         self.output_bias.mul_(factor)
         if self.output_embedding is not None:
             self.output_embedding.mul_(factor)
-            return
+            return 1.0
         self.input_embedding.mul_(factor)  # what says the words, and reads them
         self._layers()[0].input_weight.div_(factor)
+        return factor
 
     def _layers(self) -> list[GRULayer]:
         return [layer for layer in self.layers if isinstance(layer, GRULayer)]

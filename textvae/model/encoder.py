@@ -11,7 +11,7 @@ from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.interfaces import Features
+from textvae.model.interfaces import Decoder, Features
 from textvae.model.posterior import NoConstraintConfig, PosteriorConstraintConfig
 from textvae.model.recurrent import GRULayer, last_states, read_words, reverse_sentences
 from textvae.randomness import Noise
@@ -20,8 +20,8 @@ from textvae.randomness import Noise
 class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     """Sizes of the encoder."""
 
-    embedding_dim: Annotated[int, Meta(ge=1, le=8192)] = 128
-    """Size of a word's vector."""
+    embedding_dim: Annotated[int, Meta(ge=1, le=8192)] | None = None
+    """Size of a word's vector; None reads words by the vectors that the decoder reads them by."""
     hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
     """Units of each layer, in each direction."""
     num_layers: Annotated[int, Meta(ge=1, le=8)] = 1
@@ -36,9 +36,9 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     posterior: PosteriorConstraintConfig = NoConstraintConfig()
     """What the posterior is bound to."""
 
-    def build(self, vocabulary_size: int, latent_dim: int) -> "GRUEncoder":
-        """An encoder with uninitialised parameters."""
-        return GRUEncoder(self, vocabulary_size, latent_dim)
+    def build(self, vocabulary_size: int, latent_dim: int, word_dim: int) -> "GRUEncoder":
+        """An encoder with uninitialised parameters; `word_dim` is the size of shared vectors."""
+        return GRUEncoder(self, vocabulary_size, latent_dim, word_dim)
 
 
 EncoderConfig = GRUEncoderConfig | NoEncoderConfig
@@ -47,11 +47,17 @@ EncoderConfig = GRUEncoderConfig | NoEncoderConfig
 class GRUEncoder(nn.Module):
     """The contract is `model.interfaces.Encoder`; it reads the words and the final `</s>`."""
 
-    def __init__(self, config: GRUEncoderConfig, vocabulary_size: int, latent_dim: int) -> None:
+    def __init__(
+        self, config: GRUEncoderConfig, vocabulary_size: int, latent_dim: int, word_dim: int
+    ) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Parameter(torch.empty(vocabulary_size, config.embedding_dim))
-        sizes = [config.embedding_dim] + [config.hidden_dim] * (config.num_layers - 1)
+        self.embedding = None
+        self._decoder: tuple[Decoder, ...] = ()  # in a tuple, so that it is no part of this module
+        if config.embedding_dim is not None:
+            word_dim = config.embedding_dim
+            self.embedding = nn.Parameter(torch.empty(vocabulary_size, word_dim))
+        sizes = [word_dim] + [config.hidden_dim] * (config.num_layers - 1)
         self.forward_layers = nn.ModuleList(GRULayer(s, config.hidden_dim) for s in sizes)
         self.backward_layers = nn.ModuleList(
             GRULayer(s, config.hidden_dim) for s in (sizes if config.bidirectional else [])
@@ -60,6 +66,23 @@ class GRUEncoder(nn.Module):
         self.posterior_weight = nn.Parameter(torch.empty(2 * latent_dim, self.feature_dim))
         self.posterior_bias = nn.Parameter(torch.empty(2 * latent_dim))
         self.constraint = config.posterior.build(latent_dim)
+
+    def attach(self, decoder: Decoder) -> None:
+        """Read words by the vectors of a decoder, unless there are some of its own."""
+        self._decoder = (decoder,)
+
+    @property
+    def word_vectors(self) -> Tensor:
+        """`[V, E]`, or more rows: its own, or the decoder's."""
+        return self._decoder[0].word_vectors if self.embedding is None else self.embedding
+
+    @torch.no_grad()
+    def follow_word_vectors(self, factor: float) -> None:
+        """Stay as it is although the decoder's vectors have been multiplied by a factor."""
+        if self.embedding is None:
+            for layers in (self.forward_layers, self.backward_layers):
+                for layer in layers[:1]:
+                    layer.get_parameter("input_weight").div_(factor)
 
     def forward(
         self,
@@ -126,7 +149,7 @@ class GRUEncoder(nn.Module):
         initial = self.posterior_bias.new_zeros(tokens.shape[0], self.config.hidden_dim)
         states = read_words(
             tokens,
-            self.embedding,
+            self.word_vectors,
             initial,
             first.weights(),
             noise=noise,

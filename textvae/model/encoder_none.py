@@ -5,14 +5,14 @@ from torch import Tensor, nn
 
 from textvae.config import Config
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.interfaces import Features
+from textvae.model.interfaces import Decoder, Features
 from textvae.randomness import Noise
 
 
 class NoEncoderConfig(Config, tag_field="kind", tag="none"):
     """A language model: `latent_dim` is 0; it has nothing to choose."""
 
-    def build(self, vocabulary_size: int, latent_dim: int) -> "NoEncoder":
+    def build(self, vocabulary_size: int, latent_dim: int, word_dim: int) -> "NoEncoder":
         """An encoder without parameters, for latents of dimension 0."""
         return NoEncoder(latent_dim)
 
@@ -28,6 +28,12 @@ class NoEncoder(nn.Module):
         super().__init__()
         assert latent_dim == 0, f"no encoder for a latent of {latent_dim} dimensions"
         self.feature_dim = 0
+
+    def attach(self, decoder: Decoder) -> None:
+        """Nothing to do: no words are read."""
+
+    def follow_word_vectors(self, factor: float) -> None:
+        """Nothing to do."""
 
     def read(
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype

@@ -46,6 +46,12 @@ class Encoder(Protocol):
     feature_dim: int
     """F of `Features`."""
 
+    def attach(self, decoder: "Decoder") -> None:
+        """Called once, by the model: the decoder whose word vectors it may read words by."""
+
+    def follow_word_vectors(self, factor: float) -> None:
+        """Go on as before although the decoder's word vectors have been multiplied by a factor."""
+
     def read(
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
     ) -> Features:
@@ -157,8 +163,16 @@ class Decoder(Protocol):
             dtype: of the matrix products.
         """
 
-    def scale_logits(self, factor: float) -> None:
-        """Multiply all logits by a positive factor for good, by changing the weights."""
+    @property
+    def word_vectors(self) -> Tensor:
+        """`[V + 1, E]`: what words and `<s>` are read by."""
+
+    def scale_logits(self, factor: float) -> float:
+        """Multiply all logits by a positive factor for good, by changing the weights.
+
+        Returns:
+            What the word vectors have been multiplied by; words are read as before all the same.
+        """
 
     def expanded(self, inputs: Tensor, conditions: Tensor, *, dtype: torch.dtype) -> Tensor:
         """Features `[T, K, B, D]` of inputs `[B, T]` for K conditions each, `[K, B, C]`.

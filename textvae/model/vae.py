@@ -68,7 +68,9 @@ class ModelConfig(Config):
         `num_labels` is 0 where `labels.kind` is none.
         """
         with torch.device("meta"):
-            encoder = self.encoder.build(vocabulary_size, self.latent_dim)
+            encoder = self.encoder.build(
+                vocabulary_size, self.latent_dim, self.decoder.embedding_dim
+            )
             labels = self.labels.build(encoder.feature_dim, self.latent_dim, num_labels)
             extra = 0 if labels is None else labels.condition_dim
             decoder = self.decoder.build(vocabulary_size, self.latent_dim + extra)
@@ -95,6 +97,7 @@ class VAE(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.prior, self.decoder, self.labels = encoder, prior, decoder, labels
+        encoder.attach(decoder)
 
     @property
     def is_language_model(self) -> bool:
@@ -273,6 +276,10 @@ class VAE(nn.Module):
         if labels is None:
             labels = self.label_log_posterior(tokens, lengths, dtype=dtype).argmax(1)
         return self.labels.posterior(base, labels)
+
+    def scale_logits(self, factor: float) -> None:
+        """Multiply the logits of all words by a factor for good; nothing else changes."""
+        self.encoder.follow_word_vectors(self.decoder.scale_logits(factor))
 
     def condition(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """What the decoder reads, `[..., C]`: latents `[..., Z]`, of M2 with labels `[...]`."""

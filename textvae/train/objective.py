@@ -11,7 +11,7 @@ from textvae.model.inferred import ElboTerms
 from textvae.model.interfaces import UNKNOWN
 from textvae.randomness import key, uniforms
 from textvae.train.rate import NoTargetRate, RateConfig, RateState
-from textvae.train.schedules import LinearSchedule, ScheduleConfig
+from textvae.train.schedules import ConstantSchedule, LinearSchedule, ScheduleConfig
 
 
 class NoFreeBits(Config, tag_field="kind", tag="none"):
@@ -90,13 +90,14 @@ class ObjectiveConfig(Config):
     """The annealing of the KL term."""
     beta: Annotated[float, Meta(ge=0.0)] = 1.0
     """A constant factor on the KL term (Higgins et al. 2017)."""
-    free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.3)
+    free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.2)
     """A floor under the KL below which nothing pushes."""
     rate: RateConfig = NoTargetRate()
     """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
-    word_dropout: ScheduleConfig = LinearSchedule(start=0.3, end=0.0, share=0.1)
-    """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016); by default it falls to
-    0 over the first tenth of the run, and the rest makes up for it (docs/log.md)."""
+    word_dropout: ScheduleConfig = ConstantSchedule(value=0.0)
+    """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016), such as
+    `{kind = "linear", start = 0.3, end = 0.0, share = 0.1}`; with a floor it has nothing to add by
+    default (docs/log.md)."""
     classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
     """Weight of -log q(y|x) of labelled sentences (alpha of Kingma et al. 2014), where the model
     has labels."""

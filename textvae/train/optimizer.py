@@ -16,7 +16,7 @@ Rate = Annotated[float, Meta(gt=0.0, le=3e38)]  # float32 has no more
 class AdamWConfig(Config, tag_field="kind", tag="adamw"):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), fused."""
 
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 4e-3
     beta1: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.999
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.0

@@ -50,7 +50,7 @@ def calibrate(model: VAE, elbo: Callable[[], float]) -> Calibration:
     def at(factor: float) -> float:
         if factor not in tried:
             model.load_state_dict(own)  # so that rounding does not depend on what was tried before
-            model.decoder.scale_logits(factor)
+            model.scale_logits(factor)
             tried[factor] = elbo()
         return tried[factor]
 
@@ -68,5 +68,5 @@ def calibrate(model: VAE, elbo: Callable[[], float]) -> Calibration:
     best = max(tried, key=lambda factor: tried[factor])
     model.load_state_dict(own)
     if best != 1.0:
-        model.decoder.scale_logits(best)
+        model.scale_logits(best)
     return Calibration(1.0 / best, tried[best])
