@@ -52,6 +52,9 @@ from textvae.train.temperature import calibrate
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Precision = Literal["float32", "bfloat16"]
+JUDGED = 0.25
+"""Share of a run after which a latent that says nothing is said to be ignored: after a twentieth,
+when annealing may be over, no unit need be active in a run that goes well."""
 NONE: Sequence[Tensor] = ()
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -218,7 +221,7 @@ def train(
                 elif step + 1 >= eligible:
                     position = position._replace(bad_validations=position.bad_validations + 1)
                 progress.say(_validation_line(step + 1, found, model.prior.latent_dim, better))
-                if step + 1 >= eligible and collapse is None:
+                if step + 1 >= max(eligible, JUDGED * total) and collapse is None:
                     collapse = diagnosis(found.kl, found.active_units, model.prior.latent_dim)
                     if collapse is not None:
                         progress.say(collapse)
