@@ -4,7 +4,7 @@ python scripts/scaling.py draw 10000000 FILE          different sentences of the
 python scripts/scaling.py train FILE RUN [--steps N] [--batch-size N]   CPU-seconds, memory, speed
 
 `train` streams FILE into RUN (a stream that is there already costs nothing) and trains the
-embedded recipe's model. One JSON object on stdout, for docs/scaling.md.
+default model. One JSON object on stdout, for docs/scaling.md.
 """
 
 import json

@@ -236,7 +236,7 @@ def test_a_language_model_takes_all_other_training() -> None:
 
 
 def test_an_experiment_from_before_there_were_these_settings_loads(tmp_path: Path) -> None:
-    """What lacks a table has its default, and the default is what was done before."""
+    """What lacks one of these tables has its default, which is what was done before it."""
     values = json.loads(encode_json(load_config()))
     for path in ("procedure", "averaging", "objective.rate", "learning_rate.plateau"):
         *tables, last = path.split(".")

@@ -27,7 +27,6 @@ from textvae.randomness import key, permutation
 from textvae.train.loop import TrainConfig, train
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
-from textvae.train.schedules import ConstantSchedule
 
 VALIDATIONS = 10
 HELD_OUT_SHARE = 0.05
@@ -155,8 +154,7 @@ def _fitted(
         precision="float32",
         device=str(subject.model.device),
         optimizer=AdamWConfig(learning_rate=fit.learning_rate),
-        # No word dropout: there is no latent that reading too well could make idle.
-        objective=ObjectiveConfig(word_dropout=ConstantSchedule(value=0.0), free_bits=NoFreeBits()),
+        objective=ObjectiveConfig(free_bits=NoFreeBits()),
     )
     shape = ModelConfig(
         latent_dim=0,

@@ -72,17 +72,24 @@ class GRUEncoder(nn.Module):
         self._decoder = (decoder,)
 
     @property
+    def shares_words(self) -> bool:
+        """Whether words are read by the decoder's vectors."""
+        return self.embedding is None
+
+    @property
     def word_vectors(self) -> Tensor:
         """`[V, E]`, or more rows: its own, or the decoder's."""
-        return self._decoder[0].word_vectors if self.embedding is None else self.embedding
+        if self.embedding is not None:
+            return self.embedding
+        assert self._decoder, "no decoder whose words it could read by: attach one"
+        return self._decoder[0].word_vectors
 
     @torch.no_grad()
     def follow_word_vectors(self, factor: float) -> None:
         """Stay as it is although the decoder's vectors have been multiplied by a factor."""
-        if self.embedding is None:
-            for layers in (self.forward_layers, self.backward_layers):
-                for layer in layers[:1]:
-                    layer.get_parameter("input_weight").div_(factor)
+        if self.shares_words:
+            for layer in (*self.forward_layers[:1], *self.backward_layers[:1]):
+                layer.get_parameter("input_weight").div_(factor)
 
     def forward(
         self,

@@ -29,6 +29,8 @@ class NoEncoder(nn.Module):
         assert latent_dim == 0, f"no encoder for a latent of {latent_dim} dimensions"
         self.feature_dim = 0
 
+    shares_words = False
+
     def attach(self, decoder: Decoder) -> None:
         """Nothing to do: no words are read."""
 

@@ -46,6 +46,10 @@ class Encoder(Protocol):
     feature_dim: int
     """F of `Features`."""
 
+    @property
+    def shares_words(self) -> bool:
+        """Whether words are read by the decoder's vectors."""
+
     def attach(self, decoder: "Decoder") -> None:
         """Called once, by the model: the decoder whose word vectors it may read words by."""
 

@@ -96,9 +96,10 @@ class PretrainingProcedure(_Procedure, tag_field="kind", tag="pretraining"):
     """First an autoencoder, then a new decoder (Li et al. 2019).
 
     For a share of the run the KL costs nothing: the encoder learns to say all it can. Then the
-    decoder is drawn anew, its moments are forgotten, and the rest is a run of its own, with
-    schedules from their beginning. z is drawn in both parts, as the authors do. Their recipe
-    has `free_bits.kind=per_sentence_and_dimension` of 8 nats over all dimensions.
+    decoder is drawn anew (but for word vectors that the encoder reads by), its moments are
+    forgotten, and the rest is a run of its own, with schedules from their beginning. z is drawn in
+    both parts, as the authors do. Their recipe has
+    `free_bits.kind=per_sentence_and_dimension` of 8 nats over all dimensions.
     """
 
     share: Share = 0.3
@@ -127,9 +128,14 @@ class PretrainingProcedure(_Procedure, tag_field="kind", tag="pretraining"):
         if step == 0 or step != self.first(total):
             return
         assert isinstance(model.decoder, nn.Module)
+        shared = model.decoder.word_vectors if model.encoder.shares_words else None
+        kept = None if shared is None else shared.detach().clone()
         initialize(model.decoder, key(seed, "decoder reset"))
+        if shared is not None and kept is not None:
+            shared.detach().copy_(kept)
         for parameter in model.decoder.parameters():
-            optimizer.state.pop(parameter, None)
+            if parameter is not shared:
+                optimizer.state.pop(parameter, None)
 
 
 class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
