@@ -128,13 +128,13 @@ class PretrainingProcedure(_Procedure, tag_field="kind", tag="pretraining"):
         if step == 0 or step != self.first(total):
             return
         assert isinstance(model.decoder, nn.Module)
-        shared = model.decoder.word_vectors if model.encoder.shares_words else None
-        kept = None if shared is None else shared.detach().clone()
+        words, shared = model.decoder.word_vectors, model.encoder.shares_words
+        kept = words.detach().clone()
         initialize(model.decoder, key(seed, "decoder reset"))
-        if shared is not None and kept is not None:
-            shared.detach().copy_(kept)
+        if shared:
+            words.detach().copy_(kept)
         for parameter in model.decoder.parameters():
-            if parameter is not shared:
+            if not (shared and parameter is words):
                 optimizer.state.pop(parameter, None)
 
 
