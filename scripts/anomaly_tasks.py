@@ -30,7 +30,10 @@ SMALL = (
     *("train.objective.word_dropout.end=0.0", "train.objective.word_dropout.share=1.0"),
     "train.objective.free_bits.nats=0.15",
 )
-ENCODER = ("model.encoder.embedding_dim=64", "model.encoder.hidden_dim=96")
+ENCODER = (
+    "model.latent_dim=32",
+    *("model.encoder.embedding_dim=64", "model.encoder.hidden_dim=96"),
+)
 MORE = {"ptb": ("train.max_steps=750",)}
 """For time: its sentences are long."""
 WITHOUT_LATENT = ("model.encoder.kind=none", "model.latent_dim=0")

@@ -120,8 +120,9 @@ def test_collapse_is_said_in_words_with_the_next_thing_to_try() -> None:
     collapsed = diagnosis(0.02, 0, 32)
     assert collapsed is not None
     assert "ignores the latent: KL 0.02, 0 of 32 units active" in collapsed
-    assert "free_bits" in collapsed
+    assert "free_bits.nats=0.25 " in collapsed  # 8 nats over all dimensions
     assert "word_dropout" in collapsed
+    assert "free_bits.nats=1 " in str(diagnosis(0.02, 0, 8))
     filled = diagnosis(6.0, 20, 32, 0.1)
     assert filled is not None
     assert "costs only 0.10 nats" in filled

@@ -138,7 +138,7 @@ def test_a_uniform_model_pays_log_v_a_target() -> None:
     ("value", "words"),
     [
         ({"latent_dim": 0}, "latent_dim 0 is a language model, so encoder.kind must be none"),
-        ({"encoder": {"kind": "none"}}, "so latent_dim must be 0, found 32"),
+        ({"encoder": {"kind": "none"}}, "so latent_dim must be 0, found 8"),
         ({"latent_dim": -1}, "found -1, expected an integer >= 0"),
         ({"latent_dim": 0, "encoder": {"kind": "none", "hidden_dim": 3}}, "hidden_dim"),
     ],

@@ -20,11 +20,8 @@ DEAD_KL, DEAD_COST = 0.5, 0.2
 """Nats a sentence below which a latent says nothing: collapsed runs of the embedded corpus and the
 Penn Treebank showed at most 0.1, runs that used it at least 4."""
 
-
-REMEDY = (
-    "--set train.objective.free_bits.kind=per_dimension --set train.objective.free_bits.nats=0.3 "
-    "--set train.objective.word_dropout.kind=constant --set train.objective.word_dropout.value=0.3"
-)
+REMEDY_NATS = 8.0
+"""The floor that is advised to a collapsed run, over all dimensions, as in Li et al. 2019."""
 
 
 class MutualInformation(NamedTuple):
@@ -152,7 +149,13 @@ def diagnosis(
         return None
     usage = f"KL {kl:.2f}, {'unknown' if active is None else active} of {latent_dim} units active"
     if kl < DEAD_KL or active == 0:
-        return f"the decoder ignores the latent: {usage}; raise free_bits or word_dropout: {REMEDY}"
+        return (
+            f"the decoder ignores the latent: {usage}; raise free_bits or word_dropout: "
+            "--set train.objective.free_bits.kind=per_dimension "
+            f"--set train.objective.free_bits.nats={REMEDY_NATS / latent_dim:.2g} "
+            "--set train.objective.word_dropout.kind=constant "
+            "--set train.objective.word_dropout.value=0.3"
+        )
     if cost is not None and cost < DEAD_COST:
         return (
             f"the latent is filled but not read: {usage}, yet permuting the latents costs only "

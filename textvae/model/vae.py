@@ -40,8 +40,9 @@ from textvae.randomness import Noise
 class ModelConfig(Config):
     """Everything that decides the shapes of the weights, but for the vocabulary."""
 
-    latent_dim: Annotated[int, Meta(ge=0, le=4096)] = 32
-    """Dimensions of the latent; 0, with `encoder.kind = "none"`, is a language model."""
+    latent_dim: Annotated[int, Meta(ge=0, le=4096)] = 8
+    """Dimensions of the latent; 0, with `encoder.kind = "none"`, is a language model. Few, because
+    a nat costs less perplexity in one dimension than spread over several (docs/log.md)."""
     max_length: Annotated[int, Meta(ge=1, le=100_000)] = 200
     """The most tokens of a sentence, `</s>` not counted; longer ones are refused."""
     encoder: EncoderConfig = GRUEncoderConfig()

@@ -90,7 +90,7 @@ class ObjectiveConfig(Config):
     """The annealing of the KL term."""
     beta: Annotated[float, Meta(ge=0.0)] = 1.0
     """A constant factor on the KL term (Higgins et al. 2017)."""
-    free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.12)
+    free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.5)
     """A floor under the KL below which nothing pushes."""
     rate: RateConfig = NoTargetRate()
     """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
