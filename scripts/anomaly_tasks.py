@@ -32,7 +32,8 @@ SMALL = (
 )
 ENCODER = (
     "model.latent_dim=32",
-    *("model.encoder.embedding_dim=64", "model.encoder.hidden_dim=96"),
+    "model.encoder.embedding_dim=64",
+    "model.encoder.hidden_dim=96",
 )
 MORE = {"ptb": ("train.max_steps=750",)}
 """For time: its sentences are long."""

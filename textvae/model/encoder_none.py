@@ -24,12 +24,12 @@ class NoEncoder(nn.Module):
     KL is 0, and the ELBO is the log-likelihood itself, without an approximation (docs/math.md).
     """
 
+    shares_words = False
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         assert latent_dim == 0, f"no encoder for a latent of {latent_dim} dimensions"
         self.feature_dim = 0
-
-    shares_words = False
 
     def attach(self, decoder: Decoder) -> None:
         """Nothing to do: no words are read."""
