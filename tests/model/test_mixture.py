@@ -56,6 +56,44 @@ def test_draws_have_its_moments_and_do_not_depend_on_their_number() -> None:
     torch.testing.assert_close(drawn.t().cov(), spread, atol=0.1, rtol=0.0)
 
 
+def test_each_dimension_has_its_density_given_those_before_it() -> None:
+    found, points = mixture(), normals(key(2, "points"), torch.arange(4099), lanes=Z).double()
+    given = found.conditional_log_probs(points)
+    joint = []
+    for d in range(1, Z + 1):  # a mixture's first dimensions are a mixture, of what theirs are
+        parts = [
+            MultivariateNormal(found.mean[m, :d], covariance(found)[m, :d, :d]).log_prob(
+                points[:, :d]
+            )
+            for m in range(M)
+        ]
+        joint.append((torch.stack(parts, 1) + found.log_weights).logsumexp(1))
+    torch.testing.assert_close(given.cumsum(1), torch.stack(joint, 1))
+    torch.testing.assert_close(given.sum(1), found.log_prob(points))
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_em_in_products_of_matrices_is_em(diagonal: bool) -> None:
+    """One step written as it reads, component by component, far from the origin."""
+    points = mixture().sample(4099, seed=6) * 0.02 + 30.0
+    start = fit_mixture(points, 3, seed=1, diagonal=diagonal, max_iterations=0)
+    joint = start.mixture.component_log_probs(points)
+    assert start.log_prob == pytest.approx(float(joint.logsumexp(1).mean()), rel=1e-9)
+    fitted = raise_likelihood(points, start.mixture, diagonal=diagonal, max_iterations=1)
+    shares, least = joint.softmax(1), 1e-6 * points.var(0, correction=0)
+    for m in range(3):
+        share = shares[:, m] / shares[:, m].sum()
+        mean = share @ points
+        away = points - mean
+        second = (away * share[:, None]).t() @ away
+        second = (second.diag().diag() if diagonal else second) + least.diag()
+        assert float(fitted.mixture.log_weights[m].exp()) == pytest.approx(
+            float(shares[:, m].mean()), rel=1e-9
+        )
+        torch.testing.assert_close(fitted.mixture.mean[m], mean)
+        torch.testing.assert_close(covariance(fitted.mixture)[m], second, rtol=1e-6, atol=0.0)
+
+
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_one_component_has_the_moments_of_the_points(diagonal: bool) -> None:
     points = mixture().sample(N, seed=5)
