@@ -42,7 +42,6 @@ from textvae.data.batching import PooledBatches, TokenArray
 from textvae.evaluate import likelihood
 from textvae.experiment import has_bfloat16
 from textvae.generate.decoding import decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Nucleus, Strategy, Temperature
 from textvae.heap import KEPT
 from textvae.model.interfaces import END
@@ -200,7 +199,7 @@ def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int)
     give_usual_lengths(model)
     model = model.to(bench.device).eval()
     opponent = build_opponent(model, sizes.model).eval()
-    latents = prior_latents(model.prior, sizes.samples, seed=SEED).to(bench.device)
+    latents = model.prior.sample(sizes.samples, seed=SEED).to(bench.device)
     means: dict[str, float] = {}
 
     def ours() -> float:

@@ -27,7 +27,7 @@ from textvae.generate.latents import sample_latents
 from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms
-from textvae.model.prior import StandardNormalPriorConfig
+from textvae.model.prior_gaussian import StandardNormalPriorConfig
 from textvae.model.recurrent import initialize
 from textvae.randomness import key, normals, permutation, uniforms
 from textvae.train.objective import NoFreeBits, ObjectiveConfig, Stage, objective

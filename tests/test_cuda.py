@@ -7,7 +7,6 @@ from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import TextCounts
 from textvae.evaluate.report import evaluate
 from textvae.generate.decoding import decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -72,7 +71,7 @@ def test_samples_agree_with_the_cpu(strategy: Greedy | Temperature) -> None:
     found = []
     for device in ("cpu", "cuda"):
         model = build(device).eval()
-        latents = prior_latents(model.prior, 53, seed=2)
+        latents = model.prior.sample(53, seed=2)
         found.append(decode(model, latents, strategy, seed=3, max_length=17).sentences)
     same = sum(left == right for left, right in zip(*found, strict=True))
     assert same >= 52  # a draw may fall on a rounding

@@ -15,7 +15,7 @@ from textvae.errors import CheckpointError
 from textvae.latent_space import posteriors
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import ModelConfig
-from textvae.train.loop import validate
+from textvae.train.validation import validate
 
 OVERRIDES = (
     "model.encoder.kind=none",

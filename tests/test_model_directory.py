@@ -13,7 +13,6 @@ from textvae.checkpoint import verify_directory
 from textvae.data.tokenizer import CharTokenizerConfig, Tokenizer, WordTokenizerConfig
 from textvae.errors import CheckpointError, ConfigError, DataError, TextVAEError
 from textvae.generate.decoding import decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Temperature
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -50,7 +49,7 @@ def build(config: ModelConfig = CONFIG, words: Tokenizer | None = None) -> VAE:
 
 
 def sentences(model: VAE) -> list[list[int]]:
-    latents = prior_latents(model.prior, 13, seed=1)
+    latents = model.prior.sample(13, seed=1)
     return decode(model, latents, Temperature(), seed=2, max_length=17).sentences
 
 

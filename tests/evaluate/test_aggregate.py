@@ -8,7 +8,7 @@ import torch
 from textvae.errors import ConfigError, DataError
 from textvae.evaluate.aggregate import choose_mixture
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.prior import StandardNormalPrior
+from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.randomness import key, normals
 
 Z = 2

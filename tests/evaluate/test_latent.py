@@ -10,7 +10,7 @@ from sklearn.neighbors import KernelDensity
 from textvae.evaluate.latent import aggregate_covariance, aggregate_kl, moments_kl
 from textvae.evaluate.latent_usage import aggregate_draws, mutual_information
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.prior import StandardNormalPrior
+from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.randomness import key, normals
 
 

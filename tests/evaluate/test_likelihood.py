@@ -21,7 +21,7 @@ from textvae.model.encoder_none import NoEncoder
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.labels_m2 import M2LabelsConfig
 from textvae.model.labels_stacked import StackedLabelsConfig
-from textvae.model.prior import StandardNormalPrior
+from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import Noise, hash64, key, normals
 

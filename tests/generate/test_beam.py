@@ -19,7 +19,6 @@ from textvae.generate.beam import (
     beam_search,
 )
 from textvae.generate.decoding import decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Greedy
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -46,7 +45,7 @@ def build(words: int = V, *, layers: int = 1, end: float = 0.5) -> VAE:
 
 
 def latents(model: VAE, count: int = N) -> Tensor:
-    return prior_latents(model.prior, count, seed=3)
+    return model.prior.sample(count, seed=3)
 
 
 def logits_after(model: VAE, ids: list[int], latent: Tensor) -> Tensor:

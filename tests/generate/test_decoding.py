@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textvae.generate.decoding import ROWS, Decoded, decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -40,7 +39,7 @@ def build(*, layers: int = 1, tied: bool = False, end: float = -0.5) -> VAE:
 
 
 def latents(model: VAE, count: int = N) -> Tensor:
-    return prior_latents(model.prior, count, seed=3)
+    return model.prior.sample(count, seed=3)
 
 
 def write(

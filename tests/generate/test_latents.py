@@ -9,10 +9,10 @@ from torch import Tensor
 
 from textvae.errors import ConfigError
 from textvae.generate.interpolation import interpolation
-from textvae.generate.latents import prior_latents, sample_latents
+from textvae.generate.latents import sample_latents
 from textvae.generate.paths import spherical_path, straight_path
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.prior import StandardNormalPrior
+from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.randomness import key, normals
 
 Z, STEPS = 7, 11
@@ -102,10 +102,10 @@ def test_a_path_back_is_the_path_reversed() -> None:
 
 def test_draws_from_the_prior_depend_on_their_index_alone() -> None:
     prior = StandardNormalPrior(Z)
-    three, many = (prior_latents(prior, size, seed=5) for size in (3, 1009))
+    three, many = (prior.sample(size, seed=5) for size in (3, 1009))
     assert torch.equal(three, many[:3])
-    assert not torch.equal(three, prior_latents(prior, 3, seed=6))
-    assert prior_latents(prior, 0, seed=5).shape == (0, Z)
+    assert not torch.equal(three, prior.sample(3, seed=6))
+    assert prior.sample(0, seed=5).shape == (0, Z)
     assert abs(float(many.mean())) < 5.0 / math.sqrt(1009 * Z)
     assert abs(float(many.var()) - 1.0) < 5.0 * math.sqrt(2.0 / (1009 * Z))
 
@@ -136,7 +136,7 @@ def test_draws_near_a_sentence_at_scale_0_are_its_mean() -> None:
 
 def test_without_a_posterior_draws_are_those_of_the_prior() -> None:
     prior = StandardNormalPrior(Z)
-    assert torch.equal(sample_latents(prior, 11, seed=5), prior_latents(prior, 11, seed=5))
+    assert torch.equal(sample_latents(prior, 11, seed=5), prior.sample(11, seed=5))
     with pytest.raises(ConfigError, match=r"--scale 0\.5: belongs to --near"):
         sample_latents(prior, 11, seed=5, scale=0.5)
 

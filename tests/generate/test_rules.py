@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, TokenMean, beam_search
 from textvae.generate.decoding import ROWS, Decoded, decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.rules import (
     MinLength,
@@ -81,7 +80,7 @@ def build(words: int = V, end: float = 0.5) -> VAE:
 
 
 def latents(model: VAE, count: int = N) -> Tensor:
-    return prior_latents(model.prior, count, seed=3)
+    return model.prior.sample(count, seed=3)
 
 
 def write(model: VAE, given: Tensor, strategy: Strategy, *, first: int = 0) -> Decoded:

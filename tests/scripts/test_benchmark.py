@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from torch.nn import functional as F
 
 from textvae.generate.decoding import decode
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Temperature
 
 CPU = torch.device("cpu")
@@ -58,7 +57,7 @@ def test_a_model_made_to_end_its_sentences_writes_them_as_long_as_newspapers_do(
     sizes = measure.ModelSizes(499, 23, 31, 5)
     model = measure.build_model(sizes, CPU).eval()
     simulated.give_usual_lengths(model)
-    latents = prior_latents(model.prior, 211, seed=1)
+    latents = model.prior.sample(211, seed=1)
     written = decode(model, latents, Temperature(), seed=1, max_length=83)
     lengths = torch.tensor([len(ids) for ids in written.sentences]) + 1.0
     assert all(written.finished)
@@ -77,7 +76,7 @@ def test_its_next_words_are_as_uncertain_as_those_of_a_trained_model() -> None:
     model = measure.build_model(sizes, CPU).eval()
     simulated.give_usual_lengths(model)
     batch = simulated.simulated_corpus(1, 10_000, seed=1, length=19).batch(torch.arange(1))
-    latents = prior_latents(model.prior, 1, seed=1)
+    latents = model.prior.sample(1, seed=1)
     features = model.decoder(batch.inputs, latents, noise=None, dtype=torch.float32)
     # The unit that counts: 0.03, 0.0591, ... whatever the words.
     counted = 1 - 0.97 ** torch.arange(1, 20)

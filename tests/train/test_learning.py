@@ -18,7 +18,7 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.loop import DTYPES, TrainConfig, train, validate
+from textvae.train.loop import DTYPES, TrainConfig, train
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.rate import ControlledRate, LagrangianRate
@@ -28,6 +28,7 @@ from textvae.train.schedules import (
     LinearSchedule,
 )
 from textvae.train.step import train_step
+from textvae.train.validation import validate
 
 V, E, H, Z, N = 23, 5, 31, 2, 61
 

@@ -19,12 +19,13 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.saved_state import load_state
-from textvae.train.loop import TrainConfig, TrainResult, train, validate
+from textvae.train.loop import TrainConfig, TrainResult, train
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, OptimizerConfig, SGDConfig
 from textvae.train.procedures import AggressiveProcedure, ProcedureConfig
 from textvae.train.rate import RateConfig
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
+from textvae.train.validation import validate
 
 V, E, H, Z, N = 23, 5, 11, 2, 61
 CONSTANT = LearningRateConfig(warmup_share=0.0, decay=ConstantSchedule())

@@ -1,6 +1,5 @@
 """What is part of a training state: a run that stops anywhere equals one that does not."""
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,14 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.saved_state import State, load_state, save_state
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
-from textvae.train.loop import TrainConfig, TrainResult, train, validate
+from textvae.train.loop import TrainConfig, TrainResult, train
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.plateau import DivideOnPlateau
 from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
 from textvae.train.rate import LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule
+from textvae.train.validation import validate
 
 V, E, H, Z, N = 23, 5, 11, 2, 61
 PLAIN = TrainConfig(
@@ -88,7 +88,7 @@ def run(
 def stop_at(step: int) -> Callable[[str], None]:
     def report(line: str) -> None:
         if line.startswith(f"step {step}/"):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     return report
 
@@ -269,7 +269,7 @@ def test_on_a_plateau_a_run_goes_back_to_its_best(
     def report(line: str) -> None:
         if "back to step" in line:
             said.append(line)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     run(config, tmp_path / "gone back", report)
     found = state(tmp_path / "gone back")
@@ -294,7 +294,7 @@ def test_on_a_plateau_the_target_rate_goes_on(tmp_path: Path) -> None:
 
     def report(line: str) -> None:
         if "back to step" in line:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     config = msgspec.structs.replace(plateau(validations=2), objective=TARGET)
     run(config, tmp_path / "gone back", report)

@@ -14,11 +14,11 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.run_data import DataOptions
 from textvae.text_vae import TextVAE
-from textvae.train.loop import validate
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.procedures import PretrainingProcedure
 from textvae.train.step import train_step
+from textvae.train.validation import validate
 from textvae.training_run import execute, plan_run
 
 V, E, H, Z, B = 23, 5, 11, 3, 17

@@ -112,12 +112,13 @@ class LikelihoodEvaluator(Config, tag_field="kind", tag="likelihood"):
             dtype=subject.dtype,
         )
         exact = subject.model.is_language_model
+        analytic = "analytic" if subject.model.prior.kl_is_exact else "estimated: it is a mixture"
         weighted = "exact: there is no latent" if exact else f"K = {found.num_samples}"
         kept = {
             "nll": (found.nll_stderr, NATS, weighted),
             "nll_monte_carlo_stderr": (UNSET, NATS, "over redraws of the samples"),
             "elbo": (UNSET, NATS, "a bound below the log-likelihood"),
-            "kl": (UNSET, NATS, "to the prior, analytic"),
+            "kl": (UNSET, NATS, f"to the prior, {analytic}"),
             "reconstruction": (UNSET, NATS, "-log p(x|z), z from the posterior"),
             "perplexity": (UNSET, "a token", f"over {facts.num_tokens:,} tokens, {weighted}"),
             "perplexity_elbo": (UNSET, "a token", f"over {facts.num_tokens:,} tokens"),

@@ -15,7 +15,6 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.measurements import MeasuredCorpus
 from textvae.generate.labels import draw_labels, prior_conditions
-from textvae.generate.latents import prior_latents
 from textvae.generate.strategies import Strategy
 from textvae.generate.writing import write
 from textvae.model.gaussian import DiagonalGaussian
@@ -112,7 +111,7 @@ class Subject:
         """So many sentences from the prior, as tokens without `</s>`; sample i of (seed, i)."""
         known = self._samples.get(strategy, [])
         if len(known) < size:
-            latents = prior_latents(self.model.prior, size, seed=self.seed)
+            latents = self.model.prior.sample(size, seed=self.seed)
             labels = draw_labels(self.model, size, seed=self.seed)
             read = prior_conditions(self.model, labels, latents, seed=self.seed)
             known = write(self.model, read, strategy, seed=self.seed, max_length=self.max_length)

@@ -15,13 +15,6 @@ PriorKind = Literal["model", "aggregate"]
 NO_AGGREGATE = "has no aggregate posterior yet; fit one with: textvae aggregate"
 
 
-def prior_latents(prior: Prior, num_samples: int, *, seed: int) -> Tensor:
-    """Draws from the prior `[N, Z]`; draw i is a function of (seed, i)."""
-    return prior.from_normals(
-        normals(key(seed, "prior"), torch.arange(num_samples), lanes=prior.latent_dim)
-    )
-
-
 def sample_latents(
     prior: Prior,
     num_samples: int,
@@ -56,7 +49,7 @@ def sample_latents(
         if scale is not None:
             raise ConfigError(f"--scale {scale}: belongs to --near, the sentence to draw around")
         if kind == "model":
-            return prior_latents(prior, num_samples, seed=seed)
+            return prior.sample(num_samples, seed=seed)
         if aggregate is None:
             raise ConfigError(f"--prior aggregate: this model {NO_AGGREGATE}")
         return aggregate.sample(num_samples, seed=seed).float()

@@ -101,17 +101,21 @@ class Prior(Protocol):
     latent_dim: int
     """Z."""
 
+    @property
+    def kl_is_exact(self) -> bool:
+        """Whether `kl` is analytic, and not an estimate."""
+
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """KL(q || p) `[B, Z]` in nats, dimension by dimension; the sum over Z is the KL."""
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """Log p(z) in nats, `[..., Z]` -> `[...]`."""
 
-    def from_normals(self, normals: Tensor) -> Tensor:
-        """Turn standard normals `[..., Z]` into draws from the prior `[..., Z]`; affine."""
+    def sample(self, num_samples: int, *, seed: int) -> Tensor:
+        """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
 
     def to_normals(self, latents: Tensor) -> Tensor:
-        """The inverse of `from_normals`: latents `[..., Z]` in units of the prior."""
+        """Latents `[..., Z]` in units of the prior, which has mean 0 and covariance I there."""
 
 
 class DecoderState(NamedTuple):

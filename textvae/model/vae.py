@@ -32,7 +32,8 @@ from textvae.model.labelling import (
 from textvae.model.labels import Labels, LabelsConfig, NoLabelsConfig
 from textvae.model.labels_m2 import M2Labels
 from textvae.model.labels_stacked import StackedLabels
-from textvae.model.prior import GaussianPriorConfig, PriorConfig
+from textvae.model.prior import PriorConfig
+from textvae.model.prior_gaussian import GaussianPriorConfig
 from textvae.model.recurrent import initialize
 from textvae.randomness import Noise
 

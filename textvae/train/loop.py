@@ -17,11 +17,8 @@ from torch import Tensor
 from textvae import distributed
 from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
-from textvae.evaluate.latent_usage import active_units, diagnosis
-from textvae.evaluate.likelihood import ENCODER_BATCH
-from textvae.model.labelling import unlabelled
+from textvae.evaluate.latent_usage import diagnosis
 from textvae.model.vae import VAE
-from textvae.randomness import key, normals, uniforms
 from textvae.train.averaging import Average, AveragingConfig, NoAveraging
 from textvae.train.labelled import labelled_batch
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
@@ -34,7 +31,7 @@ from textvae.train.optimizer import (
 )
 from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
-from textvae.train.prior import fitted_prior
+from textvae.train.prior import fit_mixture_prior, fitted_prior
 from textvae.train.procedures import JointProcedure, ProcedureConfig
 from textvae.train.schedules import CosineRestartsSchedule
 from textvae.train.signals import agreed_signal, catch_signals
@@ -49,6 +46,7 @@ from textvae.train.state import (
 )
 from textvae.train.step import Step, flush_denormals, train_step
 from textvae.train.temperature import calibrate
+from textvae.train.validation import validate
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Precision = Literal["float32", "bfloat16"]
@@ -243,42 +241,28 @@ def train(
     model.load_state_dict(best or average.parameters(model))
     model.eval()
     result = TrainResult(end.step, end.best_step, end.best, end.seconds, stopped)
-    return _calibrated(result, model, valid, seed, report) if config.calibrate else result
+    return _finished(result, model, corpus, valid, config, seed=seed, report=report)
 
 
-def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
-    """The ELBO of a corpus, every sentence once, without dropout, from the same noise each time.
-
-    In float32 whatever the precision of training, since it selects the parameters.
-    """
-    sums = torch.zeros(2, dtype=torch.float64, device=model.device)
-    size = (data.num_sentences, model.prior.latent_dim)
-    means = torch.zeros(size, dtype=next(model.parameters()).dtype, device=model.device)
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        for batch in data.shared_batches(ENCODER_BATCH):
-            noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
-            draws = uniforms(key(seed, "validation label"), batch.indices)
-            three = batch.inputs, batch.targets, batch.lengths
-            terms = model(*three, noise, labelling=unlabelled(draws))
-            nats = terms.reconstruction.total, terms.bound_kl.sum()
-            sums += torch.stack([part.double() for part in nats])
-            means[batch.indices] = terms.posterior.mean.to(means)
-    model.train(training)
-    reconstruction, kl = distributed.add(sums).tolist()
-    elbo = -(reconstruction + kl) / data.num_sentences
-    return Validation(elbo, kl / data.num_sentences, active_units(distributed.add(means)))
-
-
-def _calibrated(
-    result: TrainResult, model: VAE, valid: TokenArray, seed: int, report: Report
+def _finished(
+    result: TrainResult,
+    model: VAE,
+    corpus: TokenArray,
+    valid: TokenArray,
+    config: TrainConfig,
+    *,
+    seed: int,
+    report: Report,
 ) -> TrainResult:
-    """The result after calibration of the model, in place.
+    """The result after what is done once, in place: a mixture as the prior, and calibration.
 
-    A run that stopped has no end yet, and one that no validation has selected is none to calibrate.
+    A run that stopped has no end yet, and what no validation has selected is left as it is.
     """
     if result.signal is not None or result.best_step < 0:
+        return result
+    if fit_mixture_prior(model, corpus, seed=seed, report=report):
+        result = result._replace(best=validate(model, valid, seed=seed))
+    if not config.calibrate:
         return result
     found = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
     bound = "nll" if model.is_language_model else "nll <="

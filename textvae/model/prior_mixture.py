@@ -1,0 +1,141 @@
+"""A mixture of Gaussians as the prior, fitted to the aggregate posterior when training ends."""
+
+from typing import Annotated, Any
+
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from textvae.config import Config
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.mixture import GaussianMixture
+from textvae.model.prior_gaussian import GaussianPrior, StandardNormalPrior
+from textvae.randomness import key, normals
+
+PAIRS = 16
+"""Least number of draws of a posterior by which its KL is estimated, each with its mirror image:
+the mean over two thousand sentences is exact to 0.01 nats, that of one to 0.05 (docs/log.md)."""
+
+
+class MixturePriorConfig(Config, tag_field="kind", tag="mixture"):
+    """A mixture of Gaussians, fitted to the aggregate posterior of the training sentences.
+
+    Validations see what `gaussian` is, N(m, C); the mixture takes its place when training ends, if
+    it is better on sentences held out.
+    """
+
+    max_components: Annotated[int, Meta(ge=2, le=1024)] = 64
+    """The most Gaussians; 1, 2, 4, ... are tried until one more doubling is no better."""
+
+    def build(self, latent_dim: int) -> "MixturePrior | StandardNormalPrior":
+        """The prior over latents `[..., latent_dim]`, N(0, 1) until it is fitted."""
+        if latent_dim == 0:
+            return StandardNormalPrior(0)
+        return MixturePrior(latent_dim, self.max_components)
+
+
+class MixturePrior(GaussianPrior):
+    """p(z) = sum_m w_m N(z; mean_m, L_m L_m'), and N(m, C) as long as it has no components."""
+
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+
+    def __init__(self, latent_dim: int, max_components: int) -> None:
+        super().__init__(latent_dim)
+        self.max_components = max_components
+        # A component of weight 0 is none.
+        self.register_buffer("weights", torch.zeros(max_components))
+        self.register_buffer("means", torch.zeros(max_components, latent_dim))
+        self.register_buffer("factors", torch.zeros(max_components, latent_dim, latent_dim))
+        self._fitted = False  # whether there are any; asking the weights would make CUDA wait
+
+    @property
+    def kl_is_exact(self) -> bool:
+        """Not that to a mixture, which has no closed form."""
+        return not self._fitted
+
+    def fit(self, posterior: DiagonalGaussian) -> None:
+        """Be the Gaussian with the moments of the aggregate of N posteriors `[N, Z]`."""
+        super().fit(posterior)
+        self._drop()
+
+    def take(self, mixture: GaussianMixture) -> None:
+        """Be that mixture, of at most `max_components`; the moments stay those of the last fit."""
+        count = mixture.num_components
+        self._drop()
+        self.weights[:count] = mixture.log_weights.exp().to(self.weights)
+        self.means[:count] = mixture.mean.to(self.means)
+        self.factors[:count] = mixture.factor.to(self.factors)
+        self._fitted = True
+
+    def forget(self) -> None:
+        """Be N(0, 1) again."""
+        super().forget()
+        self._drop()
+
+    def kl(self, posterior: DiagonalGaussian) -> Tensor:
+        """KL(q || p) `[..., Z]`, nats, by the chain rule; to a mixture it is estimated.
+
+        That to N(m, C), which is exact, less the mean over draws of how much more the mixture says:
+        log p(z_d | z_1, ..., z_(d-1)) of the one and of the other. The draws are the same standard
+        normals for every posterior, so that its KL does not depend on others.
+        """
+        exact = super().kl(posterior)
+        if not self._fitted:
+            return exact
+        gain = torch.zeros_like(exact, dtype=torch.float64)
+        wide = DiagonalGaussian(*(part.detach().double() for part in posterior))
+        mixture, normal = self._mixture(), self._normal()
+        draws = _matched_normals(self.latent_dim).to(exact.device)
+        for draw in draws:
+            latents = wide.sample(draw).reshape(-1, self.latent_dim)
+            more = mixture.conditional_log_probs(latents) - normal.conditional_log_probs(latents)
+            gain += more.view_as(gain)
+        return exact - (gain / len(draws)).to(exact)
+
+    def log_prob(self, latents: Tensor) -> Tensor:
+        """Log p(z), nats, `[..., Z]` -> `[...]`."""
+        if not self._fitted:
+            return super().log_prob(latents)
+        mixture = self._mixture(latents.device)
+        found = mixture.log_prob(latents.double().reshape(-1, self.latent_dim))
+        return found.view(latents.shape[:-1]).to(latents)
+
+    def sample(self, num_samples: int, *, seed: int) -> Tensor:
+        """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
+        if not self._fitted:
+            return super().sample(num_samples, seed=seed)
+        return self._mixture(torch.device("cpu")).sample(num_samples, seed=seed).to(self.mean.dtype)
+
+    def _drop(self) -> None:
+        self.weights.zero_()
+        self._fitted = False
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._fitted = bool((self.weights > 0).any())
+
+    def _mixture(self, device: torch.device | None = None) -> GaussianMixture:
+        some = self.weights > 0
+        parts = (self.weights[some].double(), self.means[some], self.factors[some])
+        weights, means, factors = (part.double().to(device) for part in parts)
+        return GaussianMixture((weights / weights.sum()).log(), means, factors)
+
+    def _normal(self) -> GaussianMixture:
+        """N(m, C) as a mixture of one."""
+        mean, factor = self.mean.double()[None], self._lower().double()[None]
+        return GaussianMixture(mean.new_zeros(1), mean, factor)
+
+
+def _matched_normals(latent_dim: int) -> Tensor:
+    """Normals `[S, Z]`, float64, with exactly mean 0, covariance I and no third moments.
+
+    So that what is quadratic in a latent, as the logarithm of a Gaussian is, has the mean that it
+    should have (docs/math.md).
+    """
+    pairs = max(PAIRS, latent_dim)
+    noise = normals(key(0, "mixture kl"), torch.arange(pairs), lanes=latent_dim).double()
+    factor = torch.linalg.cholesky(noise.t() @ noise / pairs)
+    noise = torch.linalg.solve_triangular(factor, noise.t(), upper=False).t()
+    return torch.cat([noise, -noise])
