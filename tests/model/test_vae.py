@@ -12,6 +12,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms
+from textvae.model.prior_mixture import MixturePriorConfig
 from textvae.model.vae import VAE, ModelConfig, sum_by_sentence, target_mask
 from textvae.randomness import Noise, hashes, key, normals
 
@@ -231,6 +232,15 @@ def test_a_model_built_to_be_loaded_takes_every_tensor_of_another() -> None:
 def test_sizes_that_mean_nothing_are_refused(value: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"file\.toml"):
         decode(value, ModelConfig, source="file.toml")
+
+
+def test_a_model_larger_than_the_machine_is_refused_before_memory_is_taken() -> None:
+    """A mixture counts as the parameters do: 1,024 covariances of 4,096 dimensions are 64 GiB."""
+    prior = MixturePriorConfig(max_components=1024)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("textvae.model.vae.memory_size", lambda: 8 * 2**30)
+        with pytest.raises(ConfigError, match=r"take 6\d GiB, this machine has 8; choose"):
+            ModelConfig(latent_dim=4096, prior=prior).build(23)
 
 
 def test_the_posterior_is_a_gaussian_of_the_latent_dimension() -> None:

@@ -86,7 +86,7 @@ class MixturePrior(GaussianPrior):
             return exact
         gain = torch.zeros_like(exact, dtype=torch.float64)
         wide = DiagonalGaussian(*(part.detach().double() for part in posterior))
-        mixture, normal = self._mixture(), self._normal()
+        mixture, normal = self._mixture(exact.device), self._normal()
         draws = _matched_normals(self.latent_dim).to(exact.device)
         for draw in draws:
             latents = wide.sample(draw).reshape(-1, self.latent_dim)
@@ -116,9 +116,9 @@ class MixturePrior(GaussianPrior):
         super()._load_from_state_dict(*args, **kwargs)
         self._fitted = bool((self.weights > 0).any())
 
-    def _mixture(self, device: torch.device | None = None) -> GaussianMixture:
+    def _mixture(self, device: torch.device) -> GaussianMixture:
         some = self.weights > 0
-        parts = (self.weights[some].double(), self.means[some], self.factors[some])
+        parts = (part[some] for part in (self.weights, self.means, self.factors))
         weights, means, factors = (part.double().to(device) for part in parts)
         return GaussianMixture((weights / weights.sum()).log(), means, factors)
 

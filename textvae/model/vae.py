@@ -76,10 +76,11 @@ class ModelConfig(Config):
             labels = self.labels.build(encoder.feature_dim, self.latent_dim, num_labels)
             extra = 0 if labels is None else labels.condition_dim
             decoder = self.decoder.build(vocabulary_size, self.latent_dim + extra)
-        model = VAE(encoder, self.prior.build(self.latent_dim), decoder, labels)
+            prior = self.prior.build(self.latent_dim)
+        model = VAE(encoder, prior, decoder, labels)
         # Counted before anything is allocated: a system that promises more memory than it has
         # would end the process only when the parameters are filled.
-        needed = sum(p.numel() * p.element_size() for p in model.parameters())
+        needed = sum(p.numel() * p.element_size() for p in model.state_dict().values())
         if needed > (there := memory_size()):
             raise ConfigError(
                 f"model: its parameters take {needed / 2**30:,.0f} GiB, this machine has "
