@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from textvae.data.batching import TokenArray
 from textvae.evaluate.likelihood import (
@@ -21,7 +22,9 @@ from textvae.model.encoder_none import NoEncoder
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.labels_m2 import M2LabelsConfig
 from textvae.model.labels_stacked import StackedLabelsConfig
+from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_gaussian import StandardNormalPrior
+from textvae.model.prior_mixture import MixturePrior
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import Noise, hash64, key, normals
 
@@ -94,6 +97,34 @@ def test_with_the_exact_posterior_one_sample_gives_the_exact_answer(linear_gauss
     found = importance_weighted(linear_gaussian, empty, decoder.posterior(), num_samples=1, seed=0)
     assert float(found.nll) == pytest.approx(-decoder.exact(), abs=1e-5)
     assert float(found.elbo) == pytest.approx(decoder.exact(), abs=1e-5)
+
+
+def test_under_a_mixture_it_is_the_sum_of_its_exact_answers(linear_gaussian: VAE) -> None:
+    """The integral of a mixture times the likelihood: N(a; mean, C + s^2 I) of each Gaussian."""
+    decoder = linear_gaussian.decoder
+    assert isinstance(decoder, GaussianLikelihood)
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    mean = torch.tensor([[1.0, -0.6, 0.2], [-0.3, 0.1, 0.9]], dtype=torch.float64)
+    factor = torch.tensor([[0.6, 0.0, 0.0], [0.2, 0.5, 0.0], [-0.1, 0.3, 0.8]]).double()
+    prior = MixturePrior(3, 4)
+    prior.take(GaussianMixture(weights.log(), mean, torch.stack([factor, 0.7 * factor])))
+    model = VAE(linear_gaussian.encoder, prior, linear_gaussian.decoder)
+    variance = decoder.scale**2
+    exact = torch.stack(
+        [
+            weights[m].log()
+            + MultivariateNormal(
+                mean[m], part @ part.t() + variance * torch.eye(3, dtype=torch.float64)
+            ).log_prob(decoder.center.double())
+            for m, part in enumerate((factor, 0.7 * factor))
+        ]
+    ).logsumexp(0) + 1.5 * math.log(2 * math.pi * variance)
+    empty = TokenArray.from_lists([[]] * 53, 2)
+    near = DiagonalGaussian(torch.tensor([[0.7, -0.6, 0.4]] * 53), torch.full((53, 3), -1.0))
+    found = importance_weighted(model, empty, near, num_samples=1009, seed=2)
+    error = float(found.nll.std()) / math.sqrt(53)
+    assert float(found.nll.mean()) == pytest.approx(-float(exact), abs=4 * error + 1e-3)
+    assert error < 0.01
 
 
 def test_with_a_wrong_posterior_the_bound_rises_to_the_exact_answer(linear_gaussian: VAE) -> None:
