@@ -13,7 +13,6 @@ from textvae.errors import CheckpointError
 if TYPE_CHECKING:
     from textvae.aggregate_file import Aggregate
     from textvae.checkpoint import FileCheck
-    from textvae.model.vae import ModelConfig
     from textvae.text_vae import TextVAE
 
 
@@ -88,7 +87,7 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
     parameters = sum(p.numel() for p in vae.model.parameters())
     lines = [
         f"model       {where}",
-        *_latent_lines(config),
+        *_latent_lines(vae),
         f"decoder     GRU, {config.decoder.num_layers} x {config.decoder.hidden_dim}",
         f"parameters  {parameters:,}",
         f"tokenizer   {vae.tokenizer.kind}, {vae.tokenizer.vocabulary_size:,} in the vocabulary",
@@ -120,14 +119,16 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
     return lines
 
 
-def _latent_lines(config: "ModelConfig") -> list[str]:
+def _latent_lines(vae: "TextVAE") -> list[str]:
     from textvae.model.encoder_none import NoEncoderConfig  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.model.prior import name_of  # noqa: PLC0415 -- as above
 
+    config = vae.config
     if isinstance(config.encoder, NoEncoderConfig):
         return ["latent      none: a language model"]
-    prior = type(config.prior).__struct_config__.tag
+    prior = name_of(config.prior, vae.model.prior)
     both = ", both directions" if config.encoder.bidirectional else ""
     return [
-        f"latent      {config.latent_dim} dimensions, {prior} prior",
+        f"latent      {config.latent_dim} dimensions, {prior}",
         f"encoder     GRU, {config.encoder.num_layers} x {config.encoder.hidden_dim}{both}",
     ]

@@ -64,7 +64,7 @@ def choose_mixture(
         diagonal: of the covariances.
 
     Raises:
-        DataError: fewer than two sentences.
+        DataError: fewer than two sentences, or posteriors without finite moments.
         ConfigError: no components, or more than sentences to fit them to.
     """
     size = posterior.mean.shape[0]
@@ -82,6 +82,8 @@ def choose_mixture(
             f"--components {num_components}: more than the {available:,} sentences to fit them to"
         )
     points = _draws(fitted, seed, "aggregate fit").flatten(0, 1)
+    if not bool(points.square().sum().isfinite()):
+        raise DataError("latents are too far from zero for a mixture; the model has diverged")
     latents = _draws(held, seed, "held out")
     tried: list[HeldOut] = []
     best: Fit | None = None

@@ -38,7 +38,7 @@ class SentenceLikelihoods(NamedTuple):
     reconstruction: Tensor
     """`[N]`: mean of -log p(x|z) over the samples."""
     kl: Tensor
-    """`[N]`: analytic KL(q(z|x) || p(z))."""
+    """`[N]`: KL(q(z|x) || p(z)), analytic unless the prior is a mixture."""
     monte_carlo_variance: Tensor
     """`[N]`: variance of the nll estimate over redraws of the samples (delta method)."""
 

@@ -115,7 +115,7 @@ class Prior(Protocol):
         """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
 
     def to_normals(self, latents: Tensor) -> Tensor:
-        """Latents `[..., Z]` in units of the prior, which has mean 0 and covariance I there."""
+        """Latents `[..., Z]` in units of the prior; of a mixture, in those of N(m, C)."""
 
 
 class DecoderState(NamedTuple):

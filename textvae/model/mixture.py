@@ -14,6 +14,8 @@ from textvae.randomness import key, normals, uniforms
 
 ROWS = 2048
 """Latents whose M densities are worked out at once: bounds the memory, `[ROWS, M, Z]`."""
+VALUES = 2**19
+"""Of the features that EM holds at once, 4 MB: more falls out of a CPU's cache."""
 JITTER = 1e-6
 """Of the variance of all points, added to each variance of a component: as narrow as the posteriors
 of trained models never are, and points that coincide leave a component with an inverse."""
@@ -165,13 +167,14 @@ class _Moments:
     def __init__(self, points: Tensor, *, diagonal: bool) -> None:
         self.center = points.mean(0)  # near the means, so that differences keep their digits
         self.points, self.diagonal = points - self.center, diagonal
+        self.rows = max(1, VALUES // _num_features(points.shape[1]))
         self.least = JITTER * points.var(0, correction=0).clamp(min=1e-12)
 
     def expect(self, mixture: GaussianMixture) -> tuple[float, Tensor]:
         """The mean log-density of the points, and the sums `[M, F]` of their shared features."""
         coefficients = self._coefficients(mixture).t()
         total, sums = 0.0, torch.zeros_like(coefficients.t())
-        for some in self.points.split(ROWS):  # type: ignore[no-untyped-call]
+        for some in self.points.split(self.rows):  # type: ignore[no-untyped-call]
             features = _features(some)
             joint = features @ coefficients
             density = joint.logsumexp(1, keepdim=True)
@@ -182,7 +185,8 @@ class _Moments:
     def sums(self, shares: Tensor) -> Tensor:
         """Of the features, by shares `[N, M]`: `[M, F]`."""
         whole = torch.zeros(())
-        for rows in torch.arange(len(shares)).split(ROWS):  # type: ignore[no-untyped-call]
+        for first in range(0, len(shares), self.rows):
+            rows = slice(first, first + self.rows)
             whole = whole + shares[rows].t() @ _features(self.points[rows])
         return whole
 
@@ -213,11 +217,23 @@ class _Moments:
         return torch.cat([quadratic, linear, constant[:, None]], 1)
 
 
+def _num_features(dim: int) -> int:
+    """F."""
+    return dim * (dim + 1) // 2 + dim + 1
+
+
 def _features(points: Tensor) -> Tensor:
     """Products of two dimensions, dimensions, and 1: `[N, Z]` -> `[N, F]`."""
-    row, column = torch.triu_indices(points.shape[1], points.shape[1])
-    ones = torch.ones_like(points[:, :1])
-    return torch.cat([points[:, row] * points[:, column], points, ones], 1)
+    dim = points.shape[1]
+    features = points.new_empty(len(points), _num_features(dim))
+    first = 0
+    for row in range(dim):  # in the order of triu_indices; gathering columns takes much longer
+        width = dim - row
+        torch.mul(points[:, row:], points[:, row, None], out=features[:, first : first + width])
+        first += width
+    features[:, first:-1] = points
+    features[:, -1] = 1.0
+    return features
 
 
 def _plus_plus(points: Tensor, size: int, seed: int) -> Tensor:

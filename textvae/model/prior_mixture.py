@@ -6,6 +6,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from textvae import distributed
 from textvae.config import Config
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.mixture import GaussianMixture
@@ -48,31 +49,32 @@ class MixturePrior(GaussianPrior):
         self.register_buffer("weights", torch.zeros(max_components))
         self.register_buffer("means", torch.zeros(max_components, latent_dim))
         self.register_buffer("factors", torch.zeros(max_components, latent_dim, latent_dim))
-        self._fitted = False  # whether there are any; asking the weights would make CUDA wait
+        self.num_components = 0
+        """M; 0 is N(m, C). Asking the weights would make CUDA wait."""
 
     @property
     def kl_is_exact(self) -> bool:
         """Not that to a mixture, which has no closed form."""
-        return not self._fitted
+        return not self.num_components
 
     def fit(self, posterior: DiagonalGaussian) -> None:
         """Be the Gaussian with the moments of the aggregate of N posteriors `[N, Z]`."""
         super().fit(posterior)
-        self._drop()
+        self.drop()
 
     def take(self, mixture: GaussianMixture) -> None:
         """Be that mixture, of at most `max_components`; the moments stay those of the last fit."""
         count = mixture.num_components
-        self._drop()
+        self.drop()
         self.weights[:count] = mixture.log_weights.exp().to(self.weights)
         self.means[:count] = mixture.mean.to(self.means)
         self.factors[:count] = mixture.factor.to(self.factors)
-        self._fitted = True
+        self.num_components = count
 
     def forget(self) -> None:
         """Be N(0, 1) again."""
         super().forget()
-        self._drop()
+        self.drop()
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """KL(q || p) `[..., Z]`, nats, by the chain rule; to a mixture it is estimated.
@@ -82,7 +84,7 @@ class MixturePrior(GaussianPrior):
         normals for every posterior, so that its KL does not depend on others.
         """
         exact = super().kl(posterior)
-        if not self._fitted:
+        if not self.num_components:
             return exact
         gain = torch.zeros_like(exact, dtype=torch.float64)
         wide = DiagonalGaussian(*(part.detach().double() for part in posterior))
@@ -96,7 +98,7 @@ class MixturePrior(GaussianPrior):
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """Log p(z), nats, `[..., Z]` -> `[...]`."""
-        if not self._fitted:
+        if not self.num_components:
             return super().log_prob(latents)
         mixture = self._mixture(latents.device)
         found = mixture.log_prob(latents.double().reshape(-1, self.latent_dim))
@@ -104,17 +106,29 @@ class MixturePrior(GaussianPrior):
 
     def sample(self, num_samples: int, *, seed: int) -> Tensor:
         """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
-        if not self._fitted:
+        if not self.num_components:
             return super().sample(num_samples, seed=seed)
         return self._mixture(torch.device("cpu")).sample(num_samples, seed=seed).to(self.mean.dtype)
 
-    def _drop(self) -> None:
-        self.weights.zero_()
-        self._fitted = False
+    def drop(self) -> None:
+        """Be N(m, C) again."""
+        for part in (self.weights, self.means, self.factors):
+            part.zero_()
+        self.num_components = 0
+
+    def share(self) -> None:
+        """Take the mixture of the first process; those of the others are not looked at."""
+        for part in (self.weights, self.means, self.factors):
+            own = part if distributed.rank() == 0 else torch.zeros_like(part)
+            part.copy_(distributed.add(own.cpu()))  # whose transport waits as long as a fit takes
+        self._count()
+
+    def _count(self) -> None:
+        self.num_components = int((self.weights > 0).sum())
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._fitted = bool((self.weights > 0).any())
+        self._count()
 
     def _mixture(self, device: torch.device) -> GaussianMixture:
         some = self.weights > 0

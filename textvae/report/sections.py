@@ -1,6 +1,7 @@
 """The sections that are about the model and its numbers: what it is, curves, figures, KL."""
 
 from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.prior import name_of
 from textvae.report.curves import Curves
 from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
@@ -58,10 +59,10 @@ def model_section(material: Material) -> Markup:
     if isinstance(config.encoder, NoEncoderConfig):
         pairs.append(("Latent", "none: a language model"))
     else:
-        prior = str(type(config.prior).__struct_config__.tag).replace("_", " ")
+        prior = name_of(config.prior, vae.model.prior)
         both = ", both directions" if config.encoder.bidirectional else ""
         layers = f"{config.encoder.num_layers} \u00d7 {config.encoder.hidden_dim}{both}"
-        pairs.append(("Latent", f"{config.latent_dim} dimensions, {prior} prior"))
+        pairs.append(("Latent", f"{config.latent_dim} dimensions, {prior}"))
         pairs.append(("Encoder", f"GRU, {layers}"))
     decoder = config.decoder
     pairs.append(("Decoder", f"GRU, {decoder.num_layers} \u00d7 {decoder.hidden_dim}"))

@@ -22,10 +22,11 @@ def map_section(material: Material) -> Markup:
     if isinstance(found, Missing):
         return section("map", title, "", missing(found))
     first, second = (100.0 * share for share in found.projection.shares)
+    of_what = "the prior" if material.vae.model.prior.kl_is_exact else "a normal with its moments"
     lead = (
         f"The posterior means of {len(found.texts):,} sentences in the plane where they differ "
         f"most: the first axis has {first:.0f} % of their variance, the second {second:.0f} %. "
-        "One unit is the same on both; the circles hold 39 % and 95 % of the prior."
+        f"One unit is the same on both; the circles hold 39 % and 95 % of {of_what}."
     )
     ranks = [{value: k for k, value in enumerate(one.by_frequency())} for one in found.labels]
     points: list[tuple[float, float]] = [

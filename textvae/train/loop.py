@@ -260,11 +260,12 @@ def _finished(
     """
     if result.signal is not None or result.best_step < 0:
         return result
-    if fit_mixture_prior(model, corpus, seed=seed, report=report):
-        result = result._replace(best=validate(model, valid, seed=seed))
+    validated = partial(validate, model, valid, seed=seed)
+    best = fit_mixture_prior(model, corpus, result.best, validated, seed=seed, report=report)
+    result = result._replace(best=best)
     if not config.calibrate:
         return result
-    found = calibrate(model, lambda: validate(model, valid, seed=seed).elbo)
+    found = calibrate(model, lambda: validated().elbo)
     bound = "nll" if model.is_language_model else "nll <="
     report(f"temperature {found.temperature:.3f}: validation {bound} {-found.elbo:.3f}")
     best = result.best._replace(elbo=found.elbo)  # the latent is what it was
