@@ -10,8 +10,11 @@ from textvae.generate.decoding import decode
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.mixture import GaussianMixture
+from textvae.model.prior_mixture import MixturePrior
 from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hash64, key
+from textvae.randomness import hash64, key, normals
 from textvae.train.loop import TrainConfig, train
 
 pytestmark = [
@@ -75,3 +78,23 @@ def test_samples_agree_with_the_cpu(strategy: Greedy | Temperature) -> None:
         found.append(decode(model, latents, strategy, seed=3, max_length=17).sentences)
     same = sum(left == right for left, right in zip(*found, strict=True))
     assert same >= 52  # a draw may fall on a rounding
+
+
+def test_a_mixture_as_the_prior_agrees_with_the_cpu() -> None:
+    noise = [normals(key(4, name), torch.arange(7), lanes=Z) for name in ("mean", "variance")]
+    found = []
+    for device in ("cpu", "cuda"):
+        prior = MixturePrior(Z, 3).to(device)
+        posterior = DiagonalGaussian(*(part.to(device) for part in noise))
+        prior.fit(posterior)
+        prior.take(
+            GaussianMixture(
+                torch.tensor([0.3, 0.7]).log().double(),
+                torch.stack([part[0].double() for part in noise]),
+                torch.stack([torch.eye(Z).double(), 0.5 * torch.eye(Z).double()]),
+            )
+        )
+        values = prior.kl(posterior), prior.log_prob(posterior.mean), prior.sample(5, seed=3)
+        found.append([value.cpu() for value in values])
+    for left, right in zip(*found, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
