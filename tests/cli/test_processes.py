@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of PO
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def start(command: list[str], **options: object) -> "subprocess.Popen[str]":

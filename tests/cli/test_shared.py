@@ -82,7 +82,10 @@ def test_each_process_decodes_some(shared: Shared, tiny_run: Path, tmp_path: Pat
     for size in (1, 2):
         model = shutil.copytree(tiny_run, tmp_path / str(size))
         stdin = "\n".join(LINES).encode()
-        shared("score", str(model), "--samples", "20", size=size, stdin=stdin, heard=tmp_path)
+        ended = shared(
+            "score", str(model), "--samples", "20", size=size, stdin=stdin, heard=tmp_path
+        )
+        assert [one.code for one in ended] == [0] * size, ended
     for file in tmp_path.glob("* of *"):
         counts[file.name] = sum(map(int, file.read_text(encoding="utf-8").split()))
     alone = counts.pop("0 of 1")

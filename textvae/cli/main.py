@@ -137,6 +137,8 @@ def exit_code(run: Callable[[], None]) -> int:
     except OSError as error:
         if not is_disk_error(error):
             raise
+        if error.filename is None:  # of click's own output, such as --help
+            discard_stdout()
         return _refuse(f"{error.filename or 'output'}: cannot be written: {error.strerror}", OUTPUT)
 
 
