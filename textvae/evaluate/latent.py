@@ -174,9 +174,9 @@ def _where(subject: Subject, posterior: DiagonalGaussian) -> Iterator[Figure]:
     moments.add(posterior)
     yield Figure(name="aggregate_mean", value=moments.mean.tolist(), settings=size)
     yield Figure(name="aggregate_deviation", value=moments.deviation.tolist(), settings=size)
-    covariance = aggregate_covariance(posterior).cpu()
     if not subject.model.prior.kl_is_exact:
         return  # how far a normal is from a mixture is no bound of aggregate_kl
+    covariance = aggregate_covariance(posterior).cpu()
     yield Figure(
         name="aggregate_moments_kl",
         value=moments_kl(moments.mean, covariance, subject.model.prior),
