@@ -13,10 +13,10 @@ import math
 from typing import get_args
 
 import textvae
+from textvae.api.interpolate import walk
 from textvae.data.grammar import embedded_grammar, embedded_splits
 from textvae.generate.interpolation import PathKind
 from textvae.generate.latents import PriorKind
-from textvae.walks import walk
 
 
 def priors(vae: textvae.TextVAE, size: int) -> dict[str, dict[str, float]]:

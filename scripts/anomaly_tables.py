@@ -21,17 +21,17 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import OneClassSVM
 from torch import Tensor
 
+from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.evaluate.anomaly import detection
-from textvae.evaluate.likelihood import encode_corpus
-from textvae.evaluate.scores import (
+from textvae.metrics.anomaly import detection
+from textvae.metrics.likelihood import encode_corpus
+from textvae.metrics.scores import (
     Features,
     ScoreConfig,
     aggregate_of,
     measure_features,
     unigram_log_probs,
 )
-from textvae.text_vae import TextVAE
 
 SETS = ("valid", "test", "valid_strange", "test_strange")
 NUM_SAMPLES, MOST, MOMENTS, RESAMPLES = 5, 500, 500, 200

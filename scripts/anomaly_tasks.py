@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from textvae.experiment import load_config
+from textvae.api.text_vae import TextVAE
 from textvae.randomness import key, permutation
-from textvae.text_vae import TextVAE
+from textvae.run.experiment import load_config
 
 T = TypeVar("T")
 TASKS = ("clinc150", "sms_spam", "trec", "stackoverflow", "ptb")

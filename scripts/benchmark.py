@@ -34,7 +34,7 @@ from benchmark_speed import (
     train_b_autocast,
 )
 
-from textvae.experiment import check_device, has_bfloat16
+from textvae.run.experiment import check_device, has_bfloat16
 from textvae.version import installed_version
 
 ROWS = {

@@ -36,9 +36,9 @@ from simulated import simulated_corpus
 from torch import Tensor
 
 from textvae.data.batching import TokenArray
-from textvae.experiment import has_bfloat16
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals
+from textvae.run.experiment import has_bfloat16
 from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
 

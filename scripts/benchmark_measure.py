@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from opponents import Opponent, copy_weights
 
+from textvae.cli.heap import keep_freed_memory
 from textvae.data.batching import Batch, PooledBatches, TokenArray
-from textvae.heap import keep_freed_memory
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig

@@ -25,8 +25,8 @@ from benchmark_measure import (
 from opponents import CLIP_NORM, as_padded, naive_optimizer, train_step
 from simulated import simulated_corpus
 
+from textvae.cli.heap import keep_freed_memory
 from textvae.data.batching import Batch
-from textvae.heap import keep_freed_memory
 from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
 

@@ -38,13 +38,13 @@ from simulated import give_usual_lengths, simulated_corpus
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from textvae.cli.heap import KEPT
 from textvae.data.batching import PooledBatches, TokenArray
-from textvae.evaluate import likelihood
-from textvae.experiment import has_bfloat16
 from textvae.generate.decoding import decode
 from textvae.generate.strategies import Nucleus, Strategy, Temperature
-from textvae.heap import KEPT
+from textvae.metrics import likelihood
 from textvae.model.interfaces import END
+from textvae.run.experiment import has_bfloat16
 from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
 

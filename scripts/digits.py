@@ -21,10 +21,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
-from textvae.evaluate.latent_usage import active_units
 from textvae.generate.interpolation import interpolation
 from textvae.generate.latents import sample_latents
 from textvae.kernels.linear_cross_entropy import CrossEntropy
+from textvae.metrics.latent_usage import active_units
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms
 from textvae.model.prior_gaussian import StandardNormalPriorConfig

@@ -30,12 +30,12 @@ from torch import Tensor
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import WordTokenizerConfig
-from textvae.evaluate.classification import classification
-from textvae.evaluate.likelihood import encode_corpus, label_log_posteriors
-from textvae.experiment import choose_training, load_config
+from textvae.metrics.classification import classification
+from textvae.metrics.likelihood import encode_corpus, label_log_posteriors
 from textvae.model.labelling import cross_entropy_of
 from textvae.model.vae import VAE
 from textvae.randomness import Noise, key, permutation
+from textvae.run.experiment import choose_training, load_config
 from textvae.train.labelled import labelled_batch
 from textvae.train.loop import TrainConfig, train
 

@@ -20,14 +20,14 @@ import click
 import torch
 from simulated import simulated_corpus
 
+from textvae.cli.heap import keep_freed_memory
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer, WordTokenizerConfig
-from textvae.experiment import has_bfloat16
-from textvae.heap import keep_freed_memory
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
+from textvae.run.experiment import has_bfloat16
 from textvae.train.loop import Precision, TrainConfig, train
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.step import flush_denormals, train_step

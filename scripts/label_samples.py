@@ -13,11 +13,11 @@ import json
 import time
 from pathlib import Path
 
-from textvae.classify import classifier
+from textvae.api.classify import classifier
+from textvae.api.text_vae import TextVAE
 from textvae.data.corpus import sentences_of
 from textvae.data.grammar import ATTRIBUTES, embedded_grammar, embedded_splits
-from textvae.experiment import load_config
-from textvae.text_vae import TextVAE
+from textvae.run.experiment import load_config
 
 SETTINGS = (
     *("model.labels.kind=m2", "train.device=cpu", "evaluate.num_samples=1"),

@@ -22,19 +22,19 @@ import msgspec
 from reproduce_methods import METHODS, PUBLISHED
 from reproduce_rows import Row, caption, commit, hardware, markdown, papers, read_row, write_row
 
+from textvae.api.evaluate import run_evaluators
+from textvae.api.text_vae import TextVAE
 from textvae.config import decode, encode_json, read_config_file
 from textvae.errors import ConfigError, TextVAEError
 from textvae.evaluate.bounds import LikelihoodEvaluator
 from textvae.evaluate.latent import LatentEvaluator
 from textvae.evaluate.reconstruction import ReconstructionEvaluator
-from textvae.evaluation import run_evaluators
-from textvae.experiment import ExperimentConfig, load_config
-from textvae.files import write_file
-from textvae.manifest import MANIFEST
 from textvae.randomness import key, permutation
-from textvae.run_data import DataOptions, read_splits
-from textvae.text_vae import TextVAE
-from textvae.training_run import execute, plan_run
+from textvae.run.data import DataOptions, read_splits
+from textvae.run.experiment import ExperimentConfig, load_config
+from textvae.run.training import execute, plan_run
+from textvae.storage.files import write_file
+from textvae.storage.manifest import MANIFEST
 
 
 class Protocol(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from reproduce_methods import METHODS, Published
 
-from textvae.files import write_file
+from textvae.storage.files import write_file
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

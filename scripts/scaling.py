@@ -4,7 +4,7 @@ python scripts/scaling.py draw 10000000 FILE          different sentences of the
 python scripts/scaling.py train FILE RUN [--steps N] [--batch-size N]   CPU-seconds, memory, speed
 
 `train` streams FILE into RUN (a stream that is there already costs nothing) and trains the
-default model. One JSON object on stdout, for docs/scaling.md.
+default model. One JSON object on stdout, for docs/develop/scaling.md.
 """
 
 import json
@@ -19,10 +19,10 @@ import torch
 from msgspec import structs
 
 from textvae.data.grammar import embedded_grammar
-from textvae.experiment import load_config
-from textvae.run_data import DataOptions
+from textvae.run.data import DataOptions
+from textvae.run.experiment import load_config
+from textvae.run.training import plan_run
 from textvae.train.loop import train
-from textvae.training_run import plan_run
 
 STATUS = Path("/proc/self/status")
 

@@ -154,9 +154,9 @@ def tiny_overrides() -> tuple[str, ...]:
 def tiny_run(tiny_data: Path) -> Path:
     """The directory of a finished run on `tiny_data`; not to be written to."""
     # Not at the top: torch takes a second, which most test modules of the repository do not need.
-    from textvae.experiment import load_config  # noqa: PLC0415
-    from textvae.run_data import DataOptions  # noqa: PLC0415
-    from textvae.training_run import execute, plan_run  # noqa: PLC0415
+    from textvae.run.data import DataOptions  # noqa: PLC0415
+    from textvae.run.experiment import load_config  # noqa: PLC0415
+    from textvae.run.training import execute, plan_run  # noqa: PLC0415
 
     run = tiny_data.parent / "run"
     plan = plan_run(DataOptions(str(tiny_data)), load_config(None, TINY), run)

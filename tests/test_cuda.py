@@ -5,7 +5,7 @@ import torch
 
 from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import TextCounts
-from textvae.evaluate.report import evaluate
+from textvae.evaluate.summary import evaluate
 from textvae.generate.decoding import decode
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.model.decoder import GRUDecoderConfig

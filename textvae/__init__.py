@@ -7,7 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from textvae.candidates import Candidate, n_best
+    from textvae.api.n_best import Candidate, n_best
+    from textvae.api.score import Scored, score, threshold
+    from textvae.api.score_reference import Reference, reference_of
+    from textvae.api.text_vae import TextVAE
     from textvae.errors import (
         CheckpointError,
         ConfigError,
@@ -15,15 +18,12 @@ if TYPE_CHECKING:
         TextVAEError,
         TrainingError,
     )
-    from textvae.evaluate.report import Evaluation
-    from textvae.experiment import ExperimentConfig, load_config
+    from textvae.evaluate.summary import Evaluation
     from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
     from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
     from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
     from textvae.model.gaussian import DiagonalGaussian
-    from textvae.score_reference import Reference, reference_of
-    from textvae.scoring import Scored, score, threshold
-    from textvae.text_vae import TextVAE
+    from textvae.run.experiment import ExperimentConfig, load_config
 
     __version__: str
 
@@ -61,33 +61,33 @@ __all__ = [
 
 _HOMES = {
     "Beam": "generate.beam",
-    "Candidate": "candidates",
+    "Candidate": "api.n_best",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "DiagonalGaussian": "model.gaussian",
-    "Evaluation": "evaluate.report",
-    "ExperimentConfig": "experiment",
+    "Evaluation": "evaluate.summary",
+    "ExperimentConfig": "run.experiment",
     "GNMTPenalty": "generate.beam",
     "Greedy": "generate.strategies",
     "MinLength": "generate.rules",
     "NoRepeatedNgrams": "generate.rules",
     "Nucleus": "generate.strategies",
-    "Reference": "score_reference",
+    "Reference": "api.score_reference",
     "RepetitionPenalty": "generate.rules",
-    "Scored": "scoring",
+    "Scored": "api.score",
     "Temperature": "generate.strategies",
-    "TextVAE": "text_vae",
+    "TextVAE": "api.text_vae",
     "TextVAEError": "errors",
     "TokenMean": "generate.beam",
     "TopK": "generate.strategies",
     "TrainingError": "errors",
     "Typical": "generate.strategies",
-    "load_config": "experiment",
-    "n_best": "candidates",
-    "reference_of": "score_reference",
-    "score": "scoring",
-    "threshold": "scoring",
+    "load_config": "run.experiment",
+    "n_best": "api.n_best",
+    "reference_of": "api.score_reference",
+    "score": "api.score",
+    "threshold": "api.score",
 }
 
 

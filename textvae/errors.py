@@ -12,7 +12,7 @@ class TextVAEError(Exception):
     """What a user, not the program, has to put right."""
 
     exit_code: ClassVar[int] = 2
-    """Of the command line; the codes are documented in docs/reliability.md and do not change."""
+    """Of the command line; the codes do not change (docs/develop/reliability.md)."""
 
 
 class ConfigError(TextVAEError, ValueError):

@@ -25,7 +25,7 @@ def model(tiny_run: Path, tmp_path: Path) -> Path:
 
 def _reseal(model: Path, **sizes: int) -> None:
     """Make the manifest agree with the files, as whoever made the model would."""
-    from textvae.manifest import FORMAT, MANIFEST  # noqa: PLC0415 -- not before torch is wanted
+    from textvae.storage.manifest import FORMAT, MANIFEST  # noqa: PLC0415 -- not before torch is wanted
 
     files = {}
     for path in sorted(model.iterdir()):

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from textvae.api.latent_file import read_latents, write_latents
 from textvae.config import encode_json
 from textvae.data.columns import Columns, clean
 from textvae.data.reading import read_rows
 from textvae.data.tokenizer import BPETokenizerConfig, CharTokenizerConfig, Tokenizer
 from textvae.errors import TextVAEError
-from textvae.experiment import ExperimentConfig, load_config
-from textvae.latent_file import read_latents, write_latents
-from textvae.manifest import make_manifest, read_manifest
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.randomness import hash64, key
-from textvae.tensor_file import tensor_shapes, tensors_from_bytes, tensors_to_bytes
+from textvae.run.experiment import ExperimentConfig, load_config
+from textvae.storage.manifest import make_manifest, read_manifest
+from textvae.storage.tensors import tensor_shapes, tensors_from_bytes, tensors_to_bytes
 
 COUNTS = [500, pytest.param(10_000, marks=pytest.mark.full)]
 

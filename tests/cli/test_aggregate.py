@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 import textvae
-from textvae.aggregate import fit_aggregate
+from textvae.api.aggregate import fit_aggregate
 
 Invoke = Callable[..., Result]
 

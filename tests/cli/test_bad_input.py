@@ -130,7 +130,7 @@ def test_a_tokenizer_that_does_not_belong_to_the_weights(copy: Path, invoke: Inv
     assert "tokenizer.json" in changed.stderr
 
     # With the checksums made anew, as a person who swapped the tokenizer on purpose would.
-    from textvae.checkpoint import save_model_directory  # noqa: PLC0415 -- for this test alone
+    from textvae.storage.checkpoint import save_model_directory  # noqa: PLC0415 -- for this test alone
 
     names = ["config.json", "model.safetensors", "tokenizer.json", "README.md"]
     save_model_directory(copy / "swapped", {name: (run / name).read_bytes() for name in names})

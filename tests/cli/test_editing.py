@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 import textvae
-from textvae.editing import analogies, attribute_vector, edit
+from textvae.api.edit import analogies, attribute_vector, edit
 
 A, B, C = "the dog sees the cat .", "the fox eats the cow .", "the bird likes the dog ."
 CATS, COWS = "cats.txt", "cows.txt"

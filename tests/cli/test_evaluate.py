@@ -8,10 +8,10 @@ import pytest
 from click.testing import Result
 
 import textvae
+from textvae.api.evaluate import run_evaluators
+from textvae.api.reconstruct import reconstructions
 from textvae.evaluate.measurements import read_measurements
-from textvae.evaluate.text_quality import cut
-from textvae.evaluation import run_evaluators
-from textvae.reconstructions import reconstructions
+from textvae.metrics.text_quality import cut
 
 Invoke = Callable[..., Result]
 FEW = ("--samples", "3")

@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 import textvae
-from textvae.latent_space import neighbors
+from textvae.api.latent_space import neighbors
 
 FIRST, SECOND = "the dog sees the cat .", "the fox eats the cow ."
 

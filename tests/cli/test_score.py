@@ -12,9 +12,9 @@ import pytest
 from click.testing import Result
 
 import textvae
+from textvae.api.score import DEFAULT
 from textvae.cli import options
-from textvae.evaluate.scores import ScoreConfig
-from textvae.scoring import DEFAULT
+from textvae.metrics.scores import ScoreConfig
 
 ROOT = Path(__file__).parents[2]
 LINES = ["the dog sees the cat .", "the the cow cow", "a fox finds the bird ."]

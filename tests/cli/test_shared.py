@@ -23,7 +23,7 @@ Shared = Callable[..., list[Any]]
 
 def listen(file: Path) -> None:
     """Write down each batch that this process decodes; it is forked, so nobody else is heard."""
-    from textvae.evaluate import likelihood  # noqa: PLC0415 -- imports torch
+    from textvae.metrics import likelihood  # noqa: PLC0415 -- imports torch
 
     decode = likelihood.log_likelihood
 

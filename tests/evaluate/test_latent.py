@@ -8,7 +8,7 @@ from sklearn.covariance import empirical_covariance
 from sklearn.neighbors import KernelDensity
 
 from textvae.evaluate.latent import aggregate_covariance, aggregate_kl, moments_kl
-from textvae.evaluate.latent_usage import aggregate_draws, mutual_information
+from textvae.metrics.latent_usage import aggregate_draws, mutual_information
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.randomness import key, normals

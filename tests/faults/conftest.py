@@ -16,7 +16,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.saved_state import load_state
+from textvae.storage.training_state import load_state
 from textvae.train.loop import TrainConfig, train
 from textvae.train.optimizer import AdamWConfig
 

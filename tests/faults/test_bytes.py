@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from textvae.checkpoint import verify_directory
 from textvae.errors import CheckpointError
 from textvae.randomness import hash64, key
+from textvae.storage.checkpoint import verify_directory
 
 
 def is_found(run: Path) -> bool:

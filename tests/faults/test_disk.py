@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from textvae.checkpoint import verify_directory
 from textvae.errors import StorageError
-from textvae.saved_state import load_state
+from textvae.storage.checkpoint import verify_directory
+from textvae.storage.training_state import load_state
 
 pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),

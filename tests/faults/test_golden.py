@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from textvae.checkpoint import verify_directory
-from textvae.text_vae import TextVAE
+from textvae.api.text_vae import TextVAE
+from textvae.storage.checkpoint import verify_directory
 
 GOLDEN = Path(__file__).parent / "golden"
 SENTENCES = ["red cat eats", "odd bee likes", "old fox sees today"]

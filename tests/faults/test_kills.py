@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from textvae.randomness import hash64, key
-from textvae.saved_state import load_state
+from textvae.storage.training_state import load_state
 
 STEPS = 60
 

@@ -40,7 +40,7 @@ MUTATIONS = {
         "files.py",
         "            temporary.replace(path)\n",
         "            path.write_bytes(temporary.read_bytes())\n",
-        "tests/test_files.py",
+        "tests/storage/test_files.py",
     ),
     "checksum of a file": (
         "manifest.py",
@@ -58,13 +58,13 @@ MUTATIONS = {
         "manifest.py",
         "        if not plain_name(name) or name == MANIFEST:",
         "        if False:",
-        "tests/test_manifest.py",
+        "tests/storage/test_manifest.py",
     ),
     "links": (
         "files.py",
         "    if not stat.S_ISREG(status.st_mode):",
         "    if False:",
-        "tests/test_files.py",
+        "tests/storage/test_files.py",
     ),
     "finite parameters": (
         "train/state.py",
@@ -76,7 +76,7 @@ MUTATIONS = {
         "run_lock.py",
         "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
-        "tests/test_run_lock.py",
+        "tests/storage/test_lock.py",
     ),
 }
 

@@ -22,7 +22,7 @@ import torch
 from textvae import distributed
 from textvae.data.batching import EqualLengthBatches, TokenArray
 from textvae.errors import RankError, TrainingError
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
@@ -33,7 +33,7 @@ from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.saved_state import load_state
+from textvae.storage.training_state import load_state
 from textvae.train.averaging import ExponentialAveraging
 from textvae.train.loop import TrainConfig, train
 from textvae.train.objective import (

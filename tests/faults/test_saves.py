@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from textvae.errors import StorageError
-from textvae.saved_state import load_state, save_state
+from textvae.storage.training_state import load_state, save_state
 
 TENSORS = {"weight": torch.arange(7.0), "count": torch.tensor(3)}
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from textvae.saved_state import load_state
+from textvae.storage.training_state import load_state
 
 pytestmark = pytest.mark.full
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

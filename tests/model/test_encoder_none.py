@@ -11,9 +11,9 @@ from textvae.config import decode
 from textvae.data.batching import Batch, TokenArray
 from textvae.errors import ConfigError
 from textvae.evaluate.bounds import TextCounts
-from textvae.evaluate.latent_usage import diagnosis
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
-from textvae.evaluate.report import evaluate
+from textvae.evaluate.summary import evaluate
+from textvae.metrics.latent_usage import diagnosis
+from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import VAE, ModelConfig

@@ -9,7 +9,7 @@ import torch
 from textvae.config import decode
 from textvae.data.batching import TokenArray
 from textvae.errors import ConfigError
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.labelling import Labelled, Labelling, log_prior_of, pairs

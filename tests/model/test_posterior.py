@@ -15,7 +15,7 @@ from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.posterior import BatchNormConfig, MeanBatchNorm, PosteriorConstraintConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import Noise, hashes, key, normals
-from textvae.tensor_file import tensors_to_bytes
+from textvae.storage.tensors import tensors_to_bytes
 
 B, T, V, E, H, Z = 13, 7, 23, 5, 11, 3
 LENGTHS = torch.arange(B) % T + 1

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from textvae.config import decode, differences
-from textvae.experiment import ExperimentConfig, load_config
+from textvae.run.experiment import ExperimentConfig, load_config
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 

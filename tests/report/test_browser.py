@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from textvae.api.text_vae import TextVAE
 from textvae.report.corpus import DataChoice
 from textvae.report.writing import write_report
-from textvae.text_vae import TextVAE
 
 pytestmark = pytest.mark.slow
 

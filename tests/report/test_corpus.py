@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from textvae.api.text_vae import TextVAE
 from textvae.config import encode_json
 from textvae.data.corpus import read_sentences
 from textvae.errors import DataError
 from textvae.report.corpus import DataChoice, Labels, properties, read_corpus
-from textvae.run_data import DATA, load_facts
-from textvae.text_vae import TextVAE
+from textvae.run.data import DATA, load_facts
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from textvae.api.evaluate import run_evaluators
+from textvae.api.interpolate import walk
+from textvae.api.text_vae import TextVAE
 from textvae.errors import ConfigError
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.evaluate.evaluators import EvaluatorConfig, LikelihoodEvaluator
 from textvae.evaluate.measurements import FILE, write_measurements
-from textvae.evaluation import run_evaluators
-from textvae.evaluators import EvaluatorConfig, LikelihoodEvaluator
+from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.report.corpus import DataChoice
 from textvae.report.material import WORST_K, Material, Missing, gather
-from textvae.text_vae import TextVAE
-from textvae.walks import walk
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from textvae.api.text_vae import TextVAE
 from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -20,7 +21,6 @@ from textvae.report.corpus import DataChoice
 from textvae.report.material import gather
 from textvae.report.page import CONTENTS, render
 from textvae.report.sentences import changed
-from textvae.text_vae import TextVAE
 
 HOSTILE = [
     "</title></script><script>alert(1)</script>",

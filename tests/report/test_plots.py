@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from textvae.api.text_vae import TextVAE
 from textvae.errors import CheckpointError, ConfigError
 from textvae.report.corpus import DataChoice
 from textvae.report.material import Map, Material, Missing, gather
 from textvae.report.plots import check_plots, tables, write_plots
 from textvae.report.writing import write_report
-from textvae.text_vae import TextVAE
 
 TEXTS = [f"red {noun} eats" for noun in ("cat", "dog", "fox", "hen", "cow", "bee", "ant")]
 LABELS = [f"kind={kind} a/b={k % 3}" for k, kind in enumerate(["$\\frac$", "_x", *"cdefg"])]

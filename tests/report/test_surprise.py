@@ -5,7 +5,7 @@ import torch
 
 from textvae.data.batching import TokenArray
 from textvae.data.tokenizer import BPETokenizerConfig, CharTokenizerConfig, WordTokenizerConfig
-from textvae.evaluate.likelihood import encode_corpus, reconstruction_at
+from textvae.metrics.likelihood import encode_corpus, reconstruction_at
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import ModelConfig

@@ -108,7 +108,8 @@ def test_a_language_model_has_no_figures_of_a_latent_and_words_say_the_same_once
 def test_every_figure_with_a_sentence_is_one_that_evaluate_measures() -> None:
     sources = " ".join(
         path.read_text(encoding="utf-8")
-        for path in [*(PACKAGE / "evaluate").glob("*.py"), PACKAGE / "language_model_scores.py"]
+        for package in ("evaluate", "metrics")
+        for path in (PACKAGE / package).glob("*.py")
     )
     names = [*ENTRIES, *(e.rule.against for e in ENTRIES.values() if e.rule and e.rule.against)]
     for name in names:

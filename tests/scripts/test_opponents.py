@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from textvae.data.batching import Batch, TokenArray
-from textvae.evaluate.likelihood import encode_corpus, importance_weighted
+from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig, sum_by_sentence

@@ -9,13 +9,13 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner, Result
 
+from textvae.api.evaluate import run_evaluators
+from textvae.api.text_vae import TextVAE
 from textvae.errors import ConfigError
 from textvae.evaluate.bounds import LikelihoodEvaluator
 from textvae.evaluate.latent import LatentEvaluator
 from textvae.evaluate.reconstruction import ReconstructionEvaluator
-from textvae.evaluation import run_evaluators
-from textvae.experiment import load_config
-from textvae.text_vae import TextVAE
+from textvae.run.experiment import load_config
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -16,7 +16,7 @@ from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.saved_state import load_state
+from textvae.storage.training_state import load_state
 from textvae.train.labelled import labelled_batch
 from textvae.train.loop import TrainConfig, train
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.latent_usage import permutation_costs
-from textvae.evaluate.likelihood import encode_corpus, reconstruction_at
+from textvae.metrics.latent_usage import permutation_costs
+from textvae.metrics.likelihood import encode_corpus, reconstruction_at
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig

@@ -8,7 +8,7 @@ import torch
 from msgspec import structs
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.likelihood import encode_corpus
+from textvae.metrics.likelihood import encode_corpus
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance

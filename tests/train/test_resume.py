@@ -16,7 +16,7 @@ from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.saved_state import State, load_state, save_state
+from textvae.storage.training_state import State, load_state, save_state
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
 from textvae.train.loop import TrainConfig, TrainResult, train
 from textvae.train.objective import NoFreeBits, ObjectiveConfig

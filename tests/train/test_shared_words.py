@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
+from textvae.api.text_vae import TextVAE
 from textvae.data.batching import Batch, TokenArray
-from textvae.experiment import load_config
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.run_data import DataOptions
-from textvae.text_vae import TextVAE
+from textvae.run.data import DataOptions
+from textvae.run.experiment import load_config
+from textvae.run.training import execute, plan_run
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.procedures import PretrainingProcedure
 from textvae.train.step import train_step
 from textvae.train.validation import validate
-from textvae.training_run import execute, plan_run
 
 V, E, H, Z, B = 23, 5, 11, 3, 17
 SHARED = "decoder.input_embedding"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from textvae.model.vae import VAE, ModelConfig
-from textvae.saved_state import load_state, save_state
+from textvae.storage.training_state import load_state, save_state
 from textvae.train.averaging import Average, ExponentialAveraging
 from textvae.train.metrics import RunningSums
 from textvae.train.optimizer import AdamWConfig

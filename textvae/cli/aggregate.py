@@ -72,7 +72,7 @@ def command(
     stream = None if corpus is None else take_stream(corpus, text_column)
     vae = options.load(where, device)
 
-    from textvae.aggregate import fit_aggregate, save_aggregate  # noqa: PLC0415 -- imports torch
+    from textvae.api.aggregate import fit_aggregate, save_aggregate  # noqa: PLC0415 -- imports torch
 
     chosen = fit_aggregate(
         vae,

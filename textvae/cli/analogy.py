@@ -37,8 +37,8 @@ def command(
         raise DataError(f"an analogy takes 3 sentences, found {len(given)}{taken}")
     stream = take_sentence_stream(given)
 
+    from textvae.api.edit import analogies  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
-    from textvae.editing import analogies  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- as above
 
     strategy = options.strategy_of(decoding, Greedy())

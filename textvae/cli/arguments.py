@@ -28,7 +28,7 @@ def find_model(given: str | None) -> Path:
     Raises:
         CheckpointError: nothing there, or no run under runs/.
     """
-    from textvae.checkpoint import newest_run  # noqa: PLC0415 -- imports msgspec, 20 ms
+    from textvae.storage.checkpoint import newest_run  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     if given is None:
         return newest_run(RUNS)

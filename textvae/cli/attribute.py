@@ -14,8 +14,8 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from textvae.editing import AttributeVector
-    from textvae.text_vae import TextVAE
+    from textvae.api.edit import AttributeVector
+    from textvae.api.text_vae import TextVAE
 
 
 class Given(TypedDict):
@@ -88,7 +88,7 @@ def command(
     _check(sources, output, stdin=wanted and sentences in ([], ["-"]))
     stream = take_sentence_stream(sentences) if wanted else None
 
-    from textvae.editing import check_vector_name, edit, save_vector  # noqa: PLC0415 -- torch
+    from textvae.api.edit import check_vector_name, edit, save_vector  # noqa: PLC0415 -- torch
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
 
     if output is not None:
@@ -136,7 +136,7 @@ def _check(sources: Given, output: str | None, *, stdin: bool) -> None:
 
 
 def _vector(vae: "TextVAE", sources: Given) -> "AttributeVector":
-    from textvae.editing import attribute_vector, load_vector  # noqa: PLC0415 -- imports torch
+    from textvae.api.edit import attribute_vector, load_vector  # noqa: PLC0415 -- imports torch
 
     if sources["vector"] is not None:
         return load_vector(Path(sources["vector"]), vae)

@@ -10,7 +10,7 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from textvae.classify import Kind
+    from textvae.api.classify import Kind
     from textvae.data.corpus import Sentences
 
 KINDS = ("model", "prototypes", "logistic")
@@ -62,7 +62,7 @@ def command(
     if scores and given is None:
         raise ConfigError("--scores compares with the labels of a FILE; name it")
 
-    from textvae.classify import classifier as fit  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.api.classify import classifier as fit  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.data.corpus import read_sentences  # noqa: PLC0415 -- imports msgspec, 20 ms
     from textvae.data.stream import chunks  # noqa: PLC0415 -- as above
 

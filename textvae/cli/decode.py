@@ -30,9 +30,9 @@ def command(
     options.at_most(arguments, 2, "MODEL and LATENTS")
     where, given = split_model_and_data(arguments)
 
+    from textvae.api.latent_file import read_latents  # noqa: PLC0415 -- as above
+    from textvae.api.latent_space import sentences_at  # noqa: PLC0415 -- as above
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.latent_file import read_latents  # noqa: PLC0415 -- as above
-    from textvae.latent_space import sentences_at  # noqa: PLC0415 -- as above
 
     strategy = options.strategy_of(decoding, Greedy())
     vae = options.load(where, device)

@@ -48,7 +48,7 @@ def command(
     options.at_most(arguments, 2, "MODEL and FILE")
     where, given = split_model_and_data(arguments)
 
-    from textvae.latent_file import (  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.api.latent_file import (  # noqa: PLC0415 -- imports torch, 1.5 s
         check_form,
         json_rows,
         write_latents,
@@ -58,7 +58,7 @@ def command(
         check_form(Path(output))
     stream = take_stream(given, text_column) if distributed.is_first() else OTHERS
 
-    from textvae.latent_space import posteriors  # noqa: PLC0415 -- as above
+    from textvae.api.latent_space import posteriors  # noqa: PLC0415 -- as above
 
     def to_stdout(sentences: "Sequence[str]", posterior: "DiagonalGaussian") -> None:
         for row in json_rows(sentences, posterior):

@@ -15,9 +15,9 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import CheckpointError, TextVAEError
 
 if TYPE_CHECKING:
+    from textvae.api.text_vae import TextVAE
+    from textvae.evaluate.evaluators import EvaluatorConfig
     from textvae.evaluate.measurements import Measurements
-    from textvae.evaluators import EvaluatorConfig
-    from textvae.text_vae import TextVAE
 
 SECONDS = 3.0
 
@@ -90,8 +90,8 @@ def command(
     if output is not None and not output.parent.is_dir():
         raise CheckpointError(f"--output {output}: there is no directory {output.parent}")
 
-    from textvae.evaluate.likelihood import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.evaluation import run_evaluators  # noqa: PLC0415 -- as above
+    from textvae.api.evaluate import run_evaluators  # noqa: PLC0415 -- as above
+    from textvae.metrics.likelihood import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
 
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
@@ -129,10 +129,10 @@ def _chosen(
     """The evaluators that the options name, with the K that they give."""
     from msgspec import structs  # noqa: PLC0415 -- 20 ms
 
+    from textvae.api.evaluate import configured_evaluators  # noqa: PLC0415 -- as above
     from textvae.evaluate.bounds import LikelihoodEvaluator  # noqa: PLC0415 -- imports torch
-    from textvae.evaluation import configured_evaluators  # noqa: PLC0415 -- as above
-    from textvae.evaluators import choose_evaluators  # noqa: PLC0415 -- as above
-    from textvae.experiment import load_config  # noqa: PLC0415 -- as above
+    from textvae.evaluate.evaluators import choose_evaluators  # noqa: PLC0415 -- as above
+    from textvae.run.experiment import load_config  # noqa: PLC0415 -- as above
 
     if config is None:
         configured = configured_evaluators(vae.path)

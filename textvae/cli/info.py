@@ -11,9 +11,9 @@ from textvae.cli.terminal import emit, emit_json, flush
 from textvae.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from textvae.aggregate_file import Aggregate
-    from textvae.checkpoint import FileCheck
-    from textvae.text_vae import TextVAE
+    from textvae.api.text_vae import TextVAE
+    from textvae.run.aggregate_file import Aggregate
+    from textvae.storage.checkpoint import FileCheck
 
 
 @click.command(
@@ -43,7 +43,7 @@ def command(model: str | None, verify: bool, as_json: bool) -> None:
 
 def _verified(where: Path, *, as_json: bool) -> "list[FileCheck]":
     """The checks of a directory that passes them; else they are the result, and an error."""
-    from textvae.checkpoint import verify_directory  # noqa: PLC0415 -- imports msgspec, 20 ms
+    from textvae.storage.checkpoint import verify_directory  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     checks = verify_directory(where)
     wrong = [check for check in checks if check.problem is not None]
@@ -102,7 +102,7 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
     if results is None:
         return [*lines, "results     none: this run is not finished"]
 
-    from textvae.run_data import describe  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.data import describe  # noqa: PLC0415 -- imports torch, 1.5 s
 
     training = results.training
     lines += [f"data        {results.data.source}", *(f"  {row}" for row in describe(results.data))]

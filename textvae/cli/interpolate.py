@@ -75,8 +75,8 @@ def command(
     if len(sentences) < 2:
         raise DataError(f"standard input: {FEW}, found {len(sentences)}")
 
+    from textvae.api.interpolate import walk  # noqa: PLC0415 -- as above
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.walks import walk  # noqa: PLC0415 -- as above
 
     strategy = options.strategy_of(decoding, Greedy())
     found = walk(

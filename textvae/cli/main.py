@@ -3,7 +3,7 @@
 Exit codes: 0 done (also where the reader of a pipe went away), 1 a fault of textvae (with its
 traceback), 2 something the user has to put right, 4 training diverged, 74 a result that could not
 be written, 75 another process of the run was lost, 130 and 143 stopped by SIGINT and SIGTERM. They
-are stable: docs/reliability.md.
+are stable: docs/develop/reliability.md.
 """
 
 import _thread
@@ -21,10 +21,10 @@ from typing import Any
 import click
 
 from textvae import distributed
+from textvae.cli.heap import keep_freed_memory
 from textvae.cli.terminal import OutputError, complain, discard_stdout, flush, talk
 from textvae.errors import RankError, TextVAEError
-from textvae.files import is_disk_error
-from textvae.heap import keep_freed_memory
+from textvae.storage.files import is_disk_error
 
 VERBS = {
     "train": "Train a model on a corpus, or continue a run that stopped.",
@@ -110,7 +110,8 @@ def exit_code(run: Callable[[], None]) -> int:
     # libgomp's idle threads spin for long by default, which on a machine that is busy otherwise
     # made a training step 4 to 7 times slower; not to spin at all (OMP_WAIT_POLICY=PASSIVE) halves
     # the speed of small models on a quiet one, 9,600 against 19,700 tokens/s. A spin of a fraction
-    # of a millisecond gives both (docs/log.md). It is read once, when torch loads the library.
+    # of a millisecond gives both (docs/develop/log.md). It is read once,
+    # when torch loads the library.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "200000")
     keep_freed_memory()

@@ -72,8 +72,8 @@ def command(
     pool = take_stream(corpus, text_column)
     vae = options.load(where, device)
 
+    from textvae.api.latent_space import Metric, neighbors  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
-    from textvae.latent_space import Metric, neighbors  # noqa: PLC0415 -- imports torch, 1.5 s
 
     # Given as arguments, they are few: one pass for all.
     parts: Iterable[list[str]] = chunks(stream.sentences, TOGETHER if from_stdin else 1_000_000)

@@ -9,8 +9,8 @@ import click
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
+    from textvae.api.text_vae import TextVAE
     from textvae.generate.options import AnyStrategy
-    from textvae.text_vae import TextVAE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -142,7 +142,7 @@ def strategy_of(
 
 def load(model: Path, device: str) -> "TextVAE":
     """The model of a directory; CheckpointError where there is none."""
-    from textvae.text_vae import TextVAE  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.api.text_vae import TextVAE  # noqa: PLC0415 -- imports torch, 1.5 s
 
     return TextVAE.from_pretrained(model, device=device)
 

@@ -14,7 +14,7 @@ from textvae.cli.terminal import emit, emit_json
 @options.as_json
 def command(as_json: bool) -> None:
     """List the recipes, each with the first line of its header."""
-    from textvae.experiment import recipes  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.experiment import recipes  # noqa: PLC0415 -- imports torch, 1.5 s
 
     found = recipes()
     width = max(map(len, found), default=0)

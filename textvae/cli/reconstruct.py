@@ -11,7 +11,7 @@ from textvae.cli.writing import say, show
 
 if TYPE_CHECKING:
     from textvae.evaluate.reconstruction import ReconstructionScores
-    from textvae.evaluate.text_quality import Tokenization
+    from textvae.metrics.text_quality import Tokenization
 
 TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
 
@@ -60,13 +60,13 @@ def command(
     where, given = split_model(arguments)
     sentences = take_sentences(given)
 
-    from textvae.conditional import decoder_conditions, own_labels  # noqa: PLC0415 -- as below
     from textvae.evaluate.reconstruction import (  # noqa: PLC0415 -- imports torch, 1.5 s
         reconstruction_scores,
         sentence_scores,
     )
-    from textvae.evaluate.text_quality import tokenization_for  # noqa: PLC0415 -- as above
     from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- as above
+    from textvae.metrics.text_quality import tokenization_for  # noqa: PLC0415 -- as above
+    from textvae.run.conditions import decoder_conditions, own_labels  # noqa: PLC0415 -- as below
 
     strategy = options.strategy_of(decoding, Greedy(), n_best=True)
     vae = options.load(where, device)
@@ -91,7 +91,7 @@ def command(
 
 
 def _table(found: "ReconstructionScores") -> str:
-    from textvae.evaluate.report import plus_minus  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.evaluate.summary import plus_minus  # noqa: PLC0415 -- imports torch, 1.5 s
 
     edits = plus_minus(found.edit_distance, found.edit_distance_stderr)
     rows = [

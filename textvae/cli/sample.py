@@ -73,9 +73,9 @@ def command(
         raise DataError(f"standard input: holds {len(sentences):,} sentences, --near takes 1")
     strategy = options.strategy_of(decoding, n_best=True)
 
-    from textvae.conditional import sample_conditions  # noqa: PLC0415 -- as above
     from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.latents import sample_latents  # noqa: PLC0415 -- as above
+    from textvae.run.conditions import sample_conditions  # noqa: PLC0415 -- as above
 
     with distributed.joined():
         vae = options.load(where, device)

@@ -20,7 +20,7 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from textvae.scoring import Scored
+    from textvae.api.score import Scored
 
 
 @click.command(
@@ -112,8 +112,8 @@ def command(
         vae = options.load(where, device)
         other = None if background is None else options.load(find_model(background), device)
 
-        from textvae.score_reference import reference_of  # noqa: PLC0415 -- imports torch, 1.5 s
-        from textvae.scoring import TOGETHER, score, threshold  # noqa: PLC0415 -- as above
+        from textvae.api.score import TOGETHER, score, threshold  # noqa: PLC0415 -- as above
+        from textvae.api.score_reference import reference_of  # noqa: PLC0415 -- imports torch, 1.5 s
 
         together = 1 if line_buffered else TOGETHER
         sentences = share_sentences(stream.sentences, together=together)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from textvae.api.text_vae import TextVAE
 from textvae.data.grammar import embedded_grammar
-from textvae.evaluate.report import Evaluation
-from textvae.run_data import EMBEDDED
-from textvae.text_vae import TextVAE
-from textvae.training_run import Plan, RunOutcome
+from textvae.evaluate.summary import Evaluation
+from textvae.run.data import EMBEDDED
+from textvae.run.training import Plan, RunOutcome
 
 SHOWN = 10
 """Samples shown."""

@@ -12,8 +12,8 @@ from textvae.cli.terminal import emit, emit_json, flush, talk
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
-    from textvae.experiment import ExperimentConfig
-    from textvae.training_run import Plan, RunOutcome
+    from textvae.run.experiment import ExperimentConfig
+    from textvae.run.training import Plan, RunOutcome
 
 SIGNALLED = 128  # shells add the number of the signal
 
@@ -94,7 +94,7 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
         if distributed.is_first():
             _try_out(given, as_json=as_json)
         return
-    from textvae.training_run import follow  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.training import follow  # noqa: PLC0415 -- imports torch, 1.5 s
 
     with distributed.joined():
         plan, outcome = _run(given) if distributed.is_first() else (None, follow())
@@ -109,7 +109,7 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
 
 
 def _try_out(given: Given, *, as_json: bool) -> None:
-    from textvae.training_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.training import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
 
     if _config(given).data.stream:
         raise ConfigError("data.stream: writes into the run directory, so there is no --dry-run")
@@ -121,7 +121,7 @@ def _try_out(given: Given, *, as_json: bool) -> None:
 
 
 def _run(given: Given) -> "tuple[Plan, RunOutcome]":
-    from textvae.training_run import execute  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.training import execute  # noqa: PLC0415 -- imports torch, 1.5 s
 
     plan = _plan(given)
     unsaid = [*plan.data.notes, explicit_command(given, plan.choices, plan.run)]
@@ -145,8 +145,8 @@ def _run(given: Given) -> "tuple[Plan, RunOutcome]":
 
 
 def _plan(given: Given) -> "Plan":
-    from textvae.run_data import DataOptions  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.training_run import plan_run  # noqa: PLC0415 -- as above
+    from textvae.run.data import DataOptions  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.training import plan_run  # noqa: PLC0415 -- as above
 
     data = DataOptions(
         data=given["data"],
@@ -168,7 +168,7 @@ def recipe_of(given: Given) -> str | None:
 
 
 def _config(given: Given) -> "ExperimentConfig":
-    from textvae.experiment import load_config  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.experiment import load_config  # noqa: PLC0415 -- imports torch, 1.5 s
 
     file = None if given["config"] is None else Path(given["config"])
     overrides = [f"{key}={value}" for key, value in _short(given).items()]

@@ -10,8 +10,8 @@ from textvae.cli.terminal import emit, emit_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from textvae.api.text_vae import TextVAE
     from textvae.generate.options import AnyStrategy
-    from textvae.text_vae import TextVAE
 
 Said = dict[str, object]
 """`text`, and, of a beam search, `rank` (from 1), `log_likelihood` (nats) and `score`."""
@@ -26,7 +26,7 @@ def say(
     first_index: int = 0,
 ) -> Iterator[list[Said]]:
     """What is written for each condition `[N, C]`: one sentence, or the n best of a beam."""
-    from textvae.candidates import n_best_at  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.api.n_best import n_best_at  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.generate.beam import Beam  # noqa: PLC0415 -- as above
     from textvae.generate.decoding import decode  # noqa: PLC0415 -- as above
 

@@ -2,7 +2,7 @@
 
 One int32 array of tokens with int64 offsets holds a corpus; a batch is a vectorised gather from
 it, on whatever device it lives. There are no worker processes: this feeds ten times more
-sentences a second than a DataLoader over lists (docs/log.md).
+sentences a second than a DataLoader over lists (docs/develop/log.md).
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from torch import Tensor
 from textvae import distributed
 from textvae.config import Config
 from textvae.errors import DataError
-from textvae.files import replacing, saying_why
 from textvae.randomness import key, permutation, shuffled
+from textvae.storage.files import replacing, saying_why
 
 LARGE = 2_000_000
 """Sentences above which the order of an epoch is not held in memory."""

@@ -18,7 +18,7 @@ from textvae.data.rows import rows_of
 from textvae.data.segments import Cut, Segment, encode_all
 from textvae.data.stream import chunks
 from textvae.data.tokenizer import Tokenizer
-from textvae.files import saying_why, write_file
+from textvae.storage.files import saying_why, write_file
 
 PROGRESS, TEXTS = "progress.jsonl", "test.txt"
 SEGMENT = 20_000

@@ -9,10 +9,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from textvae.config import Config
 from textvae.data.batching import TokenArray
-from textvae.evaluate.latent_usage import standard_error
-from textvae.evaluate.likelihood import ROWS, importance_weighted
 from textvae.evaluate.measurements import Figure, Value
 from textvae.evaluate.subject import Subject, source_truth
+from textvae.metrics.latent_usage import standard_error
+from textvae.metrics.likelihood import ROWS, importance_weighted
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE
 

@@ -10,7 +10,10 @@ from torch import Tensor
 from textvae.config import Config
 from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import NATS
-from textvae.evaluate.latent_usage import (
+from textvae.evaluate.measurements import Figure
+from textvae.evaluate.subject import Subject
+from textvae.generate.neighbors import AggregateMoments
+from textvae.metrics.latent_usage import (
     ACTIVE_VARIANCE,
     AggregateDraws,
     active_units,
@@ -19,9 +22,6 @@ from textvae.evaluate.latent_usage import (
     permutation_costs,
     standard_error,
 )
-from textvae.evaluate.measurements import Figure
-from textvae.evaluate.subject import Subject
-from textvae.generate.neighbors import AggregateMoments
 from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance
 from textvae.model.interfaces import Prior
 from textvae.model.vae import VAE

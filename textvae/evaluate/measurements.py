@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from textvae.errors import DataError
-from textvae.files import read_bytes, write_file
+from textvae.storage.files import read_bytes, write_file
 
 VERSION = 1
 """Of the file. It goes up when a name changes its meaning or goes away, not when one is added."""

@@ -8,11 +8,14 @@ import torch
 from msgspec import Meta
 
 from textvae.config import Config
-from textvae.evaluate.latent_usage import standard_error
-from textvae.evaluate.likelihood import at_own_labels
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject
-from textvae.evaluate.text_quality import (
+from textvae.generate.options import AnyStrategy
+from textvae.generate.strategies import Greedy
+from textvae.generate.writing import write
+from textvae.metrics.latent_usage import standard_error
+from textvae.metrics.likelihood import at_own_labels
+from textvae.metrics.text_quality import (
     Tokenization,
     cut,
     edit_distances,
@@ -21,9 +24,6 @@ from textvae.evaluate.text_quality import (
     sentence_bleus,
     tokenization_for,
 )
-from textvae.generate.options import AnyStrategy
-from textvae.generate.strategies import Greedy
-from textvae.generate.writing import write
 
 
 class ReconstructionScores(NamedTuple):

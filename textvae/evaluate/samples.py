@@ -8,10 +8,11 @@ import torch
 from msgspec import Meta
 
 from textvae.config import Config
-from textvae.evaluate.latent_usage import standard_error
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject, token_lists
-from textvae.evaluate.text_quality import (
+from textvae.generate.strategies import Strategy, Temperature
+from textvae.metrics.latent_usage import standard_error
+from textvae.metrics.text_quality import (
     ORDER,
     Tokenization,
     cut,
@@ -20,7 +21,6 @@ from textvae.evaluate.text_quality import (
     self_bleu,
     tokenization_for,
 )
-from textvae.generate.strategies import Strategy, Temperature
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer
-from textvae.evaluate.likelihood import ROWS, encode_corpus
 from textvae.evaluate.measurements import MeasuredCorpus
 from textvae.generate.labels import draw_labels, prior_conditions
 from textvae.generate.strategies import Strategy
 from textvae.generate.writing import write
+from textvae.metrics.likelihood import ROWS, encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import UNKNOWN
 from textvae.model.mixture import GaussianMixture

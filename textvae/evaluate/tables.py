@@ -2,8 +2,8 @@
 
 import msgspec
 
-from textvae.evaluate.latent_usage import diagnosis
 from textvae.evaluate.measurements import Figure, Measurements
+from textvae.metrics.latent_usage import diagnosis
 
 _ENORMOUS = 1e6
 """From here on three digits do: a word of unspaced text is a sentence."""

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 LOW_ROWS = 64
 """Where the rows of a product in bfloat16 can be of any number, they are padded to a multiple of
 this. oneDNN generates code for each shape of a product: 480 rows of 512 features by 10,000 words
-take 5 ms in a shape met before, and up to 30 in a new one (docs/log.md)."""
+take 5 ms in a shape met before, and up to 30 in a new one (docs/develop/log.md)."""
 
 _MINUS_ONE = torch.tensor(-1.0, device="cpu")  # whatever the default device was then
 
@@ -98,7 +98,7 @@ def gru_words(
     """`gru_sequence` of the embeddings `[V, E]` of tokens `[B, T]`, each word projected once.
 
     Half the tokens of a batch of 32 sentences repeat another one, and the input projection is a
-    tenth of the arithmetic of a step (docs/log.md).
+    tenth of the arithmetic of a step (docs/develop/log.md).
     """
     words, places = torch.unique(tokens.t(), return_inverse=True)
     if dtype == torch.bfloat16:  # few different shapes, see LOW_ROWS; nothing points at the padding
@@ -169,7 +169,7 @@ def tanh_(values: Tensor) -> Tensor:
     """The hyperbolic tangent in place, as 2 sigmoid(2x) - 1 on a CPU; carries no gradient there.
 
     Torch's own takes 42 microseconds for 32 x 512 values in float32, this 14; the absolute error is
-    at most 1.8e-7, torch's 3e-8 (docs/log.md).
+    at most 1.8e-7, torch's 3e-8 (docs/develop/log.md).
     """
     if values.device.type != "cpu":
         return values.tanh_()
@@ -213,7 +213,7 @@ class _Recurrence(torch.autograd.Function):
 
     Backward does everything that does not depend on the incoming gradient for all positions at
     once, and the weight gradient as one product after the loop. Measured against autograd and
-    against torch.gru in tests/kernels/test_gru.py and docs/log.md.
+    against torch.gru in tests/kernels/test_gru.py and docs/develop/log.md.
     """
 
     @staticmethod

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from textvae.kernels.gru import LOW_ROWS, product_dtype
 
 CHUNK_ROWS = 512
-"""Rows of logits held at once; measured on a CPU against 128 to 1600 (docs/log.md)."""
+"""Rows of logits held at once; measured on a CPU against 128 to 1600 (docs/develop/log.md)."""
 
 BLOCK_VALUES = 1 << 20
 """About how many values a CPU passes over at once, so that all passes but the first find them in

@@ -3,7 +3,7 @@
 A word is drawn by inverting the cumulative distribution at one uniform number. On a CPU, for 256
 rows of 10,000 words, `torch.multinomial` takes 61 ms (it draws a number for every word), a sum over
 all words 4.3 ms, and the two levels below 0.8 ms; sorting for the nucleus takes 184 ms, the nucleus
-by rejection 9.9 ms (docs/log.md). Letters: B rows, V words.
+by rejection 9.9 ms (docs/develop/log.md). Letters: B rows, V words.
 """
 
 from collections.abc import Callable

@@ -21,7 +21,8 @@ class NoEncoder(nn.Module):
     """The contract is `model.interfaces.Encoder`, for a latent of no dimension.
 
     The space of such latents has one point, which has density 1 under posterior and prior. So the
-    KL is 0, and the ELBO is the log-likelihood itself, without an approximation (docs/math.md).
+    KL is 0, and the ELBO is the log-likelihood itself, without an approximation
+    (docs/concepts/math.md).
     """
 
     shares_words = False

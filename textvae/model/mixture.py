@@ -161,7 +161,7 @@ class _Moments:
 
     A component's log-density is a row of coefficients times these features of a point, its moments
     are its shares times the features: three times as fast as `component_log_probs` and a loop over
-    components, and nothing of the size of points times components is kept (docs/log.md).
+    components, and nothing of the size of points times components is kept (docs/develop/log.md).
     """
 
     def __init__(self, points: Tensor, *, diagonal: bool) -> None:

@@ -24,7 +24,7 @@ class GaussianPriorConfig(Config, tag_field="kind", tag="gaussian"):
     """N(m, C) with the moments of the aggregate posterior of the training sentences.
 
     The steps of training see N(0, 1): what a floor under the KL of each dimension makes the
-    dimensions say twice is then taken out of the KL by C (docs/math.md).
+    dimensions say twice is then taken out of the KL by C (docs/concepts/math.md).
     """
 
     def build(self, latent_dim: int) -> "GaussianPrior | StandardNormalPrior":

@@ -15,7 +15,8 @@ from textvae.randomness import key, normals
 
 PAIRS = 16
 """Least number of draws of a posterior by which its KL is estimated, each with its mirror image:
-the mean over two thousand sentences is exact to 0.01 nats, that of one to 0.05 (docs/log.md)."""
+the mean over two thousand sentences is exact to 0.01 nats, that of one to 0.05
+(docs/develop/log.md)."""
 
 
 class MixturePriorConfig(Config, tag_field="kind", tag="mixture"):
@@ -146,7 +147,7 @@ def _matched_normals(latent_dim: int) -> Tensor:
     """Normals `[S, Z]`, float64, with exactly mean 0, covariance I and no third moments.
 
     So that what is quadratic in a latent, as the logarithm of a Gaussian is, has the mean that it
-    should have (docs/math.md).
+    should have (docs/concepts/math.md).
     """
     pairs = max(PAIRS, latent_dim)
     noise = normals(key(0, "mixture kl"), torch.arange(pairs), lanes=latent_dim).double()

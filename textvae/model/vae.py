@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from textvae.config import Config
 from textvae.errors import ConfigError
-from textvae.files import memory_size
 from textvae.kernels.linear_cross_entropy import CrossEntropy, linear_cross_entropy
 from textvae.model.decoder import DecoderConfig, GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
@@ -36,6 +35,7 @@ from textvae.model.prior import PriorConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
 from textvae.model.recurrent import initialize
 from textvae.randomness import Noise
+from textvae.storage.files import memory_size
 
 
 class ModelConfig(Config):
@@ -43,7 +43,7 @@ class ModelConfig(Config):
 
     latent_dim: Annotated[int, Meta(ge=0, le=4096)] = 8
     """Dimensions of the latent; 0, with `encoder.kind = "none"`, is a language model. Few, because
-    a nat costs less perplexity in one dimension than spread over several (docs/log.md)."""
+    a nat costs less perplexity in one dimension than spread over several (docs/develop/log.md)."""
     max_length: Annotated[int, Meta(ge=1, le=100_000)] = 200
     """The most tokens of a sentence, `</s>` not counted; longer ones are refused."""
     encoder: EncoderConfig = GRUEncoderConfig()

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
 from textvae.data.columns import clean
 from textvae.data.corpus import Sentences, read_sentences, sentences_of
 from textvae.data.grammar import embedded_splits
 from textvae.errors import DataError
 from textvae.randomness import key, permutation
-from textvae.run_data import DATA, EMBEDDED, SplitFacts, open_split, tokenize_sentences
-from textvae.text_vae import TextVAE
+from textvae.run.data import DATA, EMBEDDED, SplitFacts, open_split, tokenize_sentences
 
 NO_LABELS = (
     "The sentences have no labels; give DATA with a label column, or with --labels, to colour them."

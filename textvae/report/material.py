@@ -6,13 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from textvae.api.interpolate import Walk, walk
+from textvae.api.text_vae import TextVAE
 from textvae.data.grammar import embedded_grammar
 from textvae.errors import ConfigError
-from textvae.evaluate.latent_usage import ACTIVE_VARIANCE, diagnosis
-from textvae.evaluate.likelihood import at_own_labels, encode_corpus, importance_weighted
 from textvae.evaluate.measurements import FILE, Measurements, read_measurements
 from textvae.generate.neighbors import Nearest, Neighbor
-from textvae.measure import measure
+from textvae.metrics.latent_usage import ACTIVE_VARIANCE, diagnosis
+from textvae.metrics.likelihood import at_own_labels, encode_corpus, importance_weighted
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.randomness import key, permutation
 from textvae.report.corpus import NO_LABELS, Corpus, DataChoice, Labels, read_corpus
@@ -20,9 +21,8 @@ from textvae.report.curves import Curves, read_curves
 from textvae.report.numbers import Numbers, numbers_of, numbers_of_file
 from textvae.report.projection import Projection, principal_plane
 from textvae.report.surprise import Piece, surprises
-from textvae.tensor_file import tensors_to_bytes
-from textvae.text_vae import TextVAE
-from textvae.walks import Walk, walk
+from textvae.run.measure import measure
+from textvae.storage.tensors import tensors_to_bytes
 
 NUM_SAMPLES, NUM_WALKS, WALK_STEPS = 16, 3, 7
 NUM_QUERIES, NUM_NEIGHBORS, NUM_WORST = 4, 5, 10

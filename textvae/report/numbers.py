@@ -5,7 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from textvae.evaluate.measurements import Measurements
-from textvae.evaluate.report import Evaluation
+from textvae.evaluate.summary import Evaluation
 
 _BY_TOKEN = ("perplexity", "perplexity_elbo")
 _WITH_ERROR = ("nll", "mutual_information", "permutation_cost")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textvae.errors import CheckpointError, ConfigError
-from textvae.files import saying_why, write_file
 from textvae.report.corpus import Labels
 from textvae.report.curves import Curves, Point
 from textvae.report.material import Map, Material, Missing
+from textvae.storage.files import saying_why, write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

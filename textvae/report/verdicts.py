@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from textvae.evaluate.latent_usage import DEAD_COST, DEAD_KL
+from textvae.metrics.latent_usage import DEAD_COST, DEAD_KL
 from textvae.report.markup import shown
 from textvae.report.numbers import Number, Numbers
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from textvae.api.text_vae import TextVAE
 from textvae.errors import CheckpointError
-from textvae.files import write_file
 from textvae.report.corpus import DataChoice
 from textvae.report.material import Material, gather
 from textvae.report.page import render
 from textvae.report.plots import check_plots, write_plots
-from textvae.text_vae import TextVAE
+from textvae.storage.files import write_file
 
 
 class Written(NamedTuple):

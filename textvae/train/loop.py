@@ -17,7 +17,7 @@ from torch import Tensor
 from textvae import distributed
 from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches, TokenArray
-from textvae.evaluate.latent_usage import diagnosis
+from textvae.metrics.latent_usage import diagnosis
 from textvae.model.vae import VAE
 from textvae.train.averaging import Average, AveragingConfig, NoAveraging
 from textvae.train.labelled import labelled_batch

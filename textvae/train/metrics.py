@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from textvae import distributed
-from textvae.evaluate.latent_usage import ACTIVE_VARIANCE
-from textvae.files import saying_why, write_file
+from textvae.metrics.latent_usage import ACTIVE_VARIANCE
 from textvae.model.inferred import ElboTerms
+from textvae.storage.files import saying_why, write_file
 
 Report = Callable[[str], None]
 """Takes a line of talk; the command line sends it to stderr."""

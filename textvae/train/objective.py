@@ -97,7 +97,7 @@ class ObjectiveConfig(Config):
     word_dropout: ScheduleConfig = ConstantSchedule(value=0.0)
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016), such as
     `{kind = "linear", start = 0.3, end = 0.0, share = 0.1}`; with a floor it has nothing to add by
-    default (docs/log.md)."""
+    default (docs/develop/log.md)."""
     classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
     """Weight of -log q(y|x) of labelled sentences (alpha of Kingma et al. 2014), where the model
     has labels."""

@@ -9,8 +9,8 @@ from torch import Tensor
 from textvae import distributed
 from textvae.data.batching import TokenArray
 from textvae.errors import DataError
-from textvae.evaluate.aggregate import choose_mixture
-from textvae.evaluate.likelihood import encode_corpus
+from textvae.metrics.aggregate import choose_mixture
+from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.prior_gaussian import GaussianPrior
 from textvae.model.prior_mixture import MixturePrior
@@ -22,7 +22,7 @@ FIT_SENTENCES = 10_000
 32 dimensions the moments of so many are exact to about 32 * 35 / (4 * 10,000) = 0.03 nats."""
 MIXTURE_SENTENCES = 100_000
 """The same for a mixture, a tenth of them held out: it has more to learn. Of 12 dimensions 10,000
-sentences give 16 Gaussians and half of what 100,000 give with 64 (docs/log.md)."""
+sentences give 16 Gaussians and half of what 100,000 give with 64 (docs/develop/log.md)."""
 
 
 @contextmanager

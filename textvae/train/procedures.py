@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from textvae import distributed
 from textvae.config import Config
 from textvae.data.batching import Batch, TokenArray
-from textvae.evaluate.latent_usage import mutual_information
-from textvae.evaluate.likelihood import encode_corpus
+from textvae.metrics.latent_usage import mutual_information
+from textvae.metrics.likelihood import encode_corpus
 from textvae.model.recurrent import initialize
 from textvae.model.vae import VAE
 from textvae.randomness import hash64, key

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from textvae.errors import TrainingError
 from textvae.model.vae import VAE
-from textvae.saved_state import load_state, save_state, set_aside, states_of
+from textvae.storage.training_state import load_state, save_state, set_aside, states_of
 from textvae.train.averaging import Average
 from textvae.train.metrics import RunningSums
 from textvae.train.procedures import ProcedureState

@@ -4,8 +4,8 @@ import torch
 
 from textvae import distributed
 from textvae.data.batching import TokenArray
-from textvae.evaluate.latent_usage import active_units
-from textvae.evaluate.likelihood import ENCODER_BATCH
+from textvae.metrics.latent_usage import active_units
+from textvae.metrics.likelihood import ENCODER_BATCH
 from textvae.model.labelling import unlabelled
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals, uniforms

@@ -1,0 +1,158 @@
+"""BLEU, chrF, self-BLEU and the rest, against sacrebleu itself and loops written out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sacrebleu.metrics.bleu import BLEU
+from scipy.stats import wasserstein_distance
+
+from textvae.evaluate.reconstruction import reconstruction_scores
+from textvae.evaluate.samples import histogram, wasserstein
+from textvae.metrics.text_quality import (
+    Tokenization,
+    corpus_bleu,
+    corpus_chrf,
+    cut,
+    distinct,
+    nearness,
+    ngrams,
+    pooled_bleu,
+    self_bleu,
+    sentence_bleus,
+    tokenization_for,
+)
+from textvae.randomness import hash64
+
+WORDS = ["the", "a", "cat", "dog,", "sees", "likes.", "<unk>", "it's", "red"]
+
+
+def texts(seed: int, size: int, longest: int = 13) -> list[str]:
+    """Sentences with words in common, some short, of which some have no 4-gram."""
+    return [
+        " ".join(
+            WORDS[hash64(seed, i, t) % len(WORDS)] for t in range(1 + hash64(seed, i) % longest)
+        )
+        for i in range(size)
+    ]
+
+
+@pytest.mark.parametrize("tokenize", ["none", "13a", "char"])
+def test_scores_are_those_of_sacrebleus_command(tokenize: Tokenization, tmp_path: Path) -> None:
+    hypotheses, references = texts(1, 23), texts(2, 23)
+    hypotheses[::3] = references[::3]
+    (tmp_path / "hyp").write_text("\n".join(hypotheses) + "\n", encoding="utf-8")
+    (tmp_path / "ref").write_text("\n".join(references) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", "ref", "-i", "hyp", "-m", "bleu", "chrf"]
+    done = subprocess.run(
+        [*command, "--tokenize", tokenize, "--force", "--format", "json", "-w", "6"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    bleu, chrf = json.loads(done.stdout)
+    found = reconstruction_scores(hypotheses, references, tokenize)
+    assert found.bleu == pytest.approx(bleu["score"], abs=1e-6)
+    assert found.chrf == pytest.approx(chrf["score"], abs=1e-6)
+    assert found.bleu_signature == bleu["signature"]
+    assert found.chrf_signature == chrf["signature"]
+    assert f"tok:{tokenize}" in found.bleu_signature
+
+
+@pytest.mark.parametrize("tokenize", ["none", "13a"])
+def test_a_pool_of_references_is_sacrebleu_with_all_of_them(tokenize: Tokenization) -> None:
+    hypotheses, references = texts(3, 17), texts(4, 11)
+    metric = BLEU(tokenize=tokenize, force=True)
+    expected = metric.corpus_score(hypotheses, [[text] * 17 for text in references])
+    found = pooled_bleu(cut(hypotheses, tokenize), cut(references, tokenize), tokenize)
+    assert found.value == pytest.approx(expected.score, rel=1e-12)
+    assert found.signature == str(metric.get_signature())
+    assert "nrefs:11" in found.signature
+
+
+@pytest.mark.parametrize("size", [2, 3, 19])
+def test_self_bleu_is_each_against_the_others(size: int) -> None:
+    some = texts(5, size)
+    some[0] = some[-1]  # a copy, whose best reference is its twin
+    metric = BLEU(force=True, effective_order=True)
+    scores = [
+        metric.sentence_score(text, some[:i] + some[i + 1 :]).score for i, text in enumerate(some)
+    ]
+    found = self_bleu(cut(some, "13a"), "13a")
+    assert found is not None
+    assert found.value == pytest.approx(sum(scores) / size, rel=1e-12)
+    assert found.signature == str(metric.get_signature())
+    assert scores[0] == pytest.approx(100.0)
+
+
+def test_self_bleu_of_one_text_is_unknown_and_of_copies_is_100() -> None:
+    assert self_bleu([["a"]], "none") is None
+    same = self_bleu([["a", "b", "c", "d", "e"]] * 3, "none")
+    assert same is not None
+    assert same.value == pytest.approx(100.0)
+    different = self_bleu([["a", "b", "c", "d"], ["e", "f", "g", "h"]], "none")
+    assert different is not None
+    assert different.value == 0.0
+
+
+def test_sentence_bleu_is_that_of_sacrebleu() -> None:
+    hypotheses, references = texts(6, 7), texts(7, 7)
+    metric = BLEU(effective_order=True, force=True)
+    expected = [
+        metric.sentence_score(a, [b]).score for a, b in zip(hypotheses, references, strict=True)
+    ]
+    assert sentence_bleus(hypotheses, references, "13a") == pytest.approx(expected)
+
+
+def test_empty_texts_are_scored_too() -> None:
+    found = nearness(["", "a b"], ["a b", "a b"], "none")
+    assert found.exact_match == [False, True]
+    assert found.edits == [2, 0]
+    assert found.change == [1.0, 0.0]
+    assert pooled_bleu([[], ["a"]], [["a"]], "none").value >= 0.0
+    empty = self_bleu([[], []], "none")
+    assert empty is not None
+    assert empty.value == 0.0
+    assert corpus_bleu([""], [""], "none").value == 0.0
+    assert corpus_chrf(["a b"], ["a b"]).value == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_distinct_counts_every_ngram(order: int) -> None:
+    some = cut(texts(8, 13), "none")
+    every = [tuple(t[i : i + order]) for t in some for i in range(len(t)) if i + order <= len(t)]
+    assert distinct(some, order) == len(set(every)) / len(every)
+    assert distinct([["a"] * (order - 1)], order) is None
+    assert ngrams(["a"] * (order + 2), order) == {("a",) * order: 3}
+
+
+def test_exact_match_minds_words_and_not_blanks() -> None:
+    found = nearness(["a  b", "A b", "a b c"], ["a b", "a b", "a c"], "none")
+    assert found.exact_match == [True, False, False]
+    assert found.edits == [0, 1, 1]
+    assert found.change == pytest.approx([0.0, 0.5, 1 / 3])
+    scores = reconstruction_scores(["a b", "b"], ["a b", "a b"], "none")
+    assert (scores.exact_match, scores.edit_distance, scores.edit_share) == (0.5, 0.5, 0.25)
+    assert scores.exact_match_stderr == pytest.approx(0.5)
+    assert reconstruction_scores(["a"], ["a"], "none").edit_distance_stderr is None
+
+
+def test_text_is_cut_as_its_tokenizer_takes_it() -> None:
+    assert [tokenization_for(kind) for kind in ("word", "bpe", "char")] == ["none", "13a", "char"]
+    assert cut(["the <unk> dog, ."], "none") == [["the", "<unk>", "dog,", "."]]
+    assert cut(["dog, ."], "13a") == [["dog", ",", "."]]
+    assert cut(["ab c"], "char") == [["a", "b", "c"]]
+
+
+def test_the_distance_of_lengths_is_that_of_scipy() -> None:
+    for seed in range(5):
+        first = torch.tensor([float(hash64(seed, i) % 17) for i in range(23)]).double()
+        second = torch.tensor([float(hash64(seed, i, 1) % 13) for i in range(41)]).double()
+        expected = wasserstein_distance(first.numpy(), second.numpy())
+        assert wasserstein(first, second) == pytest.approx(expected, rel=1e-9)
+    assert wasserstein(first, first) == 0.0
+    assert histogram([3, 1, 3]) == [1.0, 0.0, 2.0]

@@ -1,0 +1,127 @@
+"""A streamed corpus: the arrays of one that is in memory, whatever interrupts it on the way."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from textvae.data import stream_files
+from textvae.errors import CheckpointError, DataError
+from textvae.run.data import SPLITS, DataOptions, RunData, read_splits, tokenize
+from textvae.run.experiment import ExperimentConfig, load_config
+from textvae.run.stream import stream_run_data
+
+SETTINGS = ("data.tokenizer.kind=word", "data.stream=true", "model.max_length=7")
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_files, "SEGMENT", 37)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Rows of one to nine words; every eleventh is blank, and one has too many characters."""
+    words = "abcdefghijklm"
+    lines = [" ".join(words[(i * i + j) % 13] for j in range(i % 9 + 1)) for i in range(401)]
+    lines = ["" if number % 11 == 0 else line for number, line in enumerate(lines)]
+    lines[7] = "x" * 10_001
+    file = tmp_path / "corpus.txt"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def config(*more: str) -> ExperimentConfig:
+    return load_config(None, [*SETTINGS, *more])
+
+
+def stream(source: Path, run: Path, settings: ExperimentConfig | None = None) -> RunData:
+    run.mkdir(exist_ok=True)
+    options = DataOptions(str(source))
+    return stream_run_data(options, settings or config(), run, report=lambda line: None)
+
+
+def content(run: Path) -> dict[str, bytes]:
+    files = (run / "data").iterdir()
+    return {file.name: file.read_bytes() for file in files if not file.name.startswith(".")}
+
+
+def test_what_is_streamed_is_what_is_read_whole(source: Path, tmp_path: Path) -> None:
+    found = stream(source, tmp_path / "run")
+    splits = read_splits(DataOptions(str(source)), config())
+    tokenizer = config().data.tokenizer
+    assert tokenizer is not None
+    whole = tokenize(splits, tokenizer.train(splits.train.texts), str(source), 7)
+    assert found.tokenizer.to_json() == whole.tokenizer.to_json()
+    assert found.test_texts == whole.test_texts
+    for name in SPLITS:
+        assert found.arrays[name].tokens.tolist() == whole.arrays[name].tokens.tolist()
+        assert found.arrays[name].offsets.tolist() == whole.arrays[name].offsets.tolist()
+        one, other = found.facts.splits()[name], whole.facts.splits()[name]
+        for field in ("num_words", "num_characters", "too_long_tokens", "num_targets"):
+            assert getattr(one, field) == getattr(other, field)
+        for field in ("rows", "kept", "blank", "too_long_characters"):
+            assert getattr(one.read, field) == getattr(other.read, field)
+
+
+def test_a_stream_that_is_killed_goes_on_to_the_same_bytes(
+    source: Path, tmp_path: Path, killed_at: Callable[[int, Callable[[], object]], bool]
+) -> None:
+    stream(source, tmp_path / "straight")
+    for trial, moment in enumerate(sorted(random.Random(1).sample(range(2, 90), 7))):
+        run = tmp_path / f"run{trial}"
+        assert killed_at(moment, lambda: stream(source, run))  # noqa: B023 -- called at once
+        stream(source, run)
+        assert content(run) == content(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("file", ["train.tokens", "valid.offsets", "test.txt"])
+def test_a_segment_that_was_changed_is_made_anew(source: Path, tmp_path: Path, file: str) -> None:
+    stream(source, tmp_path / "run")
+    before = content(tmp_path / "run")
+    (tmp_path / "run" / "data" / "data.json").unlink()
+    data = bytearray(before[file])
+    data[len(data) // 2] ^= 1
+    (tmp_path / "run" / "data" / file).write_bytes(data)
+    stream(source, tmp_path / "run")
+    assert content(tmp_path / "run") == before
+
+
+def test_another_corpus_or_other_settings_are_refused(source: Path, tmp_path: Path) -> None:
+    stream(source, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="holds the stream of another corpus or other"):
+        stream(source, tmp_path / "run", config("seed=1"))
+    stream(source, tmp_path / "run", config("data.workers=3"))  # nothing of the result
+    with source.open("a", encoding="utf-8") as file:
+        file.write("one more\n")
+    with pytest.raises(CheckpointError, match="holds the stream of another corpus or other"):
+        stream(source, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("a.csv", "text\nred fox\n", "only plain text, parquet and hub data sets are streamed"),
+        ("a.txt", "", "is empty"),
+        ("a.txt", "a b c d e f g h\n" * 9, "no sentence for train with at most 7 tokens"),
+    ],
+)
+def test_what_cannot_be_streamed_is_said(tmp_path: Path, name: str, text: str, fault: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=fault):
+        stream(tmp_path / name, tmp_path / "run")
+
+
+@pytest.mark.full
+def test_several_processes_and_parquet_give_the_same(source: Path, tmp_path: Path) -> None:
+    import datasets  # noqa: PLC0415 -- takes a second
+
+    stream(source, tmp_path / "one")
+    stream(source, tmp_path / "many", config("data.workers=3"))
+    lines = source.read_text(encoding="utf-8").splitlines()
+    datasets.Dataset.from_dict({"text": lines}).to_parquet(tmp_path / "corpus.parquet")
+    stream(tmp_path / "corpus.parquet", tmp_path / "parquet")
+    one, many, parquet = (content(tmp_path / name) for name in ("one", "many", "parquet"))
+    for name in ("train.tokens", "train.offsets", "test.txt", "progress.jsonl"):
+        assert one[name] == many[name] == parquet[name]

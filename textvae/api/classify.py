@@ -1,0 +1,151 @@
+"""Labels of sentences, by the model itself or by a classifier on its latents; as a stream."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from textvae.api.text_vae import TextVAE
+from textvae.data.batching import TokenArray
+from textvae.data.corpus import Sentences
+from textvae.data.stream import chunks
+from textvae.errors import CheckpointError, ConfigError, DataError
+from textvae.metrics.classification import Classification, classification
+from textvae.metrics.likelihood import encode_corpus, label_log_posteriors
+from textvae.metrics.prototypes import fit_logistic_regression, fit_prototypes
+from textvae.run.data import DATA, load_facts, open_split, tokenize_sentences
+from textvae.run.held_out import given, tokenize_given
+from textvae.run.model_directory import require_latent
+
+Kind = Literal["model", "prototypes", "logistic"]
+TOGETHER = 2048
+"""Sentences read in one go."""
+
+
+class Label(NamedTuple):
+    """What a classifier says of a sentence."""
+
+    label: str
+    probability: float
+    """Of that label, which is the likeliest."""
+    probabilities: dict[str, float]
+    """Of every label."""
+
+
+class Classifier:
+    """Tells labels of sentences; made by `classifier`."""
+
+    def __init__(
+        self, vae: TextVAE, names: tuple[str, ...], tell: Callable[[TokenArray], Tensor]
+    ) -> None:
+        self.vae, self.names, self._tell = vae, names, tell
+
+    def log_probabilities(self, sentences: Sequence[str]) -> Tensor:
+        """Log-probabilities `[N, L]` in nats.
+
+        Raises:
+            DataError: a blank sentence, or one longer than the model's limit.
+        """
+        array, _ = tokenize_given(self.vae.origin, given(sentences), sentences)
+        return self._tell(array.to(self.vae.model.device)).cpu()
+
+    def labels(self, sentences: Iterable[str], *, together: int = TOGETHER) -> Iterator[Label]:
+        """A label for each sentence of a stream, in its order; memory does not grow with it.
+
+        Raises:
+            DataError: as `log_probabilities`.
+        """
+        for some in chunks(sentences, together):
+            for row in self.log_probabilities(some).double().exp().tolist():
+                best = max(range(len(row)), key=row.__getitem__)
+                yield Label(self.names[best], row[best], dict(zip(self.names, row, strict=True)))
+
+    def evaluate(self, sentences: Sentences) -> Classification:
+        """Accuracy, macro-F1, log loss and calibration on the labelled ones of some sentences.
+
+        Raises:
+            DataError: none has a label, or one that the classifier has never seen.
+        """
+        told = list(zip(sentences.texts, sentences.labels or (), strict=False))
+        pairs = [(text, label) for text, label in told if label]
+        if not pairs:
+            raise DataError(f"{sentences.source}: no sentence has a label to compare with")
+        for text, label in pairs:
+            if label not in self.names:
+                raise DataError(
+                    f"{sentences.source}: label {label!r} of {text[:40]!r} was never seen in "
+                    f"training; the labels are {', '.join(self.names[:12])}"
+                )
+        truth = torch.tensor([self.names.index(label) for _, label in pairs])
+        return classification(self.log_probabilities([text for text, _ in pairs]), truth)
+
+
+def classifier(
+    vae: TextVAE, *, kind: Kind | None = None, labelled: Sentences | None = None
+) -> Classifier:
+    """A classifier of sentences.
+
+    Args:
+        vae: the model.
+        kind: `model` is its own q(y|x); `prototypes` and `logistic` (regression, of scikit-learn)
+            are fitted to the posterior means of labelled sentences. None is the model's own where
+            it has labels, and prototypes elsewhere.
+        labelled: sentences of which some have labels; None is the train split of the run.
+
+    Raises:
+        CheckpointError: the model's own classifier of a model without labels; a language model.
+        DataError: no labelled sentences, or of one label only.
+        ConfigError: an unknown kind, labelled sentences for the model's own, no scikit-learn.
+    """
+    chosen = kind or ("model" if vae.model.labels is not None else "prototypes")
+    if chosen not in get_args(Kind):
+        raise ConfigError(f"--classifier {chosen}: must be one of {', '.join(get_args(Kind))}")
+    if chosen == "model":
+        if vae.model.labels is None:
+            raise CheckpointError(
+                f"{vae.path or 'this model'}: was trained without labels, so it has no classifier "
+                "of its own; take --classifier prototypes or logistic"
+            )
+        if labelled is not None:
+            raise ConfigError("--classifier model: has learnt already; leave out --labelled")
+        return Classifier(vae, vae.labels, lambda data: label_log_posteriors(vae.model, data))
+    require_latent(vae.model, vae.path)
+    names, array, source = _labelled(vae, labelled)
+    assert array.labels is not None
+    known = (array.labels >= 0).nonzero()[:, 0]
+    labels = array.labels[known]
+    seen = sorted(set(labels.tolist()))
+    if len(seen) < 2:
+        found = f"all labels are {names[seen[0]]!r}" if seen else "no sentence has a label"
+        raise DataError(f"{source}: {found}; a classifier needs two different ones")
+    names = tuple(names[number] for number in seen)
+    numbers = torch.tensor([seen.index(number) for number in labels.tolist()])
+    posterior = encode_corpus(vae.model, array.select(known).to(vae.model.device))
+    fit = fit_prototypes if chosen == "prototypes" else fit_logistic_regression
+    fitted = fit(posterior, numbers, len(names))
+
+    def tell(data: TokenArray) -> Tensor:
+        return fitted.log_posterior(encode_corpus(vae.model, data).mean.cpu())
+
+    return Classifier(vae, names, tell)
+
+
+def _labelled(vae: TextVAE, given: Sentences | None) -> tuple[tuple[str, ...], TokenArray, str]:
+    """The names of the labels, the sentences with their labels, and where they are from."""
+    if given is not None:
+        names = tuple(sorted({*(given.labels or ())} - {""}))
+        limit = vae.config.max_length
+        array, _, _ = tokenize_sentences(given, vae.tokenizer, limit, label_names=names)
+        if array.labels is None:
+            raise DataError(f"{given.source}: has no labels; name their column")
+        return names, array, given.source
+    facts = load_facts(vae.path / DATA) if vae.path is not None else None
+    if vae.path is None or facts is None or not facts.label_names:
+        raise DataError(
+            f"{vae.path or 'this model'}: keeps no labelled sentences; give some with --labelled"
+        )
+    array, _ = open_split(vae.path / DATA, "train")
+    if array.labels is None:
+        raise DataError(f"{vae.path / DATA}: its labels are missing; give some with --labelled")
+    return facts.label_names, array, facts.train.read.source

@@ -1,0 +1,253 @@
+"""Files of latents: .npz and .jsonl, written and read a chunk at a time, without pickle.
+
+A .npz is a zip of arrays in numpy's format (NEP 1): here `mean` and `log_variance`, float32
+`[N, Z]`. How many rows there are stands in the header, before the rows: they are spooled to
+unnamed files on the same disk first, so that memory does not grow with N. A .jsonl has one object
+a line, `sentence`, `mean` and `log_variance`; a line may also be a plain list of numbers.
+
+What is read may come from a stranger. Headers are parsed by numpy under its limit on their length,
+only arrays of floats are taken, and rows are read as they are needed, whatever a header promises.
+"""
+
+import struct
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from shutil import copyfileobj
+from typing import IO, Any, BinaryIO
+
+import msgspec
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from textvae.data.stream import LINE_BYTES, chunks
+from textvae.errors import DataError
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.storage.files import open_to_read, replacing, saying_why
+
+FORMS = (".npz", ".jsonl")
+LARGEST = 1e6
+"""Of a latent: far beyond any that an encoder makes, and products in float32 stay finite."""
+ROWS = 1024
+"""Latents read at once."""
+_DTYPES = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
+
+Add = Callable[[Sequence[str], DiagonalGaussian], None]
+"""Takes the next sentences and their posteriors `[B, Z]`."""
+
+
+class Row(msgspec.Struct):
+    """A line of a .jsonl file, as far as it is read."""
+
+    mean: list[float]
+
+
+def json_row(sentence: str, mean: Sequence[float], log_variance: Sequence[float]) -> bytes:
+    """A line of a .jsonl file, without its end; the numbers are those of float32."""
+    row = {"sentence": sentence, "mean": mean, "log_variance": log_variance}
+    return msgspec.json.encode(row)
+
+
+def json_rows(sentences: Sequence[str], posterior: DiagonalGaussian) -> Iterator[bytes]:
+    """`json_row` for each of B sentences with posteriors `[B, Z]`."""
+    columns = (posterior.mean.tolist(), posterior.log_variance.tolist())
+    for sentence, mean, log_variance in zip(sentences, *columns, strict=True):
+        yield json_row(sentence, mean, log_variance)
+
+
+def check_form(path: Path) -> None:
+    """Whether latents can be written to, or read from, a file of that name.
+
+    Raises:
+        DataError: another suffix than .npz and .jsonl.
+    """
+    if path.suffix.lower() not in FORMS:
+        raise DataError(f"{path}: latents are files named {' or '.join(FORMS)}; name it so")
+
+
+@contextmanager
+def write_latents(path: Path) -> Iterator[Add]:
+    """A function that takes posteriors; the file appears, whole, when the context ends well.
+
+    Raises:
+        DataError: another suffix than .npz and .jsonl.
+        CheckpointError: the file cannot be written; an old one is untouched.
+    """
+    check_form(path)
+    with replacing(path) as file:
+        if path.suffix.lower() == ".jsonl":
+
+            def add_lines(sentences: Sequence[str], posterior: DiagonalGaussian) -> None:
+                with saying_why(path):
+                    file.writelines(row + b"\n" for row in json_rows(sentences, posterior))
+
+            yield add_lines
+        else:
+            with _spooled(path, file) as add:
+                yield add
+
+
+@contextmanager
+def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
+    shape = [0, 0]
+    with ExitStack() as stack:
+        with saying_why(path):
+            spools = {
+                name: tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 -- closed by the stack
+                for name in DiagonalGaussian._fields
+            }
+        for spool in spools.values():
+            stack.callback(_close, spool)
+
+        def add(sentences: Sequence[str], posterior: DiagonalGaussian) -> None:
+            shape[0] += len(sentences)
+            shape[1] = posterior.mean.shape[1]
+            with saying_why(path):
+                for spool, values in zip(spools.values(), posterior, strict=True):
+                    spool.write(values.float().cpu().contiguous().numpy().astype("<f4").tobytes())
+
+        yield add
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        with saying_why(path), zipfile.ZipFile(file, "w") as archive:
+            for name, spool in spools.items():
+                spool.seek(0)
+                # The date of the file and not of the clock: equal latents are equal bytes.
+                member = zipfile.ZipInfo(f"{name}.npy")
+                with archive.open(member, "w", force_zip64=True) as out:
+                    npy.write_array_header_1_0(out, header)
+                    copyfileobj(spool, out)
+
+
+def _close(spool: IO[bytes]) -> None:
+    """Let go of a spool; on a full disk it fails to flush once more, which has been said."""
+    with suppress(OSError):
+        spool.close()
+
+
+def read_latents(source: str | Path, latent_dim: int) -> Iterator[Tensor]:
+    """Latents, float32 `[at most ROWS, Z]` at a time, from what `write_latents` wrote.
+
+    Args:
+        source: a .npz with an array `mean` (or with one array), a .jsonl, or `-`, which is a
+            .jsonl on standard input; lines are objects with `mean`, or lists of numbers.
+        latent_dim: Z of the model.
+
+    Raises:
+        DataError: no such file, no latents, of another dimension, no numbers, or too large ones.
+    """
+    where = "standard input" if str(source) == "-" else str(source)
+    path = Path(source)
+    if where == str(source):
+        check_form(path)
+    if path.suffix.lower() == ".npz":
+        found = _array_rows(path, latent_dim)
+    else:
+        found = _line_rows(str(source), where, latent_dim)
+    row = 0
+    for latents in found:
+        bad = ~(latents.abs() <= LARGEST).all(1)
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0, 0])
+            place = row + first + 1
+            raise DataError(
+                f"{where}: row {place} holds a number that is not finite or exceeds {LARGEST:g}"
+            )
+        row += latents.shape[0]
+        yield latents.float()
+    if not row:
+        raise DataError(f"{where}: holds no latents")
+
+
+def _line_rows(source: str, where: str, latent_dim: int) -> Iterator[Tensor]:
+    decoder = msgspec.json.Decoder(Row | list[float])
+
+    def rows(file: IO[bytes]) -> Iterator[list[float]]:
+        number = 0
+        while raw := file.readline(LINE_BYTES + 1):
+            number += 1
+            if not raw.strip():
+                continue
+            try:
+                found = decoder.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise DataError(
+                    f"{where}:{number}: {error}; a line is a list of numbers, or an object with "
+                    "`mean`"
+                ) from None
+            latent = found.mean if isinstance(found, Row) else found
+            if len(latent) != latent_dim:
+                raise DataError(
+                    f"{where}:{number}: a latent of {len(latent)} numbers; this model wants "
+                    f"{latent_dim}"
+                )
+            yield latent
+
+    with ExitStack() as stack:
+        if source == "-":
+            if sys.stdin is None:
+                raise DataError("standard input: is closed; give one latent a line")
+            file: IO[bytes] = sys.stdin.buffer
+        else:
+            file = stack.enter_context(open_to_read(Path(source)))
+        for chunk in chunks(rows(file), ROWS):
+            yield torch.tensor(chunk, dtype=torch.float64)
+
+
+def _array_rows(path: Path, latent_dim: int) -> Iterator[Tensor]:
+    with open_to_read(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive, archive.open(_member(archive, path)) as member:
+                rows, dtype = _header(member, path, latent_dim)
+                for first in range(0, rows, ROWS):
+                    count = min(ROWS, rows - first)
+                    size = count * latent_dim * dtype.itemsize
+                    data = bytearray(member.read(size))
+                    if len(data) != size:
+                        raise DataError(f"{path}: is cut short; write it again")
+                    yield torch.frombuffer(data, dtype=dtype).view(count, latent_dim).double()
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,  # a compression that Python does not know
+            RuntimeError,  # an encrypted member
+            OSError,  # places before the beginning of the file
+            ValueError,
+            struct.error,
+        ) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}: damaged or no .npz file ({error}); write it again") from None
+
+
+def _member(archive: zipfile.ZipFile, path: Path) -> str:
+    names = archive.namelist()
+    if "mean.npy" in names:
+        return "mean.npy"
+    if len(names) == 1:
+        return names[0]
+    raise DataError(f"{path}: holds no array `mean`, but {len(names)} others; name one so")
+
+
+def _header(member: IO[bytes], path: Path, latent_dim: int) -> tuple[int, torch.dtype]:
+    """The rows that an array has, and their type, of one that can be taken."""
+    readers: dict[tuple[int, int], Callable[[Any], tuple[Any, bool, Any]]] = {
+        (1, 0): npy.read_array_header_1_0,
+        (2, 0): npy.read_array_header_2_0,
+    }
+    try:
+        shape, by_column, dtype = readers[npy.read_magic(member)](member)
+    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise DataError(f"{path}: its array has no header that numpy can read") from None
+    if dtype.str not in _DTYPES:
+        raise DataError(f"{path}: an array of {dtype}; latents are float16, float32 or float64")
+    if len(shape) != 2 or shape[1] != latent_dim or shape[0] < 0:
+        raise DataError(f"{path}: an array of shape {shape}; this model wants (N, {latent_dim})")
+    if by_column and min(shape) > 1:
+        raise DataError(f"{path}: its array lies in columns; save numpy.ascontiguousarray of it")
+    return int(shape[0]), _DTYPES[dtype.str]

@@ -1,0 +1,176 @@
+"""Sentences to latents and back, by the stream: memory does not grow with their number.
+
+Functions that take a TextVAE, for what is not done every day.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from textvae.api.text_vae import TextVAE
+from textvae.data.batching import TokenArray
+from textvae.data.stream import chunks
+from textvae.errors import ConfigError, DataError
+from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
+from textvae.generate.options import AnyStrategy, check_strategy
+from textvae.generate.strategies import Greedy
+from textvae.generate.writing import write
+from textvae.metrics.likelihood import encode_corpus
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.run.conditions import check_max_length, decoder_conditions
+from textvae.run.model_directory import require_latent
+
+TOGETHER = 2048
+"""Sentences encoded in one go, sorted by length among themselves."""
+
+Metric = Literal["euclidean", "scaled"]
+
+
+class Encoded(NamedTuple):
+    """Some sentences of a stream."""
+
+    texts: list[str]
+    numbers: list[int]
+    """Of each, from 0; those left out count."""
+    posterior: DiagonalGaussian
+    """`[B, Z]`."""
+
+
+def posteriors(
+    vae: TextVAE,
+    sentences: Iterable[str],
+    *,
+    source: str = "the sentences given",
+    skipped: Callable[[int], object] | None = None,
+    together: int = TOGETHER,
+) -> Iterator[Encoded]:
+    """The posteriors of a stream of sentences, some at a time, in its order.
+
+    Args:
+        vae: the model.
+        sentences: any number of them, none blank.
+        source: where they are from, for errors.
+        skipped: is told the number, from 0, of each sentence over the model's limit of tokens,
+            which is left out; None refuses it.
+        together: how many at a time; no effect on the result but rounding (1e-5).
+
+    Raises:
+        DataError: a blank sentence, or one longer than the model's limit.
+        CheckpointError: the model is a language model.
+    """
+    require_latent(vae.model, vae.path)
+    limit, first = vae.config.max_length, 0
+    if isinstance(sentences, str):
+        raise DataError(f"{source}: is one string; give a list of sentences")
+    for texts in chunks(sentences, together):
+        tokens = vae.tokenizer.encode_batch(texts)
+        kept = []
+        for index, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
+            if not text.strip():
+                raise DataError(f"{source}: sentence {first + index + 1} is blank; leave it out")
+            if len(ids) <= limit:
+                kept.append(index)
+            elif skipped is None:
+                raise DataError(
+                    f"{source}: sentence {first + index + 1} has {len(ids)} tokens, the model takes"
+                    f" at most {limit}; shorten it or leave it out"
+                )
+            else:
+                skipped(first + index)
+        if kept:
+            array = TokenArray.from_lists([tokens[i] for i in kept], vae.tokenizer.start)
+            posterior = encode_corpus(vae.model, array.to(vae.model.device))
+            numbers = [first + index for index in kept]
+            yield Encoded([texts[index] for index in kept], numbers, posterior)
+        first += len(texts)
+
+
+def sentences_at(
+    vae: TextVAE,
+    latents: Iterable[Tensor],
+    *,
+    strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
+    seed: int = 0,
+    max_length: int | None = None,
+    label: str | None = None,
+) -> Iterator[str]:
+    """A sentence for each latent of a stream.
+
+    Args:
+        vae: the model.
+        latents: `[any number, Z]` each.
+        strategy: how words are chosen.
+        seed: of the words, where the strategy draws: a function of (seed, the latent's number).
+        max_length: the most tokens; None is the model's limit.
+        label: of all of them, as for `TextVAE.decode`.
+
+    Raises:
+        DataError: latents of another dimension.
+        ConfigError: a number out of bounds.
+    """
+    strategy, first = check_strategy(strategy), 0
+    for some in latents:
+        longest = check_max_length(vae, max_length)
+        read = decoder_conditions(vae, some, label)
+        found = write(vae.model, read, strategy, seed=seed, max_length=longest, first_index=first)
+        yield from map(vae.tokenizer.decode, found)
+        first += some.shape[0]
+
+
+def neighbors(
+    vae: TextVAE,
+    sentences: Sequence[str],
+    corpus: Iterable[str],
+    *,
+    size: int = 10,
+    metric: Metric = "euclidean",
+    source: str = "the corpus",
+    skipped: Callable[[int], object] | None = None,
+) -> list[list[Neighbor]]:
+    """The sentences of a corpus whose posterior means are nearest to those of some sentences.
+
+    Exact, in one pass over the corpus; memory grows with `sentences` and `size` alone. `euclidean`
+    is the default: the prior gives every dimension the same unit, one that carries nothing has
+    means near 0 and so no say, and one pass is enough. `scaled` divides by the standard deviation
+    of the aggregate posterior of the corpus, for models whose aggregate is far from the prior; it
+    takes a pass of its own.
+
+    Args:
+        vae: the model.
+        sentences: Q of them.
+        corpus: sentences, none blank; for `scaled` it is iterated twice.
+        size: how many neighbours each; fewer where the corpus has fewer different sentences.
+        metric: `euclidean` or `scaled`.
+        source: where the corpus is from, for errors.
+        skipped: as for `posteriors`, of the corpus; it hears of each sentence once.
+
+    Returns:
+        For each sentence, its neighbours, the nearest first.
+
+    Raises:
+        DataError: as `posteriors`; nothing in the corpus.
+        ConfigError: no neighbours asked for, an unknown metric, or `scaled` on what can be read
+            once only.
+    """
+    if metric not in get_args(Metric):
+        raise ConfigError(f"--metric {metric}: must be one of {', '.join(get_args(Metric))}")
+    scale = None
+    if metric == "scaled":
+        if iter(corpus) is corpus:
+            raise ConfigError("--metric scaled reads the corpus twice: give a file or a list")
+        moments, ignored = AggregateMoments(), None if skipped is None else _nothing
+        for part in posteriors(vae, corpus, source=source, skipped=ignored):
+            moments.add(part.posterior)
+        scale = moments.deviation
+    nearest = Nearest(vae.encode(sentences).mean, size, scale)
+    for part in posteriors(vae, corpus, source=source, skipped=skipped):
+        nearest.add(part.texts, part.numbers, part.posterior.mean)
+    found = nearest.ranked()
+    if found and not found[0]:
+        raise DataError(f"{source}: holds no sentence that the model takes")
+    return found
+
+
+def _nothing(number: int) -> None:
+    """Left out, and said elsewhere."""

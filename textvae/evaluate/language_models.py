@@ -1,0 +1,182 @@
+"""The evaluators that fit language models: forward and reverse perplexity of samples.
+
+Forward: a language model fitted to the corpus reads samples of the model; low where each looks like
+a sentence of the corpus, though they may all be one. Reverse: one fitted to samples reads sentences
+of the corpus; low where the samples cover it (Zhao et al. 2018). They are the decoder alone
+(`model.encoder.kind = "none"`), over the model's own tokens, fitted by the trainer.
+"""
+
+import signal
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+import torch
+from msgspec import Meta
+
+from textvae.config import Config
+from textvae.data.batching import TokenArray
+from textvae.evaluate.bounds import clamped_exp
+from textvae.evaluate.measurements import Figure
+from textvae.evaluate.subject import Subject
+from textvae.generate.strategies import Strategy, Temperature
+from textvae.metrics.likelihood import reconstruction_at
+from textvae.model.decoder import GRUDecoderConfig
+from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.vae import VAE, ModelConfig
+from textvae.randomness import key, permutation
+from textvae.train.loop import TrainConfig, train
+from textvae.train.objective import NoFreeBits, ObjectiveConfig
+from textvae.train.optimizer import AdamWConfig
+
+VALIDATIONS = 10
+HELD_OUT_SHARE = 0.05
+"""Of the samples that a language model is fitted to, those that select its parameters."""
+FITTED = "a GRU language model"
+
+
+class LanguageModelFit(Config):
+    """How a language model is fitted."""
+
+    decoder: GRUDecoderConfig = GRUDecoderConfig()
+    """Its sizes and its dropout."""
+    max_steps: Annotated[int, Meta(ge=1)] = 3000
+    """Updates; of ten validations the best is taken."""
+    batch_size: Annotated[int, Meta(ge=1)] = 64
+    learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
+    """It rises over 2 % of the steps and falls as a cosine to a fiftieth."""
+
+
+class _Reading(NamedTuple):
+    """What a language model makes of some sentences."""
+
+    nats: float
+    num_tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return clamped_exp(self.nats / self.num_tokens)
+
+
+class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexity"):
+    """The perplexity of samples under a language model fitted to the corpus."""
+
+    num_samples: Annotated[int, Meta(ge=1)] = 10_000
+    """Sentences drawn from the prior."""
+    strategy: Strategy = Temperature()
+    """How words are chosen."""
+    fit: LanguageModelFit = LanguageModelFit()
+
+    def run(self, subject: Subject) -> Iterator[Figure]:
+        """The figure, and to compare the same language model on the sentences of the corpus."""
+        names = ("forward_perplexity", "forward_perplexity_of_data")
+        if subject.training is None or subject.validation is None:
+            for name in names:
+                reason = "the training set is not beside the model"
+                yield Figure(name=name, value=None, unit="a token", settings=reason)
+            return
+        drawn = subject.samples(self.num_samples, self.strategy)
+        samples = TokenArray.from_lists(drawn, subject.data.start)
+        training = subject.training.array
+        model = _fitted(subject, training, subject.validation.array, self.fit, "the corpus")
+        fitted = f"{FITTED} fitted to {training.num_sentences:,} training sentences"
+        fitted += f" in {self.fit.max_steps:,} steps"
+        read = ((samples, f"{len(drawn):,} samples"), (subject.data, "the sentences, to compare"))
+        for name, (array, what) in zip(names, read, strict=True):
+            found = _read(model, array)
+            yield Figure(
+                name=name,
+                value=found.perplexity,
+                unit="a token",
+                settings=f"of {what} ({found.num_tokens:,} tokens) under {fitted}",
+            )
+
+
+class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexity"):
+    """The perplexity of the sentences under a language model fitted to samples."""
+
+    num_samples: Annotated[int, Meta(ge=40)] = 10_000
+    """Sentences drawn from the prior; it falls as they grow."""
+    strategy: Strategy = Temperature()
+    """How words are chosen."""
+    fit: LanguageModelFit = LanguageModelFit()
+
+    def run(self, subject: Subject) -> Iterator[Figure]:
+        """The figure, and to compare one fitted to as many sentences of the training set."""
+        drawn = subject.samples(self.num_samples, self.strategy)
+        yield self._figure(
+            subject,
+            TokenArray.from_lists(drawn, subject.data.start),
+            "reverse_perplexity",
+            "samples",
+        )
+        name = "reverse_perplexity_of_data"
+        if subject.training is None:
+            reason = "the training set is not beside the model"
+            yield Figure(name=name, value=None, unit="a token", settings=reason)
+            return
+        training = subject.training.array
+        order = permutation(key(subject.seed, "as many"), training.num_sentences)
+        some = training.select(order[: self.num_samples])
+        yield self._figure(subject, some, name, "training sentences, to compare")
+
+    def _figure(self, subject: Subject, array: TokenArray, name: str, what: str) -> Figure:
+        """Fit to all but a twentieth, select by that, and read the sentences."""
+        size = array.num_sentences
+        order = permutation(key(subject.seed, "held out"), size)
+        num_held_out = max(1, round(HELD_OUT_SHARE * size))
+        model = _fitted(
+            subject,
+            array.select(order[num_held_out:]),
+            array.select(order[:num_held_out]),
+            self.fit,
+            what.partition(",")[0],
+        )
+        found = _read(model, subject.data)
+        return Figure(
+            name=name,
+            value=found.perplexity,
+            unit="a token",
+            settings=f"of {subject.data.num_sentences:,} sentences ({found.num_tokens:,} tokens) "
+            f"under {FITTED} fitted to {size - num_held_out:,} and selected by {num_held_out:,} "
+            f"{what} in {self.fit.max_steps:,} steps",
+        )
+
+
+def _fitted(
+    subject: Subject, corpus: TokenArray, valid: TokenArray, fit: LanguageModelFit, what: str
+) -> VAE:
+    """A language model over the subject's tokens, with the parameters of its best validation."""
+    config = TrainConfig(
+        batch_size=fit.batch_size,
+        max_steps=fit.max_steps,
+        validate_every=max(1, fit.max_steps // VALIDATIONS),
+        log_every=fit.max_steps,
+        precision="float32",
+        device=str(subject.model.device),
+        optimizer=AdamWConfig(learning_rate=fit.learning_rate),
+        objective=ObjectiveConfig(free_bits=NoFreeBits()),
+    )
+    shape = ModelConfig(
+        latent_dim=0,
+        max_length=subject.max_length,
+        encoder=NoEncoderConfig(),
+        decoder=fit.decoder,
+    )
+    model = shape.build(subject.tokenizer.vocabulary_size, seed=subject.seed)
+    model = model.to(subject.model.device)
+    subject.report(
+        f"fitting {FITTED} to {what}: {corpus.num_sentences:,} sentences, {fit.max_steps:,} steps"
+    )
+    found = train(
+        model, corpus, valid, config, seed=subject.seed, run=None, report=lambda line: None
+    )
+    if found.signal is not None:
+        # The loop ends cleanly at a signal; half a fit is no figure, so it is heard again.
+        signal.raise_signal(found.signal)
+    return model
+
+
+def _read(model: VAE, array: TokenArray) -> _Reading:
+    data = array.to(model.device)
+    nothing = torch.empty(data.num_sentences, 0, device=model.device)
+    return _Reading(float(reconstruction_at(model, data, nothing).sum()), data.num_targets)

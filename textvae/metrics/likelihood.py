@@ -1,0 +1,243 @@
+"""Likelihoods in nats a sentence: the ELBO and the importance-weighted bound.
+
+    log p(x) >= log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
+
+(Burda et al. 2016; as an estimate of test likelihood, Rezende et al. 2014). It rises with K to the
+truth. The encoder runs once a sentence, the decoder's input projections are shared by the samples,
+and samples are streamed, so that memory does not grow with K. Several processes share the batches,
+and all of them get the whole result, the same bits as one process.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae import distributed
+from textvae.data.batching import Batch, TokenArray
+from textvae.kernels.linear_cross_entropy import token_log_likelihood
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.labelling import label_kl
+from textvae.model.labels_m2 import M2Labels
+from textvae.model.vae import VAE, sum_by_sentence, target_mask
+from textvae.randomness import key, normals, uniforms
+
+ROWS = 1024
+"""Latents decoded at once: more falls out of a CPU's cache (docs/develop/log.md)."""
+ENCODER_BATCH = 64
+
+
+class SentenceLikelihoods(NamedTuple):
+    """One number for each of N sentences, in the order of the corpus; nats, float64."""
+
+    nll: Tensor
+    """`[N]`: minus the importance-weighted log-likelihood."""
+    elbo: Tensor
+    """`[N]`: mean of log w over the samples; a bound below the log-likelihood."""
+    reconstruction: Tensor
+    """`[N]`: mean of -log p(x|z) over the samples."""
+    kl: Tensor
+    """`[N]`: KL(q(z|x) || p(z)), analytic unless the prior is a mixture."""
+    monte_carlo_variance: Tensor
+    """`[N]`: variance of the nll estimate over redraws of the samples (delta method)."""
+
+
+class _Sums(NamedTuple):
+    """Running sums over samples for some sentences, float64 `[B]`."""
+
+    weight: Tensor
+    """log of the sum of w."""
+    squared_weight: Tensor
+    """log of the sum of w^2."""
+    log_weight: Tensor
+    log_likelihood: Tensor
+
+
+def encode_corpus(
+    model: VAE, data: TokenArray, *, dtype: torch.dtype = torch.float32
+) -> DiagonalGaussian:
+    """The posteriors of a corpus, `[N, Z]`, in its order."""
+    dim = model.prior.latent_dim
+    result = DiagonalGaussian(_zeros(model, data, dim), _zeros(model, data, dim))
+    with torch.inference_mode():
+        for batch in data.shared_batches(ENCODER_BATCH):
+            posterior = model.posterior(batch.targets, batch.lengths, dtype=dtype)
+            result.mean[batch.indices] = posterior.mean.to(result.mean)
+            result.log_variance[batch.indices] = posterior.log_variance.to(result.mean)
+    return DiagonalGaussian(*map(distributed.add, result))
+
+
+def _zeros(model: VAE, data: TokenArray, *sizes: int) -> Tensor:
+    """For each sentence of a corpus, in the precision of the model."""
+    return next(model.parameters()).new_zeros(data.num_sentences, *sizes)
+
+
+def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
+    """Log q(y|x) of a corpus in nats, `[N, L]`, in its order."""
+    assert model.labels is not None, "a model without labels"
+    result = _zeros(model, data, model.labels.num_labels)
+    with torch.inference_mode():
+        for batch in data.shared_batches(ENCODER_BATCH):
+            result[batch.indices] = model.label_log_posterior(batch.targets, batch.lengths)
+    return distributed.add(result)
+
+
+def at_own_labels(model: VAE, data: TokenArray, latents: Tensor) -> Tensor:
+    """What the decoder reads for a latent a sentence, `[N, Z]` -> `[N, C]`.
+
+    Of M2 that is the latent and the likeliest label of the sentence.
+    """
+    if not isinstance(model.labels, M2Labels):
+        return latents
+    return model.condition(latents, label_log_posteriors(model, data).argmax(1))
+
+
+def importance_weighted(
+    model: VAE,
+    data: TokenArray,
+    posterior: DiagonalGaussian,
+    *,
+    num_samples: int,
+    seed: int,
+    rows: int = ROWS,
+    dtype: torch.dtype = torch.float32,
+    numbers: Tensor | None = None,
+) -> SentenceLikelihoods:
+    """Importance-weighted likelihoods of a corpus.
+
+    Sample k of sentence i is a function of (seed, i, k), so the result does not depend on `rows`
+    but for rounding.
+
+    Args:
+        model: in evaluation there is no dropout, no word dropout and no KL weight.
+        data: N sentences, each of which counts once, `</s>` included.
+        posterior: from `encode_corpus`, `[N, Z]`.
+        num_samples: K.
+        seed: of the samples.
+        rows: latents decoded at once; memory grows with it, not with K.
+        dtype: of the matrix products.
+        numbers: int64 `[N]`, i of each sentence where that is not its place in `data`. Equal ones
+            have the same draws, for a result that does not depend on what stands before it.
+    """
+    columns = [torch.zeros(data.num_sentences, dtype=torch.float64) for _ in range(5)]
+    result = SentenceLikelihoods(*columns)
+    group = max(1, rows // num_samples)
+    with torch.inference_mode():
+        kl = _kl(model, data, posterior).double()
+        for batch in data.shared_batches(group):
+            local = posterior.select(batch.indices)
+            chunk = max(1, rows // group)
+            own = batch.indices if numbers is None else numbers.to(model.device)[batch.indices]
+            sums = _stream(model, batch, own, local, num_samples, seed, chunk, dtype)
+            log_k = math.log(num_samples)
+            excess = (sums.squared_weight - 2 * sums.weight + log_k).exp() - 1
+            found = SentenceLikelihoods(
+                nll=log_k - sums.weight,
+                elbo=sums.log_weight / num_samples,
+                reconstruction=-sums.log_likelihood / num_samples,
+                kl=kl[batch.indices],
+                monte_carlo_variance=excess.clamp(min=0.0) / max(1, num_samples - 1),
+            )
+            for column, values in zip(result, found, strict=True):
+                column[batch.indices.cpu()] = values.cpu()
+    return SentenceLikelihoods(*map(distributed.add, result))
+
+
+def _stream(
+    model: VAE,
+    batch: Batch,
+    sentences: Tensor,
+    posterior: DiagonalGaussian,
+    num_samples: int,
+    seed: int,
+    chunk: int,
+    dtype: torch.dtype,
+) -> _Sums:
+    """Sums of the weights of one group of sentences, `chunk` samples at a time."""
+    zeros = torch.zeros(batch.lengths.shape[0], dtype=torch.float64, device=batch.lengths.device)
+    sums = _Sums(zeros - math.inf, zeros - math.inf, zeros, zeros)
+    samples_key = key(seed, "importance")
+    for first in range(0, num_samples, chunk):
+        numbers = torch.arange(first, min(first + chunk, num_samples), device=zeros.device)
+        noise = normals(samples_key, sentences, numbers[:, None], lanes=posterior.mean.shape[1])
+        local, labels, extra = posterior, None, torch.zeros(())
+        if isinstance(model.labels, M2Labels):
+            draws = uniforms(key(seed, "importance label"), sentences, numbers[:, None])
+            local, labels, extra = _labelled(model, batch, draws)
+        latents = local.sample(noise)
+        conditions = model.condition(latents, labels)
+        likelihood = log_likelihood(model, batch, conditions, dtype=dtype).double()
+        density = model.prior.log_prob(latents) - local.log_prob(latents) + extra
+        log_weights = likelihood + density.double()
+        sums = _Sums(
+            torch.logaddexp(sums.weight, log_weights.logsumexp(0)),
+            torch.logaddexp(sums.squared_weight, (2 * log_weights).logsumexp(0)),
+            sums.log_weight + log_weights.sum(0),
+            sums.log_likelihood + likelihood.sum(0),
+        )
+    return sums
+
+
+def _labelled(model: VAE, batch: Batch, draws: Tensor) -> tuple[DiagonalGaussian, Tensor, Tensor]:
+    """Of M2, for draws `[K, B]` in [0, 1): q(z|x, y) at labels y drawn from q(y|x), and log p / q.
+
+    The sample of the importance weights is the pair (y, z): w = p(x|z,y) p(y) p(z) / q(y,z|x).
+    """
+    assert isinstance(model.labels, M2Labels)
+    features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
+    base = model.encoder.posterior(model.encoder.moments_of(features), training=False)
+    log_q = model.labels.log_posterior(features, batch.lengths)
+    cumulative = log_q.double().exp().cumsum(1)
+    labels = (draws[:, :, None] >= cumulative).sum(2).clamp_(max=log_q.shape[1] - 1)
+    chosen = log_q.expand(draws.shape[0], -1, -1).gather(2, labels[:, :, None])[:, :, 0]
+    return model.labels.posterior(base, labels), labels, model.labels.log_prior()[labels] - chosen
+
+
+def _kl(model: VAE, data: TokenArray, posterior: DiagonalGaussian) -> Tensor:
+    """The KL of each sentence in nats `[N]`; of M2 that of the pair (y, z), summed over labels."""
+    if not isinstance(model.labels, M2Labels):
+        return model.prior.kl(posterior).sum(1)
+    result = _zeros(model, data)
+    for batch in data.shared_batches(ENCODER_BATCH):
+        features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
+        base = model.encoder.posterior(model.encoder.moments_of(features), training=False)
+        log_q = model.labels.log_posterior(features, batch.lengths)
+        every = torch.arange(log_q.shape[1], device=log_q.device)[:, None].expand(-1, len(log_q))
+        latent = model.prior.kl(model.labels.posterior(base, every)).sum(2).t()
+        unknown = torch.full_like(batch.lengths, -1)
+        found = label_kl(log_q, model.labels.log_prior(), unknown)
+        result[batch.indices] = found + (log_q.exp() * latent).sum(1)
+    return distributed.add(result)
+
+
+@torch.no_grad()
+def log_likelihood(
+    model: VAE, batch: Batch, conditions: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Log p(x|z) in nats for conditions `[K, B, C]` of a batch: `[K, B]`, summed over targets."""
+    features = model.decoder.expanded(batch.inputs, conditions, dtype=dtype)
+    targets = batch.targets.t()[:, None, :].expand(features.shape[:3])
+    tokens = token_log_likelihood(
+        features.reshape(-1, features.shape[3]),
+        model.decoder.output_weight,
+        model.decoder.output_bias,
+        targets.reshape(-1),
+        dtype=dtype,
+    ).view(features.shape[:3])
+    mask = target_mask(batch.lengths, batch.targets.shape[1]).t()[:, None, :]
+    return (tokens * mask).sum(0)
+
+
+def reconstruction_at(
+    model: VAE, data: TokenArray, conditions: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """-log p(x|z) in nats for one condition a sentence, `[N, C]` -> float64 `[N]`."""
+    result = torch.zeros(data.num_sentences, dtype=torch.float64)
+    with torch.inference_mode():
+        for batch in data.shared_batches(ENCODER_BATCH):
+            rows = model.reconstruct(
+                batch.inputs, batch.targets, batch.lengths, conditions[batch.indices], dtype=dtype
+            ).rows
+            result[batch.indices.cpu()] = sum_by_sentence(rows, batch.lengths).double().cpu()
+    return distributed.add(result)

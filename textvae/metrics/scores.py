@@ -1,0 +1,230 @@
+"""How strange a sentence is: scores from what a model says of it. Higher is stranger, always.
+
+Everything comes from one pass: `measure_features` says of each sentence what the scores are made
+of, and a score is a pure function of that. A new score is a config with a `kind` here, and a name
+in the union. A score is `fit` on normal sentences alone, which most need not be.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from textvae.config import Config
+from textvae.data.batching import TokenArray
+from textvae.metrics.likelihood import encode_corpus, importance_weighted
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.interfaces import END
+from textvae.model.vae import VAE
+
+
+class Features(NamedTuple):
+    """What scores are made of: a number for each of N sentences, float64 `[N]`."""
+
+    nll: Tensor
+    """Minus the importance-weighted log-likelihood, nats."""
+    elbo: Tensor
+    """The bound below the log-likelihood, nats."""
+    reconstruction: Tensor
+    """-log p(x|z) averaged over the samples, nats."""
+    kl: Tensor
+    """KL of the posterior from the prior, nats."""
+    num_tokens: Tensor
+    """`</s>` counted."""
+    background_nll: Tensor
+    """Minus the log-likelihood under the background model, nats; NaN where there is none."""
+    distance: Tensor
+    """Of the posterior mean from the aggregate posterior, in its standard deviations; likewise."""
+
+    def select(self, rows: Tensor) -> "Features":
+        """Those of some sentences, int64 or bool."""
+        return Features(*(values[rows] for values in self))
+
+
+Fitted = Callable[[Features], Tensor]
+"""Scores `[N]` of sentences."""
+
+
+class Aggregate(NamedTuple):
+    """Mean and covariance of the aggregate posterior of a corpus, float64, on the CPU."""
+
+    mean: Tensor
+    """`[Z]`."""
+    factor: Tensor
+    """`[Z, Z]`: the Cholesky factor of the covariance, lower."""
+
+
+class NLLScore(Config, tag_field="kind", tag="nll"):
+    """-log p(x) by the importance-weighted bound, nats a sentence. Long sentences score high."""
+
+    def fit(self, normal: Features) -> Fitted:
+        """There is nothing to fit."""
+        return lambda found: found.nll
+
+
+class ELBOScore(Config, tag_field="kind", tag="elbo"):
+    """-ELBO, nats a sentence: what the nll is with one sample, on average."""
+
+    def fit(self, normal: Features) -> Fitted:
+        """There is nothing to fit."""
+        return lambda found: -found.elbo
+
+
+class NLLPerTokenScore(Config, tag_field="kind", tag="nll_per_token"):
+    """The nll over the number of tokens: the logarithm of the sentence's own perplexity."""
+
+    def fit(self, normal: Features) -> Fitted:
+        """There is nothing to fit."""
+        return lambda found: found.nll / found.num_tokens
+
+
+class LikelihoodRatioScore(Config, tag_field="kind", tag="likelihood_ratio"):
+    """log p_background(x) - log p(x), nats: Ren et al. 2019, with the sign of a strangeness.
+
+    What is unlikely under any model, such as a long sentence or a rare word, is divided out.
+    """
+
+    def fit(self, normal: Features) -> Fitted:
+        """There is nothing to fit."""
+        return lambda found: found.nll - found.background_nll
+
+
+class KLScore(Config, tag_field="kind", tag="kl"):
+    """KL(q(z|x) || p(z)), nats: how much the encoder has to say of the sentence."""
+
+    def fit(self, normal: Features) -> Fitted:
+        """There is nothing to fit."""
+        return lambda found: found.kl
+
+
+class MahalanobisScore(Config, tag_field="kind", tag="mahalanobis"):
+    """How far the posterior mean lies from the aggregate posterior of the training sentences.
+
+    The distance of Mahalanobis (1936), for anomalies Lee et al. 2018.
+    """
+
+    def fit(self, normal: Features) -> Fitted:
+        """There is nothing to fit here: the aggregate posterior is in the features."""
+        return lambda found: found.distance
+
+
+class CombinedScore(Config, tag_field="kind", tag="combined"):
+    """How much more unlikely a sentence is than normal ones as long, and as long and as rare.
+
+    The sum of two standardized residuals of the nll: of its regression on the number of tokens, and
+    of that on the number of tokens and the background nll, both fitted to normal sentences.
+    """
+
+    def fit(self, normal: Features) -> Fitted:
+        """Both regressions, and the spread of what they leave."""
+        parts = [_residual(normal, rarity=rarity) for rarity in (False, True)]
+        # Nothing left at all is no reason to divide by nothing.
+        spreads = [part(normal).square().mean().sqrt().clamp(min=1e-6) for part in parts]
+
+        def fitted(found: Features) -> Tensor:
+            first, second = (p(found) / s for p, s in zip(parts, spreads, strict=True))
+            return first + second
+
+        return fitted
+
+
+ScoreConfig = (
+    NLLScore
+    | ELBOScore
+    | NLLPerTokenScore
+    | LikelihoodRatioScore
+    | KLScore
+    | MahalanobisScore
+    | CombinedScore
+)
+
+
+def _residual(normal: Features, *, rarity: bool) -> Fitted:
+    """(nll - a - b num_tokens [- c background_nll]) / sqrt(num_tokens), by weighted least squares.
+
+    Each normal sentence weighs 1 / num_tokens: the variance of a sum grows with its terms.
+    """
+
+    def inputs(found: Features) -> Tensor:
+        columns = [torch.ones_like(found.nll), found.num_tokens]
+        return torch.stack([*columns, found.background_nll] if rarity else columns, dim=1)
+
+    weight = normal.num_tokens.rsqrt()[:, None]
+    # By the pseudo-inverse: of sentences that are all as long, the fit is not unique.
+    solution = torch.linalg.pinv(inputs(normal) * weight) @ (normal.nll[:, None] * weight)
+    return lambda found: (found.nll - (inputs(found) @ solution)[:, 0]) * found.num_tokens.rsqrt()
+
+
+def unigram_log_probs(data: TokenArray) -> Tensor:
+    """Log-probabilities `[V]` of single tokens, `</s>` among them, float64.
+
+    One is added to each count (Laplace), so that nothing is impossible.
+    """
+    counts = torch.bincount(data.tokens.long(), minlength=data.start).double()
+    counts[END] += data.num_sentences
+    return ((counts + 1.0) / (counts + 1.0).sum()).log()
+
+
+def aggregate_of(posterior: DiagonalGaussian) -> Aggregate:
+    """Mean and covariance of (1/N) sum_i q(z|x_i), from the posteriors `[N, Z]`.
+
+    The covariance is that of the means plus the mean of the variances (the law of total variance).
+    So it can be inverted, and a dimension that carries nothing has a variance of about 1, and not
+    the tiny one of its means, which would make noise of the encoder into distance.
+    """
+    mean = posterior.mean.cpu().double()
+    center = mean.mean(0)
+    spread = (mean - center).t() @ (mean - center) / mean.shape[0]
+    within = posterior.log_variance.cpu().double().exp().mean(0)
+    return Aggregate(center, torch.linalg.cholesky(spread + within.diag()))
+
+
+def measure_features(
+    model: VAE,
+    data: TokenArray,
+    *,
+    num_samples: int,
+    seed: int,
+    unigram: Tensor | None = None,
+    background: VAE | None = None,
+    aggregate: Aggregate | None = None,
+) -> Features:
+    """What the scores of some sentences are made of.
+
+    Every sentence has the same draws, so that what is said of it does not depend on the others.
+
+    Args:
+        model: in evaluation mode; of a language model the nll is exact, and KL and distance are 0.
+        data: N sentences.
+        num_samples: K of the importance-weighted bound.
+        seed: of the samples.
+        unigram: log-probabilities `[V]`, the background model where there is no `background`.
+        background: a language model of the same tokens.
+        aggregate: what posterior means are far from.
+    """
+    data, same = data.to(model.device), torch.zeros(data.num_sentences, dtype=torch.int64)
+    posterior = encode_corpus(model, data)
+    found = importance_weighted(
+        model,
+        data,
+        posterior,
+        num_samples=1 if model.is_language_model else num_samples,
+        seed=seed,
+        numbers=same,
+    )
+    unknown = torch.full_like(found.nll, torch.nan)
+    distance, other = unknown, unknown
+    if aggregate is not None:
+        away = (posterior.mean.cpu().double() - aggregate.mean).t()
+        distance = torch.linalg.solve_triangular(aggregate.factor, away, upper=False).norm(dim=0)
+    if background is not None:
+        nothing = encode_corpus(background, data)
+        other = importance_weighted(background, data, nothing, num_samples=1, seed=seed).nll
+    elif unigram is not None:
+        words = torch.cat([unigram.new_zeros(1), unigram[data.tokens.cpu().long()].cumsum(0)])
+        offsets = data.offsets.cpu()
+        other = -(words[offsets[1:]] - words[offsets[:-1]] + unigram[END])
+    lengths = data.lengths.cpu().double()
+    kl = found.kl
+    return Features(found.nll, found.elbo, found.reconstruction, kl, lengths, other, distance)

@@ -1,0 +1,253 @@
+"""Texts against texts: BLEU and chrF by sacrebleu, exact match, edits, n-grams, self-BLEU.
+
+BLEU is Papineni et al. 2002 and chrF is Popovic 2015, both with the signature of sacrebleu (Post
+2018) that says how they were made. Where every hypothesis has the same references, as samples have
+a test set, or all of the other samples, the counts of n-grams to clip by are taken once for all:
+the number that sacrebleu gives, in time that grows with the texts and not with their product.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from textvae.errors import ConfigError
+from textvae.metrics.smoothness import edit_distance
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
+
+ORDER = 4
+"""N-grams of up to so many tokens."""
+
+Tokenization = Literal["none", "13a", "intl", "char", "zh"]
+"""Of sacrebleu; `none` takes the words between whitespace."""
+Ngram = tuple[str, ...]
+
+
+class Score(NamedTuple):
+    """A score of sacrebleu, 0 to 100."""
+
+    value: float
+    signature: str
+
+
+class Nearness(NamedTuple):
+    """How near N texts come to N others."""
+
+    exact_match: list[bool]
+    """`[N]`: equal but for blanks between words."""
+    edits: list[int]
+    """`[N]`: the fewest tokens to insert, delete or replace."""
+    change: list[float]
+    """`[N]`: the same over the longer text's tokens."""
+    bleu: Score
+    chrf: Score
+
+
+def tokenization_for(kind: str) -> Tokenization:
+    """How sacrebleu should cut the text of a model: as the model's tokenizer takes it to be cut.
+
+    Text of a word tokenizer is cut already, and to split its `<unk>` in three would be to count
+    n-grams that nobody wrote; unspaced text has no words to count.
+    """
+    cuts: dict[str, Tokenization] = {"word": "none", "bpe": "13a", "char": "char"}
+    return cuts[kind]
+
+
+def bleu_metric(tokenize: Tokenization, *, effective_order: bool = False) -> "BLEU":
+    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already.
+
+    Raises:
+        ConfigError: an unknown tokenization.
+    """
+    if tokenize not in get_args(Tokenization):
+        known = ", ".join(get_args(Tokenization))
+        raise ConfigError(f"tokenize {tokenize}: must be one of {known}")
+    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 -- 0.2 s that most verbs need not spend
+
+    return BLEU(tokenize=tokenize, force=True, effective_order=effective_order)
+
+
+def cut(texts: Iterable[str], tokenize: Tokenization) -> list[list[str]]:
+    """The tokens that sacrebleu sees in each text."""
+    tokenizer = bleu_metric(tokenize).tokenizer
+    return [str(tokenizer(text.strip())).split() for text in texts]
+
+
+def corpus_bleu(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: Tokenization
+) -> Score:
+    """BLEU of N texts, each against its own reference."""
+    metric = bleu_metric(tokenize)
+    value = metric.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(float(value), str(metric.get_signature()))
+
+
+def corpus_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """The chrF of N texts, each against its own reference: characters, whatever the words."""
+    from sacrebleu.metrics.chrf import CHRF  # noqa: PLC0415 -- as in bleu_metric
+
+    metric = CHRF()
+    value = metric.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(float(value), str(metric.get_signature()))
+
+
+def sentence_bleus(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: Tokenization
+) -> list[float]:
+    """BLEU of each text against its own reference, 0 to 100; short texts by effective order."""
+    metric = bleu_metric(tokenize, effective_order=True)
+    pairs = zip(hypotheses, references, strict=True)
+    return [float(metric.sentence_score(text, [other]).score) for text, other in pairs]
+
+
+def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> list[bool]:
+    """Which texts equal their references but for blanks between words."""
+    pairs = zip(hypotheses, references, strict=True)
+    return [text.split() == other.split() for text, other in pairs]
+
+
+def edit_distances(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> list[int]:
+    """The fewest tokens to insert, delete or replace, of texts from `cut`."""
+    pairs = zip(hypotheses, references, strict=True)
+    return [0 if first == second else edit_distance(first, second) for first, second in pairs]
+
+
+def nearness(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: Tokenization
+) -> Nearness:
+    """How near each hypothesis comes to its reference; N >= 1 of each."""
+    ours, theirs = cut(hypotheses, tokenize), cut(references, tokenize)
+    edits = edit_distances(ours, theirs)
+    longer = [max(len(a), len(b), 1) for a, b in zip(ours, theirs, strict=True)]
+    return Nearness(
+        exact_match=exact_matches(hypotheses, references),
+        edits=edits,
+        change=[number / length for number, length in zip(edits, longer, strict=True)],
+        bleu=corpus_bleu(hypotheses, references, tokenize),
+        chrf=corpus_chrf(hypotheses, references),
+    )
+
+
+def ngrams(tokens: Sequence[str], order: int) -> Counter[Ngram]:
+    """How often each n-gram of just this order occurs."""
+    return Counter(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
+
+
+def distinct(texts: Sequence[Sequence[str]], order: int) -> float | None:
+    """Different n-grams over all n-grams of some texts (Li et al. 2016); None where there is none.
+
+    It falls as texts are added, so it compares only between as many of about one length.
+    """
+    seen: set[Ngram] = set()
+    total = 0
+    for tokens in texts:
+        found = ngrams(tokens, order)
+        seen.update(found)
+        total += sum(found.values())
+    return len(seen) / total if total else None
+
+
+class _Most(NamedTuple):
+    """The largest count of an n-gram in one text, in which, and in any other."""
+
+    first: int
+    owner: int
+    second: int
+
+
+class ReferencePool:
+    """Texts that are the references of every hypothesis."""
+
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        """Count once, for hypotheses to come."""
+        self._most: dict[Ngram, _Most] = {}
+        self._lengths = Counter(len(tokens) for tokens in texts)
+        for owner, tokens in enumerate(texts):
+            for order in range(1, ORDER + 1):
+                for gram, count in ngrams(tokens, order).items():
+                    before = self._most.get(gram, _Most(0, -1, 0))
+                    if count > before.first:
+                        self._most[gram] = _Most(count, owner, before.first)
+                    elif count > before.second:
+                        self._most[gram] = before._replace(second=count)
+
+    def statistics(self, tokens: Sequence[str], without: int = -1) -> list[int]:
+        """What BLEU sums: lengths of hypothesis and nearest reference, matches and n-grams.
+
+        Args:
+            tokens: the hypothesis.
+            without: the number of a text that is no reference this time; -1 takes all.
+
+        Returns:
+            `[length, reference length, matches of order 1 to 4, n-grams of order 1 to 4]`.
+        """
+        matches, totals = [], []
+        for order in range(1, ORDER + 1):
+            found = ngrams(tokens, order)
+            totals.append(sum(found.values()))
+            matches.append(sum(min(n, self._limit(gram, without)) for gram, n in found.items()))
+        own = len(tokens) if without >= 0 else None
+        near = min(
+            (length for length, n in self._lengths.items() if n > (length == own)),
+            key=lambda length: (abs(length - len(tokens)), length),
+        )
+        return [len(tokens), near, *matches, *totals]
+
+    def _limit(self, gram: Ngram, without: int) -> int:
+        most = self._most.get(gram)
+        if most is None:
+            return 0
+        return most.second if most.owner == without else most.first
+
+
+def pooled_bleu(
+    texts: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: Tokenization
+) -> Score:
+    """Corpus BLEU of texts, each against all references (Yu et al. 2017 measure samples so).
+
+    Args:
+        texts: N >= 1 of them, from `cut`.
+        references: M >= 1.
+        tokenize: how both were cut, for the signature.
+    """
+    pool, metric = ReferencePool(references), bleu_metric(tokenize)
+    rows = [pool.statistics(tokens) for tokens in texts]
+    value = _bleu(metric, [sum(column) for column in zip(*rows, strict=True)])
+    return Score(value, _signature(metric, len(references)))
+
+
+def self_bleu(texts: Sequence[Sequence[str]], tokenize: Tokenization) -> Score | None:
+    """Mean sentence BLEU of each text against all the others (Zhu et al. 2018).
+
+    100 is a generator that repeats itself. It rises with the number of texts, so it compares only
+    between as many. None for a single text, which has no others.
+    """
+    if len(texts) < 2:
+        return None
+    pool, metric = ReferencePool(texts), bleu_metric(tokenize, effective_order=True)
+    values = [
+        _bleu(metric, pool.statistics(tokens, without=number))
+        for number, tokens in enumerate(texts)
+    ]
+    return Score(sum(values) / len(values), _signature(metric, len(texts) - 1))
+
+
+def _bleu(metric: "BLEU", sums: Sequence[int]) -> float:
+    found = metric.compute_bleu(
+        correct=list(sums[2 : 2 + ORDER]),
+        total=list(sums[2 + ORDER :]),
+        sys_len=sums[0],
+        ref_len=sums[1],
+        smooth_method="exp",
+        effective_order=metric.effective_order,
+        max_ngram_order=ORDER,
+    )
+    return float(found.score)
+
+
+def _signature(metric: "BLEU", num_references: int) -> str:
+    metric.num_refs = num_references
+    return str(metric.get_signature())

@@ -1,0 +1,314 @@
+"""The corpus of a run: read, tokenized, filtered, and kept beside the run as flat arrays."""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from textvae.config import Config, decode, encode_json, read_config_file
+from textvae.data.batching import TokenArray
+from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sentences_of
+from textvae.data.grammar import ATTRIBUTES, embedded_splits
+from textvae.data.tokenizer import Tokenizer
+from textvae.errors import DataError
+from textvae.evaluate.bounds import TextCounts
+from textvae.run.experiment import ExperimentConfig
+from textvae.storage.files import saying_why, write_file
+
+EMBEDDED = "the embedded corpus"
+SPLITS = ("train", "valid", "test")
+DATA = "data"
+FACTS = "data.json"
+MAX_LABELS = 1000
+ENCODED_TOGETHER = 10_000
+"""Sentences tokenized at once: the library's encodings take a kilobyte each."""
+
+
+class DataOptions(NamedTuple):
+    """What is trained on: the options of `textvae train` that are about data."""
+
+    data: str | None = None
+    """A file, `-`, a directory or `hf:...`; None is the embedded corpus."""
+    valid: str | None = None
+    test: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    labels: str | None = None
+
+
+class SplitFacts(Config):
+    """What became of one split."""
+
+    read: ReadReport
+    too_long_tokens: int
+    """Sentences over the model's `max_length`, dropped."""
+    num_sentences: int
+    num_targets: int
+    """Tokens, and a `</s>` for each sentence."""
+    num_words: int
+    num_characters: int
+    tokens_sha256: str = ""
+    """Of the array as it is saved; runs of earlier versions have none."""
+    num_labelled: int = 0
+    """Sentences with a label."""
+
+    def counts(self) -> TextCounts:
+        """The denominators that do not depend on the tokenizer."""
+        return TextCounts(self.num_words, self.num_characters)
+
+
+class DataFacts(Config):
+    """Where a run's data came from: data.json in its `data` directory."""
+
+    source: str
+    vocabulary_size: int
+    train: SplitFacts
+    valid: SplitFacts
+    test: SplitFacts
+    label_names: tuple[str, ...] = ()
+    """The labels of the training sentences, sorted; label i of the arrays is the i-th."""
+
+    def splits(self) -> dict[str, SplitFacts]:
+        """The three by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+class RunData(NamedTuple):
+    """Everything a run needs of its corpus."""
+
+    tokenizer: Tokenizer
+    arrays: dict[str, TokenArray]
+    facts: DataFacts
+    test_texts: list[str]
+    """The sentences of the test array."""
+    notes: list[str]
+    """What was decided for the user, in words."""
+    streamed: bool = False
+    """Whether the arrays are those of the run directory itself."""
+
+
+def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
+    """The sentences of the three splits.
+
+    Raises:
+        DataError: nothing to read, or text that cannot be read as it is.
+    """
+    if options.data is not None:
+        return load_splits(
+            options.data,
+            valid=options.valid,
+            test=options.test,
+            text_column=options.text_column,
+            label_column=options.label_column,
+            labels_file=options.labels,
+            config=config.data,
+            seed=config.seed,
+        )
+    column = options.label_column
+    given = [name for name in options._fields if getattr(options, name) is not None]
+    if given and (given != ["label_column"] or column not in ATTRIBUTES):
+        if given == ["label_column"]:
+            raise DataError(
+                f"--label-column {column}: needs DATA, or an attribute of the embedded corpus: "
+                f"{', '.join(ATTRIBUTES)}"
+            )
+        raise DataError(
+            f"--{given[0].replace('_', '-')} needs DATA: the embedded corpus has its own"
+        )
+    embedded = embedded_splits(num_train=config.data.embedded_size)
+    parts = []
+    for name in SPLITS:
+        part = getattr(embedded, name)
+        source = f"{EMBEDDED}, {name}"
+        labels = part.labels
+        if column is not None:
+            place = list(ATTRIBUTES).index(column)
+            labels = [label.split()[place].partition("=")[2] for label in labels]
+        parts.append(sentences_of(part.texts, labels, source=source))
+    train, valid, test = parts
+    return Splits(train, valid, test, notes=[])
+
+
+def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int) -> RunData:
+    """Sentences to flat arrays; those over `max_length` tokens are dropped and counted.
+
+    Labels are kept in step. Of more than MAX_LABELS different ones none is, and the notes say so.
+
+    Raises:
+        DataError: a split of which nothing is left.
+    """
+    names, notes = tuple(sorted({*(splits.train.labels or ())} - {""})), list(splits.notes)
+    if len(names) > MAX_LABELS:
+        notes.append(f"labels passed over: {len(names):,} different ones are no classes")
+        names = ()
+    arrays: dict[str, TokenArray] = {}
+    facts: dict[str, SplitFacts] = {}
+    texts: list[str] = []
+    for name in SPLITS:
+        part: Sentences = getattr(splits, name)
+        arrays[name], facts[name], texts = tokenize_sentences(
+            part, tokenizer, max_length, label_names=names
+        )
+        unseen = sorted({*(part.labels or ())} - {"", *names}) if names else []
+        if unseen:
+            notes.append(f"{name}: labels that no training sentence has: {', '.join(unseen)[:80]}")
+    size = tokenizer.vocabulary_size
+    found = DataFacts(source=source, vocabulary_size=size, label_names=names, **facts)
+    return RunData(tokenizer, arrays, found, texts, notes)
+
+
+def tokenize_sentences(
+    part: Sentences, tokenizer: Tokenizer, max_length: int, *, label_names: Sequence[str] = ()
+) -> tuple[TokenArray, SplitFacts, list[str]]:
+    """One split of `tokenize`: its array, what became of it, and the sentences kept.
+
+    A label that is not among `label_names` counts as none.
+    """
+    flat, lengths = array("i"), array("q")
+    texts, words, characters = [], 0, 0
+    numbers, labels = {name: number for number, name in enumerate(label_names)}, array("q")
+    given = iter(part.labels or [""] * len(part.texts))
+    for first in range(0, len(part.texts), ENCODED_TOGETHER):
+        some = part.texts[first : first + ENCODED_TOGETHER]
+        for text, ids in zip(some, tokenizer.encode_batch(some), strict=True):
+            label = next(given)
+            if len(ids) <= max_length:
+                labels.append(numbers.get(label, -1))
+                flat.extend(ids)
+                lengths.append(len(ids))
+                texts.append(text)
+                words += len(text.split()) + 1
+                characters += len(text) + 1
+    if not texts:
+        raise DataError(
+            f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length"
+        )
+    found = TokenArray.from_flat(flat, lengths, tokenizer.start)
+    if label_names:
+        found = found._replace(labels=torch.frombuffer(labels, dtype=torch.int64))
+    facts = SplitFacts(
+        read=part.report,
+        too_long_tokens=len(part.texts) - len(texts),
+        num_sentences=found.num_sentences,
+        num_targets=found.num_targets,
+        num_words=words,
+        num_characters=characters,
+        tokens_sha256=found.checksum(),
+        num_labelled=len(labels) - labels.count(-1),
+    )
+    return found, facts, texts
+
+
+def check_labels(splits: Splits, data: RunData) -> None:
+    """Refuse labels from which no model with labels can learn, or be judged.
+
+    Raises:
+        DataError: no labels, one class, too many, or one that no training sentence has.
+    """
+    train, names = splits.train, data.facts.label_names
+    if not names:
+        kinds = len({*(train.labels or ())} - {""})
+        found = f"{kinds:,} different labels, more than {MAX_LABELS:,}" if kinds else "no labels"
+        raise DataError(
+            f"{train.source}: {found}, and model.labels.kind wants some; name their column with "
+            "--label-column or their file with --labels"
+        )
+    if len(names) == 1:
+        raise DataError(
+            f"{train.source}: all labels are {names[0]!r}; a classifier needs two different ones"
+        )
+    counts = data.arrays["train"].labels
+    assert counts is not None
+    for number, name in enumerate(names):
+        if not bool((counts == number).any()):
+            raise DataError(
+                f"{train.source}: every sentence labelled {name!r} has too many tokens; raise "
+                "model.max_length"
+            )
+    for part in (splits.valid, splits.test):
+        for text, label in zip(part.texts, part.labels or (), strict=False):
+            if label and label not in names:
+                raise DataError(
+                    f"{part.source}: label {label!r} of {text[:40]!r} was never seen in training; "
+                    f"the training labels are {', '.join(names[:12])}"
+                )
+
+
+def save_run_data(folder: Path, data: RunData) -> None:
+    """Write the arrays, and data.json last: with it the folder is whole."""
+    with saying_why(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, tokens in () if data.streamed else data.arrays.items():
+        tokens.save(folder / name)
+    write_file(folder / FACTS, encode_json(data.facts))
+
+
+def load_facts(folder: Path) -> DataFacts | None:
+    """What `save_run_data` wrote last, or None where it did not come so far."""
+    file = folder / FACTS
+    return decode(read_config_file(file), DataFacts, source=str(file)) if file.is_file() else None
+
+
+def open_run_data(folder: Path, tokenizer: Tokenizer) -> RunData:
+    """The data of a run as another process has saved them, memory-mapped, without the texts.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    facts = load_facts(folder)
+    if facts is None:
+        raise DataError(f"{folder}: is not there; processes of one run need one file system")
+    arrays = {name: TokenArray.open(folder / name, facts.vocabulary_size) for name in SPLITS}
+    return RunData(tokenizer, arrays, facts, [], [])
+
+
+def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
+    """One split of a run, memory-mapped.
+
+    Raises:
+        DataError: the run's data are not there, or damaged.
+    """
+    facts = load_facts(folder)
+    if facts is None:
+        raise DataError(
+            f"{folder}: the data of this run are missing; name the sentences to evaluate"
+        )
+    found, split = TokenArray.open(folder / name, facts.vocabulary_size), facts.splits()[name]
+    if split.tokens_sha256 not in ("", found.checksum()):
+        raise DataError(
+            f"{folder / name}: does not match its checksum in {FACTS}, so the tokens were changed; "
+            "name the sentences to evaluate"
+        )
+    return found, split
+
+
+def data_differences(before: DataFacts, now: DataFacts) -> list[str]:
+    """The splits whose sentences are not those a run was begun with, in words."""
+    old, new = before.splits(), now.splits()
+    return [
+        f"{name}: {old[name].num_sentences} sentences of {old[name].read.source} -> "
+        f"{new[name].num_sentences} of {new[name].read.source}, whose text differs"
+        for name in SPLITS
+        if old[name].read.sha256 != new[name].read.sha256
+        or old[name].num_sentences != new[name].num_sentences
+    ]
+
+
+def describe(facts: DataFacts) -> list[str]:
+    """Rows kept and dropped, a line a split."""
+    lines = []
+    for name, split in facts.splits().items():
+        dropped: Mapping[str, int] = {
+            "blank": split.read.blank,
+            "with too many characters": split.read.too_long_characters,
+            "with too many tokens": split.too_long_tokens,
+        }
+        reasons = [f"{count:,} {why}" for why, count in dropped.items() if count]
+        lines.append(
+            f"{name}: {split.num_sentences:,} sentences, {split.num_targets:,} tokens with </s>"
+            + (f", {split.num_labelled:,} labelled" if split.num_labelled else "")
+            + (f"; dropped {', '.join(reasons)}" if reasons else "")
+        )
+    return lines

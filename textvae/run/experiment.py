@@ -1,0 +1,197 @@
+"""The configuration of a whole experiment, composed of its owners' configs, and the recipes."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from msgspec import Meta, structs
+from torch import Tensor
+
+from textvae import distributed
+from textvae.config import Config, read_config_file, resolve
+from textvae.data.batching import Lengths
+from textvae.data.corpus import DataConfig
+from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
+from textvae.errors import ConfigError
+from textvae.evaluate.evaluators import EvaluatorConfig, repeated
+from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.vae import ModelConfig
+from textvae.train.loop import TrainConfig
+from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
+from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
+from textvae.train.rate import ControlledRate, LagrangianRate
+
+EPOCHS = 20
+"""Passes over a corpus where nobody says how many, within the bounds of STEPS."""
+STEPS = (1_000, 3_000)
+VALIDATIONS = 20
+ABOUT_A_LATENT = (
+    LagrangianRate
+    | ControlledRate
+    | FreeBitsTotal  # of no KL, a floor is a constant in the loss
+    | FreeBitsPerSentence
+    | PretrainingProcedure
+    | AggressiveProcedure
+)
+
+
+class EvaluateConfig(Config):
+    """The report at the end of training, and what `textvae evaluate` measures on whole corpora."""
+
+    num_samples: Annotated[int, Meta(ge=1)] = 100
+    """K of the importance-weighted bound."""
+    max_sentences: Annotated[int, Meta(ge=1)] = 500
+    """A random subset of this size where the test split is larger."""
+    evaluators: tuple[EvaluatorConfig, ...] | None = None
+    """What `textvae evaluate` runs; None is the default. The report at the end of training does
+    not depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse one kind twice: its figures would have one name."""
+        twice = repeated(self.evaluators or ())
+        if twice is not None:
+            raise ValueError(f"evaluators: {twice} is there twice")
+
+
+class ExperimentConfig(Config):
+    """Everything that decides a run but the data themselves."""
+
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """Of everything drawn."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse for a language model what is about a latent."""
+        if not isinstance(self.model.encoder, NoEncoderConfig):
+            return
+        aim = self.train.objective
+        settings = {
+            "objective.rate": aim.rate,
+            "objective.free_bits": aim.free_bits,
+            "procedure": self.train.procedure,
+        }
+        for name, setting in settings.items():
+            if isinstance(setting, ABOUT_A_LATENT):
+                raise ValueError(
+                    f"train.{name}.kind {setting.__struct_config__.tag} is about a latent, and "
+                    "model.encoder.kind none is a language model without one"
+                )
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes by name: the files of `configs/`, in the wheel or beside the source."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), *, recipe: str | None = None
+) -> ExperimentConfig:
+    """The config of a file or a recipe, with overrides such as `model.latent_dim=64`.
+
+    Args:
+        path: TOML with what differs from the defaults, or the experiment.json of a run.
+        overrides: each `key.path=value`.
+        recipe: the name of a shipped recipe, in place of `path`.
+
+    Raises:
+        ConfigError: an unknown recipe or key, a wrong type or a number out of bounds.
+    """
+    if recipe is not None:
+        known = recipes()
+        if path is not None:
+            raise ConfigError("--config and --recipe are two starting points: give one of them")
+        if recipe not in known:
+            near = difflib.get_close_matches(recipe, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"--recipe {recipe}: {hint}the recipes are {', '.join(known)}")
+        path = known[recipe]
+    values: Mapping[str, object] = {} if path is None else read_config_file(path)
+    source = "--set" if path is None else str(path)
+    return resolve(ExperimentConfig, dict(values), overrides, source=source)
+
+
+def choose_data(config: ExperimentConfig, *, embedded: bool) -> tuple[ExperimentConfig, list[str]]:
+    """Settle what must be known before the text is tokenized: the tokenizer.
+
+    Returns:
+        The config without a None there, and the overrides that say the same.
+    """
+    if config.data.tokenizer is not None:
+        return config, []
+    tokenizer = WordTokenizerConfig() if embedded else BPETokenizerConfig()
+    chosen = f"data.tokenizer.kind={'word' if embedded else 'bpe'}"
+    return structs.replace(config, data=structs.replace(config.data, tokenizer=tokenizer)), [chosen]
+
+
+def choose_training(
+    config: ExperimentConfig, *, lengths: Tensor | Lengths
+) -> tuple[ExperimentConfig, list[str]]:
+    """Settle length, intervals, precision and device for a corpus and this machine.
+
+    Args:
+        config: in which what is None is chosen.
+        lengths: of the sentences trained on, as `TokenArray.lookup` gives them.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    train, found = config.train, {}
+    per_epoch = train.batches.count(lengths, train.batch_size)
+    if train.max_steps is None:
+        low, high = STEPS
+        steps = min(max(EPOCHS * per_epoch, low), high)
+        if train.max_epochs is not None:
+            steps = max(1, round(train.max_epochs * per_epoch))
+        found["max_steps"] = steps
+    total = train.max_steps or found["max_steps"]
+    every = max(1, round(total / VALIDATIONS))
+    if train.validate_every is None:
+        found["validate_every"] = every
+    if train.save_every is None:
+        found["save_every"] = train.validate_every or every
+    values: dict[str, object] = dict(found)
+    if train.device is None:
+        values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    device = check_device(str(train.device or values["device"]))
+    if train.precision is None:
+        values["precision"] = "bfloat16" if has_bfloat16(device) else "float32"
+    chosen = [f"train.{name}={value}" for name, value in values.items()]
+    return structs.replace(config, train=structs.replace(train, **values)), chosen
+
+
+def check_device(name: str) -> torch.device:
+    """A device that exists, or a ConfigError that names what there is."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError
+        if device.type not in {"cpu", "cuda"}:
+            raise RuntimeError
+        if device.index is not None and distributed.size() > 1:
+            raise ConfigError(f"--device {name}: several processes take one each; give cuda")
+    except RuntimeError:
+        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise ConfigError(f"--device {name}: this machine has {', '.join(there)}") from None
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 faster than float32.
+
+    A CPU without the instructions emulates them, measured 5 to 100 times slower than float32.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,132 @@
+"""The sentences that a model is measured on, and those it was trained on, wherever they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from textvae.config_faults import shorten
+from textvae.data.batching import TokenArray
+from textvae.data.columns import clean
+from textvae.data.corpus import Sentences, read_sentences, sentences_of
+from textvae.data.grammar import embedded_splits
+from textvae.data.tokenizer import Tokenizer
+from textvae.errors import DataError
+from textvae.run.data import (
+    DATA,
+    EMBEDDED,
+    SPLITS,
+    SplitFacts,
+    load_facts,
+    open_split,
+    tokenize_sentences,
+)
+from textvae.run.model_directory import Results
+
+
+class Origin(NamedTuple):
+    """What a model knows of its data: how it cuts text, where it lives, how it was made."""
+
+    tokenizer: Tokenizer
+    max_length: int
+    path: Path | None
+    results: Results | None
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it was trained on the embedded corpus."""
+        return self.results is not None and self.results.data.source == EMBEDDED
+
+
+class HeldOut(NamedTuple):
+    """Sentences, tokenized."""
+
+    array: TokenArray
+    facts: SplitFacts
+    texts: list[str] | None
+    """The sentences themselves; None where a run kept their tokens alone."""
+    embedded: bool
+    """Whether they are of the embedded corpus, whose truth is known."""
+
+
+def held_out(
+    origin: Origin, data: str | Path | Sequence[str] | None, *, text_column: str | None = None
+) -> HeldOut:
+    """What a model is to be measured on.
+
+    Args:
+        origin: of the model.
+        data: a file, a directory (its test split), `hf:name`, or a list of sentences; None is the
+            test split that the run was made with.
+        text_column: of a table.
+
+    Raises:
+        DataError: sentences that cannot be read, one over the model's limit, or no test split.
+    """
+    if data is None:
+        if origin.is_embedded:
+            return _embedded(origin, "test")
+        if origin.path is None:
+            raise DataError("a model without a run has no test split; give the sentences")
+        return HeldOut(*open_split(origin.path / DATA, "test"), None, embedded=False)
+    if isinstance(data, str | Path):
+        part = read_sentences(str(data), text_column=text_column)
+    else:
+        part = given(data)
+    array, facts = tokenize_given(origin, part, part.texts)
+    return HeldOut(array, facts, part.texts, embedded=False)
+
+
+def run_split(origin: Origin, name: str) -> HeldOut | None:
+    """A split (`train`, `valid`, `test`) of the run that made a model, or None where it is gone."""
+    assert name in SPLITS
+    if origin.path is not None and load_facts(origin.path / DATA) is not None:
+        return HeldOut(*open_split(origin.path / DATA, name), None, embedded=origin.is_embedded)
+    return _embedded(origin, name) if origin.is_embedded else None
+
+
+def given(sentences: Sequence[str]) -> Sentences:
+    """Sentences of a caller, without blanks at their ends, as the reader of files leaves them.
+
+    Raises:
+        DataError: one string in place of a list.
+    """
+    if isinstance(sentences, str):
+        raise DataError(f"{shorten(sentences)}: is one string; give a list of sentences")
+    return sentences_of([clean(text) for text in sentences], source="the sentences given")
+
+
+def tokenize_given(
+    origin: Origin, part: Sentences, texts: Sequence[str]
+) -> tuple[TokenArray, SplitFacts]:
+    """Tokenize, and refuse what the reader or the model's limit would leave out.
+
+    Args:
+        origin: of the model.
+        part: what the reader kept of `texts`.
+        texts: as they were given.
+
+    Raises:
+        DataError: a blank sentence, or one over the model's limit of tokens.
+    """
+    limit, source = origin.max_length, part.report.source
+    if len(part.texts) != len(texts):
+        blank = next(i for i, text in enumerate(texts) if not text.strip())
+        raise DataError(f"{source}: number {blank + 1} is blank; leave it out")
+    for number, ids in enumerate(origin.tokenizer.encode_batch(part.texts), start=1):
+        if len(ids) > limit:
+            raise DataError(
+                f"{source}: sentence {number} has {len(ids)} tokens, the model takes at most "
+                f"{limit}; shorten it or leave it out"
+            )
+    array, facts, _ = tokenize_sentences(part, origin.tokenizer, limit)
+    return array, facts
+
+
+def _embedded(origin: Origin, name: str) -> HeldOut:
+    """As in training, sentences over the limit are left out; users' own are refused."""
+    assert origin.results is not None
+    num_train = origin.results.data.train.read.rows if name == "train" else None
+    texts = getattr(embedded_splits(num_train=num_train), name).texts
+    part = sentences_of(texts, source=f"{EMBEDDED}, {name}")
+    array, facts, kept = tokenize_sentences(part, origin.tokenizer, origin.max_length)
+    return HeldOut(array, facts, kept, embedded=True)
