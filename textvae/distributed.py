@@ -81,13 +81,13 @@ def joined() -> Iterator[None]:
         _groups.clear()  # not taken down in order: the others may be anywhere
         raise
     try:
-        wait()
+        barrier()
     finally:
         _groups.clear()
     distributed.destroy_process_group()
 
 
-def add(tensor: "Tensor") -> "Tensor":
+def all_reduce_sum(tensor: "Tensor") -> "Tensor":
     """Sum a tensor over the processes, in place: all of them have the same bits afterwards."""
     if _groups:
         from torch import distributed  # noqa: PLC0415 -- imported already
@@ -103,8 +103,8 @@ def add(tensor: "Tensor") -> "Tensor":
     return tensor
 
 
-def highest(value: int) -> int:
-    """The highest of a number that each process has."""
+def all_reduce_max(value: int) -> int:
+    """The maximum over the processes of a number that each has."""
     if not _groups:
         return value
     import torch  # noqa: PLC0415 -- imported already
@@ -116,8 +116,8 @@ def highest(value: int) -> int:
     return int(found)
 
 
-def share(text: str | None, *, source: int = 0) -> str:
-    """The text of one process, at all of them; what the others give is not looked at."""
+def broadcast(text: str | None, *, source: int = 0) -> str:
+    """Send the text of one process to all; the texts of the others are ignored."""
     if not _groups:
         assert text is not None
         return text
@@ -138,9 +138,9 @@ def share(text: str | None, *, source: int = 0) -> str:
     return bytes(buffer.numpy()).decode("utf-8", "surrogatepass")
 
 
-def wait() -> None:
-    """Until all processes are here."""
-    highest(0)
+def barrier() -> None:
+    """Wait until all processes are here."""
+    all_reduce_max(0)
 
 
 @contextmanager

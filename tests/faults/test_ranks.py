@@ -258,10 +258,10 @@ def test_evaluation_is_shared_bit_for_bit(tmp_path: Path) -> None:
 
 def test_messages_reach_all(tmp_path: Path) -> None:
     def action(rank: int) -> None:
-        said = distributed.share("a\u2028\ud800" if rank == 1 else None, source=1)
+        said = distributed.broadcast("a\u2028\ud800" if rank == 1 else None, source=1)
         assert said == "a\u2028\ud800"
-        assert distributed.share("" if rank == 0 else "not looked at") == ""
-        assert distributed.highest(rank * 7) == 14
+        assert distributed.broadcast("" if rank == 0 else "not looked at") == ""
+        assert distributed.all_reduce_max(rank * 7) == 14
 
     assert forked(3, action) == [0, 0, 0]
 

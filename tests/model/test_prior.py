@@ -185,7 +185,9 @@ def test_processes_take_the_mixture_of_the_first(monkeypatch: pytest.MonkeyPatch
         sent = iter(parts)
         monkeypatch.setattr("textvae.distributed.rank", lambda rank=rank: rank)
         if rank:  # the sum over processes, seen from the second
-            monkeypatch.setattr("textvae.distributed.add", lambda own, sent=sent: own + next(sent))
+            monkeypatch.setattr(
+                "textvae.distributed.all_reduce_sum", lambda own, sent=sent: own + next(sent)
+            )
         prior.share()
         assert prior.num_components == 3
         assert torch.equal(prior.log_prob(draws("z", 5)), mixed().log_prob(draws("z", 5)))

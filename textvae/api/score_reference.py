@@ -282,7 +282,7 @@ def _kept(
 
 def _agreed(found: Reference | None) -> Reference | None:
     """Nothing where one of the processes found nothing: it may have looked before it was there."""
-    return None if distributed.highest(int(found is None)) else found
+    return None if distributed.all_reduce_max(int(found is None)) else found
 
 
 def _read(folder: Path, vae: TextVAE) -> Reference:

@@ -139,11 +139,11 @@ def share_sentences(sentences: Iterable[str], *, together: int = SHARED_TOGETHER
     some, error = chunks_until_error(sentences, together), None
     while error is None:
         part, error = next(some, ([], None))
-        if not (text := distributed.share("\n".join(part))):
+        if not (text := distributed.broadcast("\n".join(part))):
             break
         yield from text.split("\n")
         if error is not None:
-            distributed.share("")
+            distributed.broadcast("")
     if error is not None:
         raise error
 
@@ -153,7 +153,7 @@ def share_stdin(source: str | None) -> None:
     if source == "-" and distributed.size() > 1:
         first = distributed.is_first() and sys.stdin is not None
         read = sys.stdin.buffer.read().decode("latin-1") if first else ""
-        text = distributed.share(read)
+        text = distributed.broadcast(read)
         sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode("latin-1")), "utf-8")
 
 

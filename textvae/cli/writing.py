@@ -53,7 +53,7 @@ def of_all(said: list[list[Said]]) -> Iterator[list[Said]]:
 
     mine = msgspec.json.encode(said).decode()
     for source in range(distributed.size()):
-        yield from msgspec.json.decode(distributed.share(mine, source=source))
+        yield from msgspec.json.decode(distributed.broadcast(mine, source=source))
 
 
 def show(

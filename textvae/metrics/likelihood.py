@@ -65,7 +65,7 @@ def encode_corpus(
             posterior = model.posterior(batch.targets, batch.lengths, dtype=dtype)
             result.mean[batch.indices] = posterior.mean.to(result.mean)
             result.log_variance[batch.indices] = posterior.log_variance.to(result.mean)
-    return DiagonalGaussian(*map(distributed.add, result))
+    return DiagonalGaussian(*map(distributed.all_reduce_sum, result))
 
 
 def _zeros(model: VAE, data: TokenArray, *sizes: int) -> Tensor:
@@ -80,7 +80,7 @@ def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
             result[batch.indices] = model.label_log_posterior(batch.targets, batch.lengths)
-    return distributed.add(result)
+    return distributed.all_reduce_sum(result)
 
 
 def at_own_labels(model: VAE, data: TokenArray, latents: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def importance_weighted(
             )
             for column, values in zip(result, found, strict=True):
                 column[batch.indices.cpu()] = values.cpu()
-    return SentenceLikelihoods(*map(distributed.add, result))
+    return SentenceLikelihoods(*map(distributed.all_reduce_sum, result))
 
 
 def _stream(
@@ -208,7 +208,7 @@ def _kl(model: VAE, data: TokenArray, posterior: DiagonalGaussian) -> Tensor:
         unknown = torch.full_like(batch.lengths, -1)
         found = label_kl(log_q, model.labels.log_prior(), unknown)
         result[batch.indices] = found + (log_q.exp() * latent).sum(1)
-    return distributed.add(result)
+    return distributed.all_reduce_sum(result)
 
 
 @torch.no_grad()
@@ -240,4 +240,4 @@ def reconstruction_at(
                 batch.inputs, batch.targets, batch.lengths, conditions[batch.indices], dtype=dtype
             ).rows
             result[batch.indices.cpu()] = sum_by_sentence(rows, batch.lengths).double().cpu()
-    return distributed.add(result)
+    return distributed.all_reduce_sum(result)

@@ -49,3 +49,14 @@ def aggregate_covariance(posterior: DiagonalGaussian) -> Tensor:
     centred = mean - mean.mean(0)
     inside = posterior.log_variance.double().exp().mean(0)
     return centred.t() @ centred / len(mean) + inside.diag()
+
+
+def transform_rows(vectors: Tensor, matrix: Tensor) -> Tensor:
+    """`vectors @ matrix.t()` `[N, Z]`, each row rounded alike among any number of rows.
+
+    A library's product rounds by the shape of all, and draw i is to be a function of (seed, i).
+    """
+    total = vectors.new_zeros(vectors.shape)
+    for column in range(matrix.shape[1]):
+        total += vectors[:, column : column + 1] * matrix[:, column]
+    return total

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from textvae.model.gaussian import LOG_TWO_PI
+from textvae.model.gaussian import LOG_TWO_PI, transform_rows
 from textvae.randomness import key, normals, uniforms
 
 ROWS = 2048
@@ -70,7 +70,7 @@ class GaussianMixture(NamedTuple):
         drawn = torch.empty_like(noise)
         for number in range(self.num_components):
             rows = (chosen == number).nonzero()[:, 0]
-            drawn[rows] = self.mean[number] + noise[rows] @ self.factor[number].t()
+            drawn[rows] = self.mean[number] + transform_rows(noise[rows], self.factor[number])
         return drawn
 
     def _densities(self, latents: Tensor, inverse: Tensor, constant: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from textvae.model.gaussian import (
     DiagonalGaussian,
     aggregate_covariance,
     standard_normal_log_prob,
+    transform_rows,
 )
 from textvae.randomness import key, normals
 
@@ -117,8 +118,7 @@ class GaussianPrior(nn.Module):
     def sample(self, num_samples: int, *, seed: int) -> Tensor:
         """Draws m + L e `[N, Z]` on the CPU, e standard normal; draw i is one of (seed, i)."""
         noise = _standard_normals(num_samples, self.latent_dim, seed)
-        factor = self._lower().to(noise)
-        return self.mean.to(noise) + noise @ factor.t()
+        return self.mean.to(noise) + transform_rows(noise, self._lower().to(noise))
 
     def to_normals(self, latents: Tensor) -> Tensor:
         """The standard normals of which these are the draws, `[..., Z]` -> `[..., Z]`."""

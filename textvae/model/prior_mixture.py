@@ -121,7 +121,8 @@ class MixturePrior(GaussianPrior):
         """Take the mixture of the first process; those of the others are not looked at."""
         for part in (self.weights, self.means, self.factors):
             own = part if distributed.rank() == 0 else torch.zeros_like(part)
-            part.copy_(distributed.add(own.cpu()))  # whose transport waits as long as a fit takes
+            # on the CPU, whose transport waits as long as a fit takes
+            part.copy_(distributed.all_reduce_sum(own.cpu()))
         self._count()
 
     def _count(self) -> None:

@@ -226,7 +226,7 @@ def follow() -> RunOutcome:
     Raises:
         RankError: the first one could not begin, which it says itself.
     """
-    run, finished = Path(distributed.share(None)), bool(distributed.highest(0))
+    run, finished = Path(distributed.broadcast(None)), bool(distributed.all_reduce_max(0))
     if finished:
         return RunOutcome(run, load_model(run).model, None, None)
     source = run / EXPERIMENT
@@ -237,8 +237,8 @@ def follow() -> RunOutcome:
 
 def _tell(run: Path, *, finished: bool) -> None:
     """Let those who `follow` know."""
-    distributed.share(str(run.resolve()))
-    distributed.highest(int(finished))
+    distributed.broadcast(str(run.resolve()))
+    distributed.all_reduce_max(int(finished))
 
 
 def _train(plan: Plan, report: Report) -> RunOutcome:
@@ -330,7 +330,7 @@ def _measure(plan: Plan, model: VAE) -> Evaluation:
     config, texts = plan.config, plan.data.test_texts
     order = permutation(key(config.seed, "report"), len(texts))[: config.evaluate.max_sentences]
     chosen = "\n".join(texts[i] for i in order.sort().values.tolist())
-    subset = distributed.share(chosen).split("\n")  # only the first process has the texts
+    subset = distributed.broadcast(chosen).split("\n")  # only the first process has the texts
     read = plan.data.facts.test.read
     part = sentences_of(subset, None, source=f"{len(subset):,} of {read.source}")
     array, facts, _ = tokenize_sentences(part, plan.data.tokenizer, config.model.max_length)

@@ -118,7 +118,7 @@ class Parts:
         own = _share(batch.lengths.shape[0])
         first = self._retried(own, lambda rows: _read(model, batch, rows, draws))
         graph = first.graph
-        leaf = distributed.add(first.readings).requires_grad_()
+        leaf = distributed.all_reduce_sum(first.readings).requires_grad_()
         normals = draws.normals(batch, model.prior.latent_dim)
         inferred = model.infer(leaf, normals, labelling=labelling, noise=draws.noise(batch))
         begin, told = (leaf.new_zeros((), requires_grad=True) for _ in range(2))
@@ -133,7 +133,7 @@ class Parts:
                 graph = None  # it does not fit beside the rest, or is not there
             return _decode(model, batch, rows, draws, inferred, price)
 
-        total, *pulls = _unpacked(distributed.add(self._retried(own, decode)), inferred)
+        total, *pulls = _unpacked(distributed.all_reduce_sum(self._retried(own, decode)), inferred)
         decoded = _take_gradients(model)
         cross_entropy = self._of_labels(model, labelling, label_price, draws)
         classified = _take_gradients(model)
@@ -169,7 +169,7 @@ class Parts:
             return torch.zeros_like(price)
         own = _share(labelled.lengths.shape[0])
         found = self._retried(own, lambda rows: _classify(model, labelled, rows, draws, price))
-        return distributed.add(found)
+        return distributed.all_reduce_sum(found)
 
     def _retried(self, own: slice, phase: Callable[[list[slice]], T]) -> T:
         """One phase of this process, with its sentences cut smaller each time memory is short."""
@@ -341,7 +341,7 @@ def _sum_gradients(model: nn.Module) -> None:
     parameters = list(model.parameters())
     there = parameters[0].new_tensor([float(p.grad is not None) for p in parameters])
     parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = distributed.add(torch.cat([there, *(part.flatten() for part in parts)]))
+    flat = distributed.all_reduce_sum(torch.cat([there, *(part.flatten() for part in parts)]))
     sizes = [len(parameters), *(p.numel() for p in parameters)]
     flags, *summed = flat.split(sizes)  # type: ignore[no-untyped-call]
     for parameter, gradient, flag in zip(parameters, summed, flags.tolist(), strict=True):

@@ -191,7 +191,7 @@ class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
             return state
         posterior = encode_corpus(model, valid.head(INFORMATION_SENTENCES))
         # of the first process, so that no rounding of another machine makes two of one decision
-        found = float(distributed.share(repr(mutual_information(posterior, seed=seed).value)))
+        found = float(distributed.broadcast(repr(mutual_information(posterior, seed=seed).value)))
         grown = found > state.mutual_information
         report(
             f"mutual information {found:.2f} nats: "

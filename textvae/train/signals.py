@@ -44,4 +44,4 @@ def catch_signals() -> Iterator[list[int]]:
 
 def agreed_signal(caught: list[int]) -> int | None:
     """The signal that some process of the run has caught, the same for all of them."""
-    return distributed.highest(caught[0] if caught else 0) or None
+    return distributed.all_reduce_max(caught[0] if caught else 0) or None

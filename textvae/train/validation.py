@@ -32,6 +32,8 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
             sums += torch.stack([part.double() for part in nats])
             means[batch.indices] = terms.posterior.mean.to(means)
     model.train(training)
-    reconstruction, kl = distributed.add(sums).tolist()
+    reconstruction, kl = distributed.all_reduce_sum(sums).tolist()
     elbo = -(reconstruction + kl) / data.num_sentences
-    return Validation(elbo, kl / data.num_sentences, active_units(distributed.add(means)))
+    return Validation(
+        elbo, kl / data.num_sentences, active_units(distributed.all_reduce_sum(means))
+    )
