@@ -10,8 +10,8 @@ SOURCES = sorted(
     path for top in ("textvae", "scripts", "tests") for path in ROOT.glob(f"{top}/**/*.py")
 )
 
-FILE_LINES = 350
-FUNCTION_LINES = 60
+FILE_LINES = 500
+FUNCTION_LINES = 90
 LONGER_FUNCTIONS = {"textvae/train/loop.py": 120}  # the training loop reads from top to bottom
 EMPTY_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 
