@@ -50,7 +50,7 @@ EVALUATION_BATCH = 64
 
 
 class Curve(NamedTuple):
-    """What a trainer made of the same initial weights; minus the ELBO, nats a target."""
+    """What a trainer made of the same initial weights; minus the ELBO, nats per target."""
 
     windows: tuple[float, ...]
     """Of the batches trained on, by quarters of the run."""
@@ -206,7 +206,7 @@ def by_window(losses: list[float], targets: list[int]) -> tuple[float, ...]:
 
 @torch.no_grad()
 def held_out_loss(given: Task, model: VAE | Opponent) -> float:
-    """Minus the ELBO of the sentences held out, nats a target."""
+    """Minus the ELBO of the sentences held out, nats per target."""
     total = 0.0
     for batch in given.held_out.batches_by_length(EVALUATION_BATCH):
         noise = normals(key(SEED, "held out"), batch.indices, lanes=given.sizes.latent)

@@ -227,7 +227,7 @@ def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int)
     seed_everything(SEED)
     result = alternate(bench, ours, theirs, f"tokens/{bench.second}")
     lengths = ", ".join(f"{name} {mean:.1f}" for name, mean in means.items())
-    return result._replace(details=(f"tokens a sentence: {lengths}; textvae: {bench.precision}",))
+    return result._replace(details=(f"tokens per sentence: {lengths}; textvae: {bench.precision}",))
 
 
 def importance(bench: Bench) -> Result:
@@ -269,9 +269,9 @@ def importance(bench: Bench) -> Result:
     nll = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
     return result._replace(
         details=(
-            f"seconds a sentence: textvae {seconds[0]:.3g}, the opponent {seconds[1]:.3g}; "
+            f"seconds per sentence: textvae {seconds[0]:.3g}, the opponent {seconds[1]:.3g}; "
             f"textvae: {bench.precision}",
-            f"K {sizes.num_samples}, nats a sentence: {nll}",
+            f"K {sizes.num_samples}, nats per sentence: {nll}",
         )
     )
 

@@ -128,7 +128,7 @@ def corpus_point(size: int) -> Point:
 
 
 def plot(points: list[Point], file: Path) -> None:
-    """Four panels, tokens a second against each axis."""
+    """Four panels, tokens per second against each axis."""
     import matplotlib.pyplot as plt  # noqa: PLC0415 -- an extra
 
     plt.rcParams["svg.hashsalt"] = "textvae"  # the same file for the same numbers

@@ -14,7 +14,7 @@ from textvae.storage.files import write_file
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A method on a corpus with one seed; nats a sentence, `</s>` counted, if nothing is said."""
+    """A method on a corpus with one seed; nats per sentence, `</s>` counted, if nothing is said."""
 
     key: str
     """sha256 of the settings, the data and the protocol: a row is never measured twice."""
