@@ -36,8 +36,9 @@ from textvae.model.labelling import cross_entropy_of
 from textvae.model.vae import VAE
 from textvae.randomness import Noise, key, permutation
 from textvae.run.experiment import choose_training, load_config
+from textvae.train.config import TrainConfig
 from textvae.train.labelled import labelled_batch
-from textvae.train.loop import TrainConfig, train
+from textvae.train.loop import train
 
 METHODS = ("tfidf", "gru", "m1", "m2", "m1_m2")
 LONGEST, HELD_OUT, GRU_STEPS = 24, 500, 300

@@ -28,7 +28,8 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.experiment import has_bfloat16
-from textvae.train.loop import Precision, TrainConfig, train
+from textvae.train.config import Precision, TrainConfig
+from textvae.train.loop import train
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.step import flush_denormals, train_step
 

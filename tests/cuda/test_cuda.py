@@ -15,7 +15,8 @@ from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_mixture import MixturePrior
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hash64, key, normals
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import train
 
 # cuDNN copies weights that do not lie in one piece, and says so
 pytestmark = pytest.mark.filterwarnings("ignore:RNN module weights:UserWarning")

@@ -35,7 +35,8 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import load_state
 from textvae.train.averaging import ExponentialAveraging
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import train
 from textvae.train.objective import (
     FreeBitsConfig,
     FreeBitsPerDimension,

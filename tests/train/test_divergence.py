@@ -16,7 +16,8 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import load_state, save_state
 from textvae.train.averaging import Average, NoAveraging
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import train
 from textvae.train.metrics import RunningSums
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.state import Position, save_position

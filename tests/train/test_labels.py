@@ -17,8 +17,9 @@ from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import load_state
+from textvae.train.config import TrainConfig
 from textvae.train.labelled import labelled_batch
-from textvae.train.loop import TrainConfig, train
+from textvae.train.loop import train
 
 V, N, L = 23, 61, 5
 CONFIG = TrainConfig(

@@ -18,7 +18,8 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.loop import DTYPES, TrainConfig, train
+from textvae.train.config import DTYPES, TrainConfig
+from textvae.train.loop import train
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.rate import ControlledRate, LagrangianRate

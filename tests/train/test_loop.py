@@ -19,7 +19,8 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import load_state
-from textvae.train.loop import TrainConfig, TrainResult, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import TrainResult, train
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, OptimizerConfig, SGDConfig
 from textvae.train.procedures import AggressiveProcedure, ProcedureConfig

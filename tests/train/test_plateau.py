@@ -4,7 +4,7 @@ import pytest
 
 from textvae.config import decode
 from textvae.errors import ConfigError
-from textvae.train.loop import TrainConfig
+from textvae.train.config import TrainConfig
 from textvae.train.optimizer import LearningRateConfig
 from textvae.train.plateau import DivideOnPlateau, NoPlateau
 from textvae.train.schedules import ConstantSchedule

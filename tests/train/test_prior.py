@@ -21,7 +21,8 @@ from textvae.model.prior_gaussian import (
 from textvae.model.prior_mixture import MixturePrior, MixturePriorConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import key, normals
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import train
 from textvae.train.objective import FreeBitsPerDimension, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.prior import FIT_SENTENCES, fit_mixture_prior, fitted_prior

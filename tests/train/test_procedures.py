@@ -18,7 +18,8 @@ from textvae.model.inferred import ElboTerms
 from textvae.model.recurrent import initialize
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import train
 from textvae.train.objective import Loss, NoFreeBits, ObjectiveConfig, Stage
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.procedures import (

@@ -18,7 +18,8 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import State, load_state, save_state
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
-from textvae.train.loop import TrainConfig, TrainResult, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import TrainResult, train
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.plateau import DivideOnPlateau

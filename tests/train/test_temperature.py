@@ -18,7 +18,8 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
+from textvae.train.loop import train
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.temperature import NEAR, calibrate
 from textvae.train.validation import validate

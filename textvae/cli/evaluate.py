@@ -92,7 +92,7 @@ def command(
 
     from textvae.api.evaluate import run_evaluators  # noqa: PLC0415 -- as above
     from textvae.metrics.likelihood import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.train.loop import DTYPES  # noqa: PLC0415 -- as above
+    from textvae.train.config import DTYPES  # noqa: PLC0415 -- as above
 
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
     with distributed.joined():

@@ -24,7 +24,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import key, permutation
-from textvae.train.loop import TrainConfig, train
+from textvae.train.config import TrainConfig
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 
@@ -146,6 +146,8 @@ def _fitted(
     subject: Subject, corpus: TokenArray, valid: TokenArray, fit: LanguageModelFit, what: str
 ) -> VAE:
     """A language model over the subject's tokens, with the parameters of its best validation."""
+    from textvae.train.loop import train  # noqa: PLC0415 -- a configuration names these evaluators
+
     config = TrainConfig(
         batch_size=fit.batch_size,
         max_steps=fit.max_steps,

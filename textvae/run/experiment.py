@@ -18,7 +18,7 @@ from textvae.errors import ConfigError
 from textvae.evaluate.evaluators import EvaluatorConfig, repeated
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.vae import ModelConfig
-from textvae.train.loop import TrainConfig
+from textvae.train.config import TrainConfig
 from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
 from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
 from textvae.train.rate import ControlledRate, LagrangianRate
