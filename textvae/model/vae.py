@@ -120,6 +120,7 @@ class VAE(nn.Module):
         normals: Tensor,
         *,
         decoder_inputs: Tensor | None = None,
+        encoder_sentences: tuple[Tensor, Tensor] | None = None,
         noise: Noise | None = None,
         dtype: torch.dtype = torch.float32,
         labelling: Labelling | None = None,
@@ -132,12 +133,15 @@ class VAE(nn.Module):
             lengths: int64 `[B]`, `</s>` counted.
             normals: `[B, Z]`, the standard normals of the reparameterisation.
             decoder_inputs: `[B, T]` in place of `inputs`, after word dropout.
+            encoder_sentences: tokens `[B, T]` and lengths `[B]` that the encoder reads in place of
+                `targets` and `lengths`, after denoising noise.
             noise: dropout masks; None in evaluation.
             dtype: of the matrix products; KL and softmax stay float32.
             labelling: of a model with labels; None knows none and sums over all.
         """
         inputs = inputs if decoder_inputs is None else decoder_inputs
-        readings = self.read(targets, lengths, noise=noise, dtype=dtype)
+        tokens, read_lengths = encoder_sentences or (targets, lengths)
+        readings = self.read(tokens, read_lengths, noise=noise, dtype=dtype)
         inferred = self.infer(readings, normals, labelling=labelling, noise=noise)
         reconstruction = self.reconstruct_inferred(
             inputs, targets, lengths, inferred, noise=noise, dtype=dtype

@@ -10,6 +10,7 @@ from textvae.config import Config
 from textvae.model.inferred import ElboTerms
 from textvae.model.interfaces import UNKNOWN
 from textvae.randomness import key, uniforms
+from textvae.train.denoise import DenoiseConfig
 from textvae.train.rate import NoTargetRate, RateConfig, RateState
 from textvae.train.schedules import ConstantSchedule, LinearSchedule, ScheduleConfig
 
@@ -98,6 +99,8 @@ class ObjectiveConfig(Config):
     """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016), such as
     `{kind = "linear", start = 0.3, end = 0.0, share = 0.1}`; with a floor it has nothing to add by
     default (docs/develop/log.md)."""
+    denoise: DenoiseConfig = DenoiseConfig()
+    """Noise on what the encoder reads (Shen et al. 2020), such as `{drop = 0.3}`."""
     classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
     """Weight of -log q(y|x) of labelled sentences (alpha of Kingma et al. 2014), where the model
     has labels."""

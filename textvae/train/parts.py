@@ -36,6 +36,7 @@ from textvae.model.inferred import ElboTerms, Inferred
 from textvae.model.labelling import Labelled, Labelling
 from textvae.model.vae import VAE
 from textvae.randomness import Noise, key, normals
+from textvae.train.denoise import DenoiseConfig, NoisySentences
 from textvae.train.objective import Loss, drop_words
 
 Aim = Callable[[ElboTerms], Loss]
@@ -51,6 +52,7 @@ class Draws(NamedTuple):
     step: int
     word_dropout: float
     dtype: torch.dtype
+    denoise: DenoiseConfig = DenoiseConfig()
 
     def noise(self, batch: Batch) -> Noise:
         """Dropout masks."""
@@ -64,6 +66,17 @@ class Draws(NamedTuple):
         """Words, some of them dropped."""
         return drop_words(
             batch.inputs, batch.indices, self.word_dropout, seed=self.seed, step=self.step
+        )
+
+    def encoder_sentences(self, model: VAE, batch: Batch) -> NoisySentences:
+        """What the encoder reads: the sentences, noisy where `train.objective.denoise` asks."""
+        return self.denoise(
+            batch.targets,
+            batch.lengths,
+            batch.indices,
+            vocabulary_size=model.decoder.output_bias.shape[0],
+            seed=self.seed,
+            step=self.step,
         )
 
 
@@ -224,6 +237,7 @@ def _whole(
         batch.lengths,
         draws.normals(batch, model.prior.latent_dim),
         decoder_inputs=draws.decoder_inputs(batch),
+        encoder_sentences=draws.encoder_sentences(model, batch),
         noise=draws.noise(batch),
         dtype=draws.dtype,
         labelling=labelling,
@@ -252,7 +266,8 @@ def _read(model: VAE, batch: Batch, rows: list[slice], draws: Draws) -> _Reading
 
 
 def _read_part(model: VAE, part: Batch, draws: Draws) -> Tensor:
-    return model.read(part.targets, part.lengths, noise=draws.noise(part), dtype=draws.dtype)
+    sentences = draws.encoder_sentences(model, part)
+    return model.read(*sentences, noise=draws.noise(part), dtype=draws.dtype)
 
 
 def _decode(

@@ -78,7 +78,7 @@ def train_step(
         model,
         batch,
         partial(objective, config, stage=stage, rate=rate),
-        Draws(seed, step, word_dropout, dtype),
+        Draws(seed, step, word_dropout, dtype, config.denoise),
         labelling_of(model, batch, labelled, seed=seed, step=step),
     )
     if part is not None:
