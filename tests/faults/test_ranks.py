@@ -29,7 +29,6 @@ from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.labelling import UNKNOWN_LABEL
 from textvae.model.labels import LabelsConfig, NoLabelsConfig
 from textvae.model.labels_m2 import M2LabelsConfig
-from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
@@ -206,13 +205,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "language model": {"free_bits": NoFreeBits()},
     "m2": {"labelled_batch_size": 7},
     "m2, labels drawn": {"labelled_batch_size": 7},
-    "m1_m2": {"labelled_batch_size": 7},
 }
 MODELS: dict[str, Callable[[], VAE]] = {
     "language model": language_model,
     "m2": partial(model, M2LabelsConfig()),
     "m2, labels drawn": partial(model, M2LabelsConfig(summed_labels=2)),
-    "m1_m2": partial(model, StackedLabelsConfig()),
 }
 
 

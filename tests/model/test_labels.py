@@ -1,4 +1,4 @@
-"""M2 and M1+M2: sums over labels against enumeration, bounds against integrals, what labels do."""
+"""M2: sums over labels against enumeration, bounds against integrals, what labels do."""
 
 import math
 from typing import Any
@@ -14,7 +14,6 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.labelling import Labelled, Labelling, log_prior_of, pairs
 from textvae.model.labels_m2 import M2LabelsConfig
-from textvae.model.labels_stacked import StackedLabels, StackedLabelsConfig
 from textvae.model.vae import VAE, ModelConfig, sum_by_sentence
 from textvae.randomness import Noise, key, normals
 
@@ -23,13 +22,12 @@ SENTENCES = [[2, 7, 3, 9], [], [10, 4]]
 UNKNOWN = torch.full((B,), -1)
 
 
-def build(kind: str = "m2", **settings: Any) -> VAE:
-    labels = M2LabelsConfig(**settings) if kind == "m2" else StackedLabelsConfig(**settings)
+def build() -> VAE:
     config = ModelConfig(
         latent_dim=Z,
         encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, bidirectional=True),
         decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H),
-        labels=labels,
+        labels=M2LabelsConfig(),
     )
     model = config.build(V, num_labels=L, seed=3)
     assert model.labels is not None
@@ -189,51 +187,16 @@ def test_bounds_are_below_the_integral_over_the_latent() -> None:
     torch.testing.assert_close(tight.elbo, free, rtol=0.0, atol=0.1)
 
 
-@torch.no_grad()
-def test_m1_m2_is_a_bound_on_the_density_of_its_latents_and_leaves_m1_alone() -> None:
-    model = build("m1_m2", hidden_dim=7, latent_dim=1)
-    head = model.labels
-    assert isinstance(head, StackedLabels)
-    latents, inner = noise(name="latents"), noise(1, "inner")
-    grid = torch.linspace(-8.0, 8.0, 801, dtype=torch.float64)[:, None]
-    cells = model.prior.log_prob(grid) + math.log(16.0 / 800)
-    for row in range(B):
-        exact = [
-            (cells + head.outer(grid, torch.full((801,), y)).log_prob(latents[row])).logsumexp(0)
-            + head.log_prior()[y]
-            for y in range(L)
-        ]
-        draws = [normals(key(9, n), torch.arange(B), lanes=1).double() for n in range(64)]
-        for labels, truth in ((UNKNOWN, torch.stack(exact).logsumexp(0)), (UNKNOWN + 3, exact[2])):
-            costs = [head.loss(latents, Labelling(labels), u, noise=None)[row] for u in draws]
-            bound = -float(torch.stack(costs).mean())
-            assert float(truth) - 1.5 < bound < float(truth)
-    with torch.enable_grad():
-        found = terms(model, Labelling(UNKNOWN, None, None, inner))
-        assert found.labels is not None
-        found.labels.latent_loss.backward()
-    assert all(p.grad is None for n, p in model.named_parameters() if not n.startswith("labels."))
-    assert all(p.grad is not None for n, p in model.named_parameters() if n.startswith("labels."))
-    plain = ModelConfig(
-        latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, bidirectional=True),
-        decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H),
-    ).build(V, seed=3)
-    assert float(terms(plain.double()).reconstruction.total) == float(found.reconstruction.total)
-
-
-@pytest.mark.parametrize("kind", ["m2", "m1_m2"])
-def test_the_labelled_sentences_teach_q_alone(kind: str) -> None:
-    model = build(kind)
+def test_the_labelled_sentences_teach_q_alone() -> None:
+    model = build()
     batch = corpus().batch(torch.tensor([0, 2]))
     labels = torch.tensor([1, 4])
     more = Labelled(batch.targets, batch.lengths, labels, Noise(1, 2, torch.tensor([5, 3])))
-    inner = noise(8, "inner")
-    with_more = terms(model, Labelling(UNKNOWN, None, more, inner))
-    without = terms(model, Labelling(UNKNOWN, None, None, inner))
+    with_more = terms(model, Labelling(UNKNOWN, None, more))
+    without = terms(model, Labelling(UNKNOWN))
     assert float(without.labels.cross_entropy) == 0.0
     assert torch.equal(with_more.bound_kl, without.bound_kl)
-    still = terms(model, Labelling(UNKNOWN, None, more._replace(noise=None), inner))
+    still = terms(model, Labelling(UNKNOWN, None, more._replace(noise=None)))
     log_q = model.label_log_posterior(batch.targets, batch.lengths, dtype=torch.float64)
     expected = float(-(log_q[0, 1] + log_q[1, 4]).detach() / 2)
     assert float(still.labels.cross_entropy.detach()) == pytest.approx(expected, rel=1e-5)

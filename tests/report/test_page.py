@@ -15,7 +15,6 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.labels_m2 import M2LabelsConfig
-from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.vae import ModelConfig
 from textvae.report.corpus import DataChoice
 from textvae.report.material import gather
@@ -155,10 +154,9 @@ def test_hostile_sentences_stay_text(latent_dim: int) -> None:
     assert ("bdi", vae.path.name) in page.texts
 
 
-@pytest.mark.parametrize("labels", [M2LabelsConfig(), StackedLabelsConfig()])
-def test_models_with_labels(labels: M2LabelsConfig | StackedLabelsConfig) -> None:
+def test_models_with_labels() -> None:
     plain = hostile_vae()
-    config = structs.replace(plain.config, labels=labels)
+    config = structs.replace(plain.config, labels=M2LabelsConfig())
     model = config.build(plain.tokenizer.vocabulary_size, num_labels=2, seed=1)
     vae = TextVAE(model, plain.tokenizer, config, labels=("calm", "wild"))
     page = check_closed(render(gather(vae, DataChoice(HOSTILE), num_samples=2)))

@@ -18,7 +18,8 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.model_directory import Results, card, load_model, publish, read_results
-from textvae.storage.checkpoint import verify_directory
+from textvae.storage.checkpoint import save_model_directory, verify_directory
+from textvae.version import installed_version
 
 WORDS = "ant bee cow dog eel fox gnu hen ibex jay kid"
 CONFIG = ModelConfig(
@@ -226,6 +227,30 @@ def test_a_setting_of_the_config_that_is_unknown_is_named(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes().replace(b"latent_dim", b"latent_din"))
     with pytest.raises(ConfigError, match="latent_din"):
         load_model(tmp_path, verify=False)
+
+
+def test_labels_of_a_kind_that_was_removed_are_refused_by_name(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    kind, removed = b'"kind": "none"', b'"kind": "m1_m2"'
+    publish(tmp_path / "whole", build(), CONFIG, tokenizer(), None)
+    files = {file.name: file.read_bytes() for file in (tmp_path / "whole").iterdir()}
+    config = files["config.json"].rpartition(kind)
+    del files["manifest.json"]
+    save_model_directory(
+        tmp_path / "whole", {**files, "config.json": config[0] + removed + config[2]}
+    )
+    shutil.copytree(tiny_run, tmp_path / "stopped")
+    (tmp_path / "stopped" / "manifest.json").unlink()
+    experiment = tmp_path / "stopped" / "experiment.json"
+    head, labels, rest = experiment.read_bytes().partition(b'"labels": {')
+    experiment.write_bytes(head + labels + rest.replace(kind, removed, 1))
+    version = installed_version()
+    message = f"labels of kind m1_m2, which textvae {version} no longer reads; .* again with model"
+    for name in ("whole", "stopped"):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            load_model(tmp_path / name)
+        assert str(caught.value).startswith(str(tmp_path / name))
 
 
 def test_results_of_a_model_that_is_not_whole_do_not_count(tiny_run: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.labels import LabelsConfig
 from textvae.model.labels_m2 import M2LabelsConfig
-from textvae.model.labels_stacked import StackedLabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
@@ -27,7 +26,7 @@ CONFIG = TrainConfig(
 )
 
 
-KINDS = [M2LabelsConfig(), M2LabelsConfig(summed_labels=2), StackedLabelsConfig()]
+KINDS = [M2LabelsConfig(), M2LabelsConfig(summed_labels=2)]
 
 
 def model(labels: LabelsConfig, **encoder: Any) -> VAE:

@@ -12,7 +12,6 @@ import msgspec
 import torch
 
 from textvae.api.text_vae import TextVAE
-from textvae.config import decode, read_config_file
 from textvae.evaluate.evaluators import (
     EvaluatorConfig,
     check_evaluators,
@@ -22,7 +21,7 @@ from textvae.evaluate.evaluators import (
 from textvae.evaluate.measurements import Measured, MeasuredCorpus, MeasuredModel, Measurements
 from textvae.evaluate.subject import Corpus, Subject, count_unknown
 from textvae.metrics.likelihood import ROWS
-from textvae.run.experiment import ExperimentConfig
+from textvae.run.experiment import read_experiment
 from textvae.run.held_out import HeldOut, held_out, run_split
 from textvae.storage.checkpoint import EXPERIMENT
 from textvae.storage.tensors import tensors_to_bytes
@@ -38,7 +37,7 @@ def configured_evaluators(path: Path | None) -> tuple[EvaluatorConfig, ...] | No
     file = None if path is None else path / EXPERIMENT
     if file is None or not file.is_file():
         return None
-    return decode(read_config_file(file), ExperimentConfig, source=str(file)).evaluate.evaluators
+    return read_experiment(file).evaluate.evaluators
 
 
 def run_evaluators(

@@ -189,7 +189,7 @@ class TextVAE:
             posterior=posterior,
             scale=scale,
         )
-        drawn = sample_conditions(self, latents, seed=seed, kind=prior, near=near, label=label)
+        drawn = sample_conditions(self, latents, seed=seed, near=near, label=label)
         return self._write(drawn.conditions, strategy, seed, max_length)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
@@ -219,7 +219,7 @@ class TextVAE:
             strategy: how words are chosen.
             seed: of the words, where the strategy draws.
             max_length: the most tokens; None is the model's limit.
-            label: one for all or one for each, which M2 needs; M1+M2 changes the latents to it.
+            label: one for all or one for each, which M2 needs.
 
         Raises:
             DataError: latents of another dimension, an unknown label, or none for M2.

@@ -25,7 +25,7 @@ TOGETHER = 256
     line, or is a table; left out, or `-`, standard input. One argument alone is the MODEL if it is
     a directory. Nothing in gives nothing out.
 
-    A model trained with labels (--set model.labels.kind=m2 or m1_m2) has a classifier of its own.
+    A model trained with labels (--set model.labels.kind=m2) has a classifier of its own.
     With any other latent, one is fitted to the posterior means of labelled sentences: those that
     the run was trained on, or --labelled. prototypes take the mean of each label, logistic is the
     regression of scikit-learn.

@@ -92,7 +92,6 @@ def command(
             vae,
             latents,
             seed=decoding["seed"],
-            kind=cast("PriorKind", prior),
             near=sentences[0] if sentences else None,
             label=label,
         )

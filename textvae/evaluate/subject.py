@@ -13,7 +13,7 @@ from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.measurements import MeasuredCorpus
-from textvae.generate.labels import draw_labels, prior_conditions
+from textvae.generate.labels import draw_labels
 from textvae.generate.strategies import Strategy
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import ROWS, encode_corpus
@@ -113,7 +113,8 @@ class Subject:
         if len(known) < size:
             latents = self.model.prior.sample(size, seed=self.seed)
             labels = draw_labels(self.model, size, seed=self.seed)
-            read = prior_conditions(self.model, labels, latents, seed=self.seed)
+            with torch.inference_mode():
+                read = self.model.condition(latents.to(self.model.device), labels)
             known = write(self.model, read, strategy, seed=self.seed, max_length=self.max_length)
             self._samples[strategy] = known
         return known[:size]

@@ -43,8 +43,6 @@ class Labelling(NamedTuple):
     draws: Tensor | None = None
     """`[B]` in [0, 1): which label stands for those not summed over; None sums over all."""
     labelled: Labelled | None = None
-    normals: Tensor | None = None
-    """`[B, U]`: standard normals of the inner latent of M1+M2."""
 
 
 def unlabelled(draws: Tensor) -> Labelling:
@@ -63,8 +61,6 @@ class LabelTerms(NamedTuple):
 
     kl: Tensor
     """`[B]` nats, part of the bound: KL(q(y|x) || p(y)), or -log p(y) of a known label."""
-    latent_loss: Tensor
-    """Scalar nats a sentence: the loss of a model of the latents, in M1+M2; else 0."""
     cross_entropy: Tensor
     """Scalar nats: -log q(y|x) averaged over the labelled sentences; 0 where there are none."""
 

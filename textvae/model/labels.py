@@ -2,7 +2,6 @@
 
 from textvae.config import Config
 from textvae.model.labels_m2 import M2Labels, M2LabelsConfig
-from textvae.model.labels_stacked import StackedLabels, StackedLabelsConfig
 
 
 class NoLabelsConfig(Config, tag_field="kind", tag="none"):
@@ -12,5 +11,5 @@ class NoLabelsConfig(Config, tag_field="kind", tag="none"):
         """Nothing."""
 
 
-LabelsConfig = NoLabelsConfig | M2LabelsConfig | StackedLabelsConfig
-Labels = M2Labels | StackedLabels
+LabelsConfig = NoLabelsConfig | M2LabelsConfig
+Labels = M2Labels

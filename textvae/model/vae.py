@@ -30,7 +30,6 @@ from textvae.model.labelling import (
 )
 from textvae.model.labels import Labels, LabelsConfig, NoLabelsConfig
 from textvae.model.labels_m2 import M2Labels
-from textvae.model.labels_stacked import StackedLabels
 from textvae.model.prior import PriorConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
 from textvae.model.recurrent import initialize
@@ -189,12 +188,7 @@ class VAE(nn.Module):
             if labelling is None:
                 labelling = unknown_labels(readings)
             return self._over_labels(base, readings[:, width:], normals, labelling)
-        latents, terms = base.sample(normals), None
-        inner = None if labelling is None else labelling.normals
-        if isinstance(self.labels, StackedLabels) and labelling is not None and inner is not None:
-            loss = self.labels.loss(latents.detach(), labelling, inner, noise=noise)
-            terms = LabelTerms(torch.zeros_like(loss), loss.mean(), loss.new_zeros(()))
-        return Inferred(latents, self.prior.kl(base), base, None, terms)
+        return Inferred(base.sample(normals), self.prior.kl(base), base)
 
     def _over_labels(
         self, base: DiagonalGaussian, log_q: Tensor, normals: Tensor, labelling: Labelling
@@ -211,7 +205,7 @@ class VAE(nn.Module):
             torch.zeros_like(base.mean).index_add(0, tried.rows, kl),
             self.labels.posterior(base, label),
             tried,
-            LabelTerms(cost, cost.new_zeros(()), cost.new_zeros(())),
+            LabelTerms(cost, cost.new_zeros(())),
         )
 
     def reconstruct_inferred(
@@ -260,13 +254,10 @@ class VAE(nn.Module):
         noise: Noise | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Log q(y|x) `[B, L]` in nats; of M1+M2 at the mean of q(z|x)."""
+        """Log q(y|x) `[B, L]` in nats."""
         assert self.labels is not None, "a model without labels"
         features = self.encoder.read(tokens, lengths, noise=noise, dtype=dtype)
-        if isinstance(self.labels, M2Labels):
-            return self.labels.log_posterior(features, lengths, noise=noise)
-        mean = self.encoder.posterior(self.encoder.moments_of(features), training=False).mean
-        return self.labels.log_posterior(mean.detach(), noise=noise)
+        return self.labels.log_posterior(features, lengths, noise=noise)
 
     def posterior(
         self,

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from textvae.errors import CheckpointError, ConfigError, DataError
-from textvae.generate.labels import draw_labels, prior_conditions
-from textvae.generate.latents import PriorKind, check_latents
+from textvae.generate.labels import draw_labels
+from textvae.generate.latents import check_latents
 from textvae.metrics.likelihood import label_log_posteriors
 from textvae.model.labels_m2 import M2Labels
-from textvae.model.labels_stacked import StackedLabels
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.held_out import Origin, given, tokenize_given
 
@@ -58,10 +57,7 @@ def conditions(
     label: str | Sequence[str] | None,
     path: Path | None = None,
 ) -> Tensor:
-    """What the decoder reads for latents: `[N, Z]` -> `[N, C]`.
-
-    M2 reads the label beside the latent. In M1+M2 the label is in the latent: one that is asked
-    for takes the place of its likeliest, u = mean of q(u|z, y), z = mean of p(z|u, wanted).
+    """What the decoder reads for latents: `[N, Z]` -> `[N, C]`; M2 reads the label beside them.
 
     Args:
         model: on its device.
@@ -89,10 +85,6 @@ def conditions(
         found = torch.tensor([find_label(model, names, one, path) for one in label])
     wanted = found.long().to(model.device)
     with torch.inference_mode():
-        if isinstance(model.labels, StackedLabels):
-            own = model.labels.log_posterior(latents).argmax(1)
-            inner = model.labels.inner_posterior(latents, own).mean
-            return model.labels.outer(inner, wanted).mean
         return model.condition(latents, wanted)
 
 
@@ -106,18 +98,17 @@ class Sampled(NamedTuple):
 
 
 def sample_conditions(
-    vae: Model, latents: Tensor, *, seed: int, kind: PriorKind, near: str | None, label: str | None
+    vae: Model, latents: Tensor, *, seed: int, near: str | None, label: str | None
 ) -> Sampled:
     """What the decoder reads for samples, and their labels.
 
     Without a label asked for, one is drawn from p(y) for each, or is that of the sentence near by
-    where the decoder needs one. In M1+M2 what the model's prior draws comes from p(z|y) instead.
+    where the decoder needs one.
 
     Args:
         vae: the model.
         latents: from `sample_latents`, `[N, Z]`.
         seed: of the labels.
-        kind: where the latents came from, if not from near a sentence.
         near: the sentence that the latents are around.
         label: of all.
 
@@ -138,9 +129,7 @@ def sample_conditions(
     if label is not None:
         numbers = torch.full_like(numbers, names.index(label))
     labels = [names[number] for number in numbers.tolist()]
-    if kind != "model":
-        return Sampled(conditions(model, names, latents, labels), labels)
-    return Sampled(prior_conditions(model, numbers, latents, seed=seed), labels)
+    return Sampled(conditions(model, names, latents, labels), labels)
 
 
 def own_labels(vae: Model, sentences: Sequence[str]) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 import torch
 
-from textvae.config import Config, decode, encode_json, parse_json, read_config_file
+from textvae.config import Config, decode, encode_json, parse_json
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.summary import Evaluation
@@ -16,7 +16,7 @@ from textvae.model.labels import NoLabelsConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.aggregate_file import Aggregate, aggregate_files, read_aggregate
 from textvae.run.data import DATA, DataFacts, load_facts
-from textvae.run.experiment import ExperimentConfig
+from textvae.run.experiment import read_experiment, refuse_removed_labels
 from textvae.run.label_file import label_files, read_labels
 from textvae.storage.checkpoint import (
     CARD,
@@ -153,9 +153,7 @@ def _load_unfinished(path: Path) -> LoadedModel:
         raise CheckpointError(
             f"{path}: this run has saved no model yet; continue it with the same train command"
         )
-    experiment = decode(
-        read_config_file(path / EXPERIMENT), ExperimentConfig, source=str(path / EXPERIMENT)
-    )
+    experiment = read_experiment(path / EXPERIMENT)
     words = _tokenizer(path, read_bytes(tokenizer, at_most=2**26))
     for part in ("best.", "average.mean.", "model."):
         found = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
@@ -193,6 +191,7 @@ def _config(path: Path, data: bytes) -> ModelConfig:
         value = parse_json(data.decode())
     except (ValueError, RecursionError):
         raise CheckpointError(f"{path / CONFIG}: not JSON, so the file is damaged") from None
+    refuse_removed_labels(value, path / CONFIG)
     return decode(value, ModelConfig, source=str(path / CONFIG))
 
 

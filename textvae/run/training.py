@@ -10,7 +10,7 @@ import torch
 from msgspec import structs
 
 from textvae import distributed
-from textvae.config import decode, differences, encode_json, read_config_file
+from textvae.config import differences, encode_json
 from textvae.data.corpus import sentences_of
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError
@@ -37,7 +37,13 @@ from textvae.run.data import (
     tokenize,
     tokenize_sentences,
 )
-from textvae.run.experiment import ExperimentConfig, check_device, choose_data, choose_training
+from textvae.run.experiment import (
+    ExperimentConfig,
+    check_device,
+    choose_data,
+    choose_training,
+    read_experiment,
+)
 from textvae.run.measure import measure
 from textvae.run.model_directory import Results, TrainingFacts, load_model, publish, read_results
 from textvae.run.stream import STREAM, stream_run_data
@@ -229,8 +235,7 @@ def follow() -> RunOutcome:
     run, finished = Path(distributed.broadcast(None)), bool(distributed.all_reduce_max(0))
     if finished:
         return RunOutcome(run, load_model(run).model, None, None)
-    source = run / EXPERIMENT
-    config = decode(read_config_file(source), ExperimentConfig, source=str(source))
+    config = read_experiment(run / EXPERIMENT)
     tokenizer = Tokenizer.from_json((run / TOKENIZER).read_bytes())
     return _train(Plan(config, [], open_run_data(run / DATA, tokenizer), run), lambda line: None)
 
@@ -290,7 +295,7 @@ def _is_begun(plan: Plan) -> bool:
     """Whether the directory holds all that this very run begins with; refused if another's."""
     run, wanted = plan.run, plan.run / EXPERIMENT
     if wanted.is_file():
-        before = decode(read_config_file(wanted), ExperimentConfig, source=str(wanted))
+        before = read_experiment(wanted)
         facts = load_facts(run / DATA)
         # Data first: of another size, they also change the settings that follow from the size.
         found = [] if facts is None else data_differences(facts, plan.data.facts)

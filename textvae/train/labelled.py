@@ -6,9 +6,8 @@ import torch
 
 from textvae.data.batching import Batch, TokenArray
 from textvae.model.labelling import UNKNOWN_LABEL, Labelled, Labelling
-from textvae.model.labels_stacked import StackedLabels
 from textvae.model.vae import VAE
-from textvae.randomness import Noise, hashes, key, normals, uniforms
+from textvae.randomness import Noise, hashes, key, uniforms
 
 DrawLabelled = Callable[..., Batch | None]
 """`labelled_batch` of all but the step."""
@@ -53,14 +52,11 @@ def labelling_of(
     if model.labels is None:
         return None
     labelled = None if drawn is None else drawn(step=step)
-    labels, inner = batch.labels, None
+    labels = batch.labels
     if labels is None:
         labels = torch.full_like(batch.lengths, UNKNOWN_LABEL)
-    if isinstance(model.labels, StackedLabels):
-        lanes = model.labels.config.latent_dim
-        inner = normals(key(seed, "inner posterior", step), batch.indices, lanes=lanes)
     more = None
     if labelled is not None and labelled.labels is not None:
         noise = Noise(key(seed, "labelled"), step, labelled.indices)
         more = Labelled(labelled.targets, labelled.lengths, labelled.labels, noise)
-    return Labelling(labels, uniforms(key(seed, "label", step), batch.indices), more, inner)
+    return Labelling(labels, uniforms(key(seed, "label", step), batch.indices), more)

@@ -149,7 +149,7 @@ def _of_labels(config: ObjectiveConfig, terms: ElboTerms) -> Tensor | float:
     """What a model with labels is trained on besides its bound."""
     if terms.labels is None:
         return 0.0
-    return terms.labels.latent_loss + config.classification_weight * terms.labels.cross_entropy
+    return config.classification_weight * terms.labels.cross_entropy
 
 
 def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:
