@@ -2,12 +2,10 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
-from textvae.api.aggregate import fit_aggregate
 from textvae.api.interpolate import walk
 from textvae.api.text_vae import TextVAE
 from textvae.errors import ConfigError, DataError
@@ -86,19 +84,10 @@ def test_what_is_no_path_is_refused(vae: TextVAE) -> None:
         walk(vae, TURNS, max_length=0)
 
 
-def test_along_the_data_the_density_is_said(tiny_run: Path) -> None:
-    vae = TextVAE.from_pretrained(tiny_run, device="cpu")
-    with pytest.raises(ConfigError, match="--path data: this model has no aggregate posterior"):
+def test_the_density_of_each_step_is_that_of_the_prior(vae: TextVAE) -> None:
+    found = walk(vae, TURNS, steps=4)
+    latents = path_through(vae.encode(TURNS).mean, steps=4, path="straight")
+    expected = vae.model.prior.log_prob(latents).tolist()
+    assert [step.log_density for step in found.steps] == pytest.approx(expected)
+    with pytest.raises(ConfigError, match="--path data: the prior of this model is not a mixture"):
         walk(vae, TURNS, path="data")
-    assert walk(vae, TURNS).steps[0].log_density is None
-    fit_aggregate(vae, num_components=2)
-    assert vae.aggregate is not None
-    mixture, mean = vae.aggregate.mixture, vae.encode(TURNS[:2]).mean
-    for path in get_args(PathKind):
-        found = walk(vae, TURNS[:2], steps=5, path=path)
-        latents = path_through(mean, steps=5, path=path, density=mixture)
-        expected = mixture.log_prob(latents.double()).tolist()
-        assert [step.log_density for step in found.steps] == pytest.approx(expected)
-        assert [step.text for step in found.steps] == vae.interpolate(
-            *TURNS[:2], steps=5, path=path
-        )

@@ -1,6 +1,7 @@
 """A model whose prior is a mixture: kept, read back, measured and shown as what it is."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ from click.testing import CliRunner
 from msgspec import structs
 
 from textvae.api.evaluate import run_evaluators
+from textvae.api.interpolate import walk
 from textvae.api.text_vae import TextVAE
 from textvae.cli.main import program
 from textvae.evaluate.evaluators import KINDS
 from textvae.evaluate.latent import LatentEvaluator
+from textvae.generate.interpolation import PathKind, path_through
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_gaussian import GaussianPrior
 from textvae.model.prior_mixture import MixturePrior, MixturePriorConfig
@@ -19,6 +22,8 @@ from textvae.model.vae import VAE
 from textvae.run.data import DataOptions
 from textvae.run.experiment import load_config
 from textvae.run.training import dry_run, plan_run
+
+TURNS = ["red cat eats", "shy dog sees today"]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,22 @@ def test_its_figures_say_what_is_estimated(mixed: TextVAE, tiny_data: Path) -> N
     assert kl == pytest.approx(-elbo - reconstruction, abs=0.2), "by other draws"
     assert "aggregate_kl" in found
     assert "aggregate_moments_kl" not in found
+
+
+def test_paths_along_the_data_take_it_as_their_density(mixed: TextVAE) -> None:
+    mixture, mean = mixed.model.prior.mixture, mixed.encode(TURNS).mean
+    assert mixture is not None
+    for path in get_args(PathKind):
+        found = walk(mixed, TURNS, steps=5, path=path)
+        latents = path_through(mean, steps=5, path=path, prior=mixed.model.prior)
+        expected = mixture.log_prob(latents.double()).tolist()
+        assert [step.log_density for step in found.steps] == pytest.approx(expected)
+        assert [step.text for step in found.steps] == mixed.interpolate(*TURNS, steps=5, path=path)
+    straight, along = (
+        path_through(mean, steps=5, path=path, prior=mixed.model.prior)
+        for path in ("straight", "data")
+    )
+    assert not torch.equal(straight, along)
 
 
 def test_it_is_shown_by_its_gaussians(mixed: TextVAE, kept: Path, tmp_path: Path) -> None:

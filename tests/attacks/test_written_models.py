@@ -275,9 +275,6 @@ MODELS: dict[str, tuple[str, Change, str]] = {
     "results no utf-8": ("results.json", b'{"data": "\xff"}', "results.json: cannot be read"),
     "results null": ("results.json", b"null", "results.json: cannot be read"),
     "results nested": ("results.json", b"[" * 9000, "results.json: cannot be read"),
-    "aggregate nothing": ("aggregate.json", b"", "not JSON, so the file is damaged"),
-    "aggregate list": ("aggregate.json", b"[]", "found [], expected a table"),
-    "aggregate object": ("aggregate.json", b"{}", "missing, and it has no default"),
     "labels nothing": ("labels.json", b"", "belongs to a model with labels"),
 }
 
@@ -288,8 +285,6 @@ def test_models(refused: Refuse, reseal: Callable[..., None], model: Path, name:
     if not isinstance(change, bytes):
         change = json.dumps(json.loads((model / file).read_bytes()) | change).encode()
     (model / file).write_bytes(change)
-    if file == "aggregate.json":  # of two files, which count together
-        (model / "aggregate.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
     reseal(model)
     assert said in refused("sample", "model", "-n", "1")
 

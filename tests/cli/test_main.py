@@ -41,7 +41,6 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
     helps = {verb: invoke(verb, "--help").stdout for verb in VERBS}
     assert all("--json" in text for text in helps.values())
     assert {verb for verb, text in helps.items() if "--seed" in text} == {
-        "aggregate",
         "score",
         "train",
         "sample",

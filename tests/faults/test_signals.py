@@ -34,7 +34,6 @@ def verbs(run: Path, data: Path, place: Path) -> list[list[str]]:
         ["analogy", model],
         ["attribute", model, "--from", corpus, "--to", corpus],
         ["evaluate", model, corpus, "--samples", "1000000"],
-        ["aggregate", model],
         ["info", model, "--verify"],
     ]
 

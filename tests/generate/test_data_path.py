@@ -11,6 +11,7 @@ from textvae.generate.data_path import data_path, path_length
 from textvae.generate.interpolation import interpolation, path_through
 from textvae.generate.paths import straight_path
 from textvae.model.mixture import GaussianMixture
+from textvae.model.prior_mixture import MixturePrior
 from textvae.randomness import key, normals
 
 
@@ -116,9 +117,11 @@ def test_far_from_all_data_numbers_stay_finite() -> None:
 
 
 def test_it_is_one_of_the_paths() -> None:
-    points = RING.mean[[0, 8, 4]].float()
-    found = path_through(points, steps=5, path="data", density=RING)
+    points, prior = RING.mean[[0, 8, 4]].float(), MixturePrior(2, max_components=17)
+    with pytest.raises(ConfigError, match="--path data: the prior of this model is not a mixture"):
+        path_through(points, steps=5, path="data", prior=prior)
+    prior.take(RING)
+    found = path_through(points, steps=5, path="data", prior=prior)
     assert torch.equal(found[::4], points)
-    assert torch.equal(found[4:], interpolation(*points[1:], steps=5, path="data", density=RING))
-    with pytest.raises(ConfigError, match="--path data: this model has no aggregate posterior"):
-        path_through(points, steps=5, path="data")
+    assert torch.equal(found[4:], interpolation(*points[1:], steps=5, path="data", prior=prior))
+    torch.testing.assert_close(found[4:], data_path(*points[1:], 5, RING), atol=1e-3, rtol=0.0)

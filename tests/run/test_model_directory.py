@@ -19,6 +19,7 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.model_directory import Results, card, load_model, publish, read_results
 from textvae.storage.checkpoint import save_model_directory, verify_directory
+from textvae.storage.manifest import read_manifest
 from textvae.version import installed_version
 
 WORDS = "ant bee cow dog eel fox gnu hen ibex jay kid"
@@ -314,3 +315,13 @@ def test_the_card_of_a_stopped_run_says_so(results: Results) -> None:
     assert "The run was stopped before its end." in text
     assert "## Numbers" not in text
     assert "## Data" not in card(build(), CONFIG, tokenizer(), None)
+
+
+def test_files_of_an_aggregate_posterior_are_ignored(tmp_path: Path) -> None:
+    """Older versions kept a mixture beside the weights."""
+    publish(tmp_path, build(), CONFIG, tokenizer(), None)
+    files = {name: (tmp_path / name).read_bytes() for name in read_manifest(tmp_path).files}
+    files |= {"aggregate.json": b"{}", "aggregate.safetensors": b"tensors"}
+    save_model_directory(tmp_path, files)
+    assert load_model(tmp_path).config == CONFIG
+    assert all(check.problem is None for check in verify_directory(tmp_path))

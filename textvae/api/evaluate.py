@@ -109,7 +109,6 @@ def _subject(
         max_length=vae.config.max_length,
         texts=found.texts,
         embedded=found.embedded,
-        density=vae.aggregate.mixture if vae.aggregate else None,
         split=lambda name: _optional(run_split(vae.origin, name)),
         seed=seed,
         rows=rows,

@@ -27,8 +27,8 @@ class Step(NamedTuple):
     """`</s>` counted."""
     change: float | None
     """Token edit distance to the step before, over the longer length; None for the first step."""
-    log_density: float | None
-    """Of its latent under the aggregate posterior, nats; None where none was fitted."""
+    log_density: float
+    """Of its latent under the prior, nats."""
 
 
 class Walk(NamedTuple):
@@ -70,15 +70,15 @@ def walk(
         raise DataError(
             f"an interpolation passes through at least 2 sentences, found {len(sentences)}"
         )
-    density = vae.aggregate.mixture if vae.aggregate else None
-    latents = path_through(vae.encode(sentences).mean, steps=steps, path=path, density=density)
+    prior = vae.model.prior
+    latents = path_through(vae.encode(sentences).mean, steps=steps, path=path, prior=prior)
     longest = check_max_length(vae, max_length)
     read = decoder_conditions(vae, latents, label or held_label(vae, sentences[0]))
     ids = write(vae.model, read, check_strategy(strategy), seed=seed, max_length=longest)
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.model.device)
     nats = reconstruction_at(vae.model, array, read).tolist()
     changed = changes(ids)
-    densities = None if density is None else density.log_prob(latents.cpu().double()).tolist()
+    densities = prior.log_prob(latents).tolist()
     found = [
         Step(
             text=vae.tokenizer.decode(tokens),
@@ -86,7 +86,7 @@ def walk(
             reconstruction=nats[number],
             num_tokens=len(tokens) + 1,
             change=changed[number - 1] if number else None,
-            log_density=None if densities is None else densities[number],
+            log_density=densities[number],
         )
         for number, tokens in enumerate(ids)
     ]

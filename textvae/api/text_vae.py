@@ -11,14 +11,13 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.summary import Evaluation
 from textvae.generate.interpolation import PathKind, interpolation
-from textvae.generate.latents import PriorKind, sample_latents
+from textvae.generate.latents import sample_latents
 from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import ROWS, encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
-from textvae.run.aggregate_file import Aggregate
 from textvae.run.conditions import (
     check_max_length,
     decoder_conditions,
@@ -49,11 +48,10 @@ class TextVAE:
         *,
         results: Results | None = None,
         path: Path | None = None,
-        aggregate: Aggregate | None = None,
         labels: Sequence[str] = (),
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
-        self.results, self.path, self.aggregate = results, path, aggregate
+        self.results, self.path = results, path
         self.labels = tuple(labels)
 
     @classmethod
@@ -132,7 +130,6 @@ class TextVAE:
             found.config,
             results=found.results,
             path=Path(path),
-            aggregate=found.aggregate,
             labels=found.labels,
         )
 
@@ -145,8 +142,7 @@ class TextVAE:
         where = Path(path)
         if where.exists() and (not where.is_dir() or any(where.iterdir())):
             raise CheckpointError(f"{where}: is in use; save to a directory that is new or empty")
-        parts = self.config, self.tokenizer, self.results, self.aggregate, self.labels
-        publish(where, self.model, *parts)
+        publish(where, self.model, self.config, self.tokenizer, self.results, self.labels)
 
     def sample(
         self,
@@ -155,7 +151,6 @@ class TextVAE:
         seed: int = 0,
         strategy: AnyStrategy = Temperature(),  # noqa: B008 -- a frozen struct
         max_length: int | None = None,
-        prior: PriorKind = "model",
         near: str | None = None,
         scale: float | None = None,
         label: str | None = None,
@@ -167,14 +162,13 @@ class TextVAE:
             seed: of the latents and of the words.
             strategy: how words are chosen.
             max_length: the most tokens; None is the model's limit.
-            prior: `model`, or `aggregate`: the mixture that `textvae.api.aggregate` has fitted.
             near: a sentence: latents are the mean of its posterior plus noise.
             scale: of the noise, in standard deviations of that posterior, 0 to 1000; None is 1.
             label: of all of them; None draws it from p(y), or is that of the sentence `near`,
                 where the model has labels.
 
         Raises:
-            ConfigError: a number out of bounds, a scale without a sentence, no aggregate.
+            ConfigError: a number out of bounds, a scale without a sentence.
             DataError: a sentence that `encode` refuses, or an unknown label.
             CheckpointError: a label for a model without labels.
         """
@@ -184,8 +178,6 @@ class TextVAE:
             self.model.prior,
             num_samples,
             seed=seed,
-            kind=prior,
-            aggregate=self.aggregate.mixture if self.aggregate else None,
             posterior=posterior,
             scale=scale,
         )
@@ -275,8 +267,8 @@ class TextVAE:
             first: where the path begins; the first result is its reconstruction.
             second: where it ends.
             steps: how many sentences, both ends included.
-            path: `straight`, `spherical`, or `data`: through where the aggregate posterior, which
-                `textvae.api.aggregate` has fitted, has mass.
+            path: `straight`, `spherical`, or `data`: where the density of a prior that is a
+                mixture is high.
             strategy: how words are chosen.
             seed: of the words, where the strategy draws.
             max_length: the most tokens; None is the model's limit.
@@ -284,11 +276,11 @@ class TextVAE:
 
         Raises:
             DataError, CheckpointError: as `encode` and `decode`.
-            ConfigError: fewer than two steps, or no aggregate posterior for `data`.
+            ConfigError: fewer than two steps, or a prior that is no mixture for `data`.
         """
         mean = self.encode([first, second]).mean
-        density = self.aggregate.mixture if self.aggregate else None
-        points = interpolation(mean[0], mean[1], steps=steps, path=path, density=density)
+        prior = self.model.prior
+        points = interpolation(mean[0], mean[1], steps=steps, path=path, prior=prior)
         held = label or held_label(self, first)
         return self.decode(points, strategy=strategy, seed=seed, max_length=max_length, label=held)
 

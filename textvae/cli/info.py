@@ -12,7 +12,6 @@ from textvae.errors import CheckpointError
 
 if TYPE_CHECKING:
     from textvae.api.text_vae import TextVAE
-    from textvae.run.aggregate_file import Aggregate
     from textvae.storage.checkpoint import FileCheck
 
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
     --verify compares every file, those of the saved states too, with its checksum, and ends with
     exit code 2 where one is wrong. With --json: one object with `model`, `config`, `tokenizer`,
-    `vocabulary_size`, `num_parameters`, `results` (data, training and figures), `aggregate` (what
-    `textvae aggregate` fitted, or null) and, with --verify, `files`.""",
+    `vocabulary_size`, `num_parameters`, `results` (data, training and figures)
+    and, with --verify, `files`.""",
 )
 @click.argument("model", required=False)
 @click.option("--verify", is_flag=True, help="Check every checksum.")
@@ -71,14 +70,6 @@ def _facts(where: Path, vae: "TextVAE") -> dict[str, Any]:
         "vocabulary_size": vae.tokenizer.vocabulary_size,
         "num_parameters": sum(p.numel() for p in vae.model.parameters()),
         "results": vae.results,
-        "aggregate": None if vae.aggregate is None else _aggregate_facts(vae.aggregate),
-    }
-
-
-def _aggregate_facts(aggregate: "Aggregate") -> dict[str, Any]:
-    return {
-        "num_components": aggregate.mixture.num_components,
-        **{name: getattr(aggregate.facts, name) for name in aggregate.facts.__struct_fields__},
     }
 
 
@@ -93,12 +84,6 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
         f"tokenizer   {vae.tokenizer.kind}, {vae.tokenizer.vocabulary_size:,} in the vocabulary",
         f"sentences   at most {config.max_length:,} tokens",
     ]
-    if vae.aggregate is not None:
-        facts = vae.aggregate.facts
-        lines.append(
-            f"aggregate   {vae.aggregate.mixture.num_components} components ({facts.covariance}), "
-            f"{facts.gain:.2f} nats a latent above the prior"
-        )
     if results is None:
         return [*lines, "results     none: this run is not finished"]
 

@@ -27,14 +27,14 @@ FEW = "an interpolation passes through at least 2 sentences"
     taken for a MODEL that is not there. After a MODEL everything is a sentence.
 
     --path data (or --along data) is the shortest path where going costs the more the fewer data are
-    there: it stays where the aggregate posterior, which `textvae aggregate` has fitted, has mass.
+    there, by a prior that is a mixture (`train --set model.prior.kind=mixture`).
 
     A model with labels holds one along the path: --label, or the likeliest of the first sentence.
 
     With --json: `step`, `share` (0 at the first, 1 at the last), `text`, `reconstruction` (-log
     p(text|z) in nats, summed over `num_tokens` with </s>), `change` (token edit distance to the
     step before, over the longer length; null at the first), `log_density` (of the latent under the
-    aggregate posterior, in nats; null where none was fitted) and `mean_change`, of the path.""",
+    prior, in nats) and `mean_change`, of the path.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FIRST SECOND]...", nargs=-1)
 @click.option(

@@ -36,7 +36,6 @@ VERBS = {
     "neighbors": "Find the sentences of a corpus that are nearest to a sentence.",
     "analogy": "Edit one sentence as two others differ.",
     "attribute": "Change sentences by the difference of two sets of them.",
-    "aggregate": "Fit a mixture to the latents, for sample --prior aggregate.",
     "score": "Say how strange sentences are, one score a line.",
     "classify": "Write the label of each sentence, and its probability.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",

@@ -32,7 +32,6 @@ SCORES = (
 )
 """The default first."""
 PATHS = ("straight", "spherical", "data")
-PRIORS = ("model", "aggregate")
 
 
 class Decoding(TypedDict):

@@ -1,6 +1,6 @@
 """`textvae sample`."""
 
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import Unpack
 
 import click
 
@@ -11,9 +11,6 @@ from textvae.cli.terminal import flush, say_which
 from textvae.cli.writing import of_all, say, show
 from textvae.errors import DataError
 
-if TYPE_CHECKING:
-    from textvae.generate.latents import PriorKind
-
 
 @click.command(
     "sample",
@@ -23,9 +20,6 @@ if TYPE_CHECKING:
     say otherwise. A model with labels draws each sentence's label from p(y), unless --label is
     given. With --json: `index`, with labels `label`, and `text`; for a beam `rank`,
     `log_likelihood` (nats) and `score`.
-
-    --prior aggregate draws latents from the mixture that `textvae aggregate` fitted to the latents
-    of data, and not from the prior of the model, which may have mass where there are no data.
 
     With --near the latents are not drawn from the prior but around a sentence: the mean of its
     posterior, plus --scale times its standard deviation times a standard normal draw, in each
@@ -40,13 +34,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many sentences.",
 )
-@click.option(
-    "--prior",
-    type=click.Choice(options.PRIORS),
-    default="model",
-    show_default=True,
-    help="Where latents are drawn from.",
-)
 @click.option("--near", metavar="SENTENCE", help="Draw latents around that of a sentence.")
 @click.option(
     "--scale", type=float, help="How far around, in its standard deviations.  [default: 1]"
@@ -58,7 +45,6 @@ if TYPE_CHECKING:
 def command(
     model: str | None,
     num_samples: int,
-    prior: str,
     near: str | None,
     scale: float | None,
     label: str | None,
@@ -83,8 +69,6 @@ def command(
             vae.model.prior,
             num_samples,
             seed=decoding["seed"],
-            kind=cast("PriorKind", prior),
-            aggregate=vae.aggregate.mixture if vae.aggregate else None,
             posterior=vae.encode(sentences) if sentences else None,
             scale=scale,
         )

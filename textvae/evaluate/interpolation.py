@@ -49,7 +49,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
     steps: Annotated[int, Meta(ge=3)] = 7
     """Sentences of a path, both ends included."""
     path: PathKind = "straight"
-    """`data` follows the fitted aggregate posterior, and needs a model that has one."""
+    """`data` follows the density of the prior, which has to be a mixture."""
     strategy: AnyStrategy = Greedy()
     """How words are chosen."""
     num_samples: Annotated[int, Meta(ge=1)] = 10
@@ -102,7 +102,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
                     mean[pair.to(mean.device)],
                     steps=self.steps,
                     path=self.path,
-                    density=subject.density,
+                    prior=subject.model.prior,
                 )
                 for pair in pairs
             ]

@@ -19,7 +19,6 @@ from textvae.generate.writing import write
 from textvae.metrics.likelihood import ROWS, encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import UNKNOWN
-from textvae.model.mixture import GaussianMixture
 from textvae.model.vae import VAE
 from textvae.randomness import key, permutation
 
@@ -50,7 +49,6 @@ class Subject:
         texts: Sequence[str] | None = None,
         embedded: bool = False,
         split: Callable[[str], Corpus | None] = lambda name: None,
-        density: GaussianMixture | None = None,
         seed: int = 0,
         rows: int = ROWS,
         dtype: torch.dtype = torch.float32,
@@ -65,7 +63,6 @@ class Subject:
             max_length: the most tokens of a sentence that the model writes.
             texts: of the same sentences, where they are at hand.
             embedded: whether they are of the embedded corpus, whose grammar is known.
-            density: the fitted aggregate posterior, where the model has one.
             split: finds the `train` and `valid` sentences that the model was made with.
             seed: of everything drawn.
             rows: latents decoded at once.
@@ -77,7 +74,6 @@ class Subject:
         self.max_length, self.seed, self.rows, self.dtype = max_length, seed, rows, dtype
         self.grammar = embedded_grammar() if embedded else None
         self._texts, self._split, self.report = texts, split, report
-        self.density = density
         self._samples: dict[Strategy, list[list[int]]] = {}
 
     @cached_property

@@ -1,6 +1,4 @@
-"""Where latents come from: the prior, the aggregate posterior, around a posterior."""
-
-from typing import Literal, get_args
+"""Where latents come from: the prior, or around a posterior."""
 
 import torch
 from torch import Tensor
@@ -8,11 +6,7 @@ from torch import Tensor
 from textvae.errors import ConfigError, DataError
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Prior
-from textvae.model.mixture import GaussianMixture
 from textvae.randomness import key, normals
-
-PriorKind = Literal["model", "aggregate"]
-NO_AGGREGATE = "has no aggregate posterior yet; fit one with: textvae aggregate"
 
 
 def sample_latents(
@@ -20,8 +14,6 @@ def sample_latents(
     num_samples: int,
     *,
     seed: int,
-    kind: PriorKind = "model",
-    aggregate: GaussianMixture | None = None,
     posterior: DiagonalGaussian | None = None,
     scale: float | None = None,
 ) -> Tensor:
@@ -34,27 +26,16 @@ def sample_latents(
         prior: of the model, where to draw from without a posterior.
         num_samples: N.
         seed: of the draws.
-        kind: `model` is that prior, `aggregate` the mixture.
-        aggregate: the mixture fitted to the aggregate posterior.
         posterior: of one sentence, `[1, Z]`.
         scale: from 0 to 1000; None is 1.
 
     Raises:
-        ConfigError: a scale out of bounds, or without a posterior; a prior that is unknown, that
-            was not fitted, or with a posterior.
+        ConfigError: a scale out of bounds, or without a posterior.
     """
-    if kind not in get_args(PriorKind):
-        raise ConfigError(f"--prior {kind}: must be one of {', '.join(get_args(PriorKind))}")
     if posterior is None:
         if scale is not None:
             raise ConfigError(f"--scale {scale}: belongs to --near, the sentence to draw around")
-        if kind == "model":
-            return prior.sample(num_samples, seed=seed)
-        if aggregate is None:
-            raise ConfigError(f"--prior aggregate: this model {NO_AGGREGATE}")
-        return aggregate.sample(num_samples, seed=seed).float()
-    if kind != "model":
-        raise ConfigError(f"--prior {kind}: --near draws around a sentence; give one of the two")
+        return prior.sample(num_samples, seed=seed)
     scale = 1.0 if scale is None else scale
     if not 0.0 <= scale <= 1000.0:
         raise ConfigError(f"--scale {scale}: must be from 0 to 1000")

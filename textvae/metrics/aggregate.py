@@ -1,4 +1,4 @@
-"""How many components the aggregate posterior wants, by the likelihood of sentences held out."""
+"""Fit a mixture to the aggregate posterior, its size selected by held-out likelihood."""
 
 import math
 from typing import NamedTuple
@@ -6,66 +6,61 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from textvae.errors import ConfigError, DataError
+from textvae.errors import DataError
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Prior
 from textvae.model.mixture import Fit, GaussianMixture, fit_mixture
 from textvae.randomness import key, normals, permutation
 
 HELD_OUT = 0.1
+"""The fraction of the sentences that the mixtures are compared on."""
 DRAWS = 2
-"""Of each posterior: the mean of log-densities over them is exact but for their noise. EM on the
-posteriors themselves, with one set of shares for each, is a bound so loose that it ends in a
-single Gaussian (docs/develop/log.md)."""
+"""Draws per posterior. EM on the posteriors themselves, with one responsibility per posterior, is a
+bound so loose that it ends in a single Gaussian (docs/develop/log.md)."""
 
 
-class HeldOut(NamedTuple):
-    """A mixture of so many components, on draws from posteriors that it was not fitted to."""
+class MixtureScore(NamedTuple):
+    """The held-out likelihood of a mixture."""
 
     num_components: int
     log_prob: float
-    """E_q(z) log mixture(z), nats a latent."""
+    """E_q(z) log mixture(z), nats per latent."""
     gain: float
-    """What that is above E_q(z) log p(z), the prior's, on the same draws."""
+    """`log_prob` minus E_q(z) log p(z) under the prior, on the same draws."""
     gain_stderr: float
     """Over sentences."""
 
 
-class Chosen(NamedTuple):
-    """The mixture that was best, and what was tried."""
+class SelectedMixture(NamedTuple):
+    """The best mixture, and the score of every one that was fitted."""
 
     fit: Fit
-    best: HeldOut
-    tried: list[HeldOut]
+    best: MixtureScore
+    scores: list[MixtureScore]
     num_fitted: int
     """Sentences it was fitted to."""
     num_held_out: int
 
 
-def choose_mixture(
+def select_mixture(
     posterior: DiagonalGaussian,
     prior: Prior,
     *,
     seed: int,
-    num_components: int | None = None,
     max_components: int = 64,
-    diagonal: bool = False,
-) -> Chosen:
+) -> SelectedMixture:
     """Fit mixtures to draws from nine tenths of the posteriors; keep the best on the others.
 
-    Tried are 1, 2, 4, ... components, until one more doubling is no better.
+    The sizes are 1, 2, 4, ... components, until a doubling does not improve the held-out score.
 
     Args:
         posterior: of N sentences, `[N, Z]`, at least 2.
         prior: of the model, which the mixtures are compared with.
-        seed: of the split, the draws and the starts.
-        num_components: M, where it is given.
-        max_components: the most that is tried.
-        diagonal: of the covariances.
+        seed: of the split, the draws and the initial components.
+        max_components: the largest size, at least 1.
 
     Raises:
         DataError: fewer than two sentences, or posteriors without finite moments.
-        ConfigError: no components, or more than sentences to fit them to.
     """
     size = posterior.mean.shape[0]
     if size < 2:
@@ -74,35 +69,21 @@ def choose_mixture(
     num_held_out = max(1, round(HELD_OUT * size))
     fitted, held = posterior.select(order[num_held_out:]), posterior.select(order[:num_held_out])
     available = fitted.mean.shape[0]
-    for name, value in (("--components", num_components), ("--max-components", max_components)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} {value}: must be at least 1")
-    if num_components is not None and num_components > available:
-        raise ConfigError(
-            f"--components {num_components}: more than the {available:,} sentences to fit them to"
-        )
     points = _draws(fitted, seed, "aggregate fit").flatten(0, 1)
     if not bool(points.square().sum().isfinite()):
         raise DataError("latents are too far from zero for a mixture; the model has diverged")
     latents = _draws(held, seed, "held out")
-    tried: list[HeldOut] = []
-    best: Fit | None = None
-    for count in [num_components] if num_components else _doublings(max_components, available):
-        fit = fit_mixture(points, count, seed=seed, diagonal=diagonal)
-        tried.append(_judged(fit.mixture, prior, latents))
-        if best is not None and tried[-1].log_prob <= tried[-2].log_prob:
+    best = fit_mixture(points, 1, seed=seed)
+    scores = [_held_out_score(best.mixture, prior, latents)]
+    count = 2
+    while count <= min(max_components, available):
+        fit = fit_mixture(points, count, seed=seed)
+        scores.append(_held_out_score(fit.mixture, prior, latents))
+        if scores[-1].log_prob <= scores[-2].log_prob:
             break
-        best = fit
-    assert best is not None
-    winner = max(tried, key=lambda one: one.log_prob)
-    return Chosen(best, winner, tried, available, num_held_out)
-
-
-def _doublings(largest: int, available: int) -> list[int]:
-    counts: list[int] = []
-    while 2 ** len(counts) <= min(largest, available):
-        counts.append(2 ** len(counts))
-    return counts
+        best, count = fit, 2 * count
+    best_score = max(scores, key=lambda score: score.log_prob)
+    return SelectedMixture(best, best_score, scores, available, num_held_out)
 
 
 def _draws(posterior: DiagonalGaussian, seed: int, purpose: str) -> Tensor:
@@ -115,9 +96,9 @@ def _draws(posterior: DiagonalGaussian, seed: int, purpose: str) -> Tensor:
     return DiagonalGaussian(mean, log_variance).sample(torch.stack(noise).double())
 
 
-def _judged(mixture: GaussianMixture, prior: Prior, latents: Tensor) -> HeldOut:
-    found = mixture.log_prob(latents.flatten(0, 1)).view(latents.shape[:2]).mean(0)
-    gains = found - prior.log_prob(latents).mean(0)
+def _held_out_score(mixture: GaussianMixture, prior: Prior, latents: Tensor) -> MixtureScore:
+    log_prob = mixture.log_prob(latents.flatten(0, 1)).view(latents.shape[:2]).mean(0)
+    gains = log_prob - prior.log_prob(latents).mean(0)
     count = gains.shape[0]
     stderr = float(gains.std()) / math.sqrt(count) if count > 1 else 0.0
-    return HeldOut(mixture.num_components, float(found.mean()), float(gains.mean()), stderr)
+    return MixtureScore(mixture.num_components, float(log_prob.mean()), float(gains.mean()), stderr)

@@ -24,7 +24,7 @@ LEAST = 1e-3
 
 
 class GaussianMixture(NamedTuple):
-    """M Gaussians with full covariances (a diagonal one has zeros elsewhere)."""
+    """M Gaussians with full covariances."""
 
     log_weights: Tensor
     """`[M]`, nats; the weights add to 1."""
@@ -107,7 +107,6 @@ def fit_mixture(
     num_components: int,
     *,
     seed: int,
-    diagonal: bool = False,
     max_iterations: int = 200,
     tolerance: float = 3e-4,
 ) -> Fit:
@@ -120,7 +119,6 @@ def fit_mixture(
         points: float64 `[N, Z]`.
         num_components: M, from 1 to N; fewer come back where some explain no point.
         seed: of the start.
-        diagonal: keep the covariances diagonal.
         max_iterations: of EM.
         tolerance: stop where an iteration raises the mean log-density by less.
     """
@@ -128,24 +126,21 @@ def fit_mixture(
     scaled = points / points.std(0, correction=0).clamp(min=1e-12)
     centers = scaled[_plus_plus(scaled, num_components, seed)]
     nearest = torch.cdist(scaled, centers).argmin(1)
-    moments = _Moments(points, diagonal=diagonal)
+    moments = _Moments(points)
     shares = torch.nn.functional.one_hot(nearest, num_components).to(points.dtype)
     start = moments.mixture(moments.sums(shares))
-    return raise_likelihood(
-        points, start, diagonal=diagonal, max_iterations=max_iterations, tolerance=tolerance
-    )
+    return raise_likelihood(points, start, max_iterations=max_iterations, tolerance=tolerance)
 
 
 def raise_likelihood(
     points: Tensor,
     start: GaussianMixture,
     *,
-    diagonal: bool = False,
     max_iterations: int = 200,
     tolerance: float = 3e-4,
 ) -> Fit:
     """EM from a given mixture; the arguments are those of `fit_mixture`."""
-    moments = _Moments(points, diagonal=diagonal)
+    moments = _Moments(points)
     mixture, before = start, -math.inf
     for iteration in range(max_iterations + 1):
         found, sums = moments.expect(mixture)
@@ -164,9 +159,9 @@ class _Moments:
     components, and nothing of the size of points times components is kept (docs/develop/log.md).
     """
 
-    def __init__(self, points: Tensor, *, diagonal: bool) -> None:
+    def __init__(self, points: Tensor) -> None:
         self.center = points.mean(0)  # near the means, so that differences keep their digits
-        self.points, self.diagonal = points - self.center, diagonal
+        self.points = points - self.center
         self.rows = max(1, VALUES // _num_features(points.shape[1]))
         self.least = JITTER * points.var(0, correction=0).clamp(min=1e-12)
 
@@ -200,8 +195,6 @@ class _Moments:
         covariance[:, row, column] = sums[:, : len(row)] / counts[:, None]
         covariance[:, column, row] = covariance[:, row, column]
         covariance -= mean[:, :, None] * mean[:, None, :]
-        if self.diagonal:
-            covariance = covariance.diagonal(dim1=1, dim2=2).diag_embed()
         factor = torch.linalg.cholesky(covariance + self.least.diag())
         return GaussianMixture((counts / counts.sum()).log(), mean + self.center, factor)
 

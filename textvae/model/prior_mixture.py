@@ -111,6 +111,11 @@ class MixturePrior(GaussianPrior):
             return super().sample(num_samples, seed=seed)
         return self._mixture(torch.device("cpu")).sample(num_samples, seed=seed).to(self.mean.dtype)
 
+    @property
+    def mixture(self) -> GaussianMixture | None:
+        """The mixture, float64, on the CPU; None while the prior is N(m, C)."""
+        return self._mixture(torch.device("cpu")) if self.num_components else None
+
     def drop(self) -> None:
         """Be N(m, C) again."""
         for part in (self.weights, self.means, self.factors):

@@ -14,7 +14,6 @@ from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.summary import Evaluation
 from textvae.model.labels import NoLabelsConfig
 from textvae.model.vae import VAE, ModelConfig
-from textvae.run.aggregate_file import Aggregate, aggregate_files, read_aggregate
 from textvae.run.data import DATA, DataFacts, load_facts
 from textvae.run.experiment import read_experiment, refuse_removed_labels
 from textvae.run.label_file import label_files, read_labels
@@ -72,7 +71,6 @@ class LoadedModel(NamedTuple):
     tokenizer: Tokenizer
     config: ModelConfig
     results: Results | None
-    aggregate: Aggregate | None = None
     labels: tuple[str, ...] = ()
     """Names, of a model with labels."""
 
@@ -83,13 +81,11 @@ def publish(
     config: ModelConfig,
     tokenizer: Tokenizer,
     results: Results | None,
-    aggregate: Aggregate | None = None,
     labels: Sequence[str] = (),
 ) -> None:
     """Write a model directory: config, weights, tokenizer, card, results, and their checksums.
 
-    With the mixture of its aggregate posterior, where one was fitted, and the names of the labels
-    of a model that has labels.
+    With the names of the labels of a model that has labels.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -102,8 +98,6 @@ def publish(
     }
     if results is not None:
         files[RESULTS] = msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
-    if aggregate is not None:
-        files |= aggregate_files(aggregate)
     if model.labels is not None:
         assert len(labels) == model.labels.num_labels
         files |= label_files(labels)
@@ -133,18 +127,7 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     files = load_model_directory(path, verify=verify, examine=examine)
     model, words, asked, names = made[0]
     model.load_state_dict(files.tensors)
-    aggregate = _aggregate(path, asked, verify=verify)
-    return LoadedModel(model.eval(), words, asked, read_results(path), aggregate, names)
-
-
-def _aggregate(path: Path, config: ModelConfig, *, verify: bool) -> Aggregate | None:
-    found = read_aggregate(path, verify=verify)
-    if found is not None and found.mixture.mean.shape[1] != config.latent_dim:
-        raise CheckpointError(
-            f"{path}: the aggregate posterior has {found.mixture.mean.shape[1]} dimensions, the "
-            f"latent {config.latent_dim}; fit it again with: textvae aggregate {path}"
-        )
-    return found
+    return LoadedModel(model.eval(), words, asked, read_results(path), names)
 
 
 def _load_unfinished(path: Path) -> LoadedModel:

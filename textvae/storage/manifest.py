@@ -8,7 +8,7 @@ names of regular files: no manifest can make a reader leave its directory.
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -54,18 +54,11 @@ def plain_name(name: str) -> bool:
 
 def make_manifest(files: Mapping[str, bytes]) -> bytes:
     """The manifest of files given by name and contents."""
-    none = Manifest(format=FORMAT, textvae=installed_version(), files={}, seal="")
-    return changed_manifest(none, add=files)
-
-
-def changed_manifest(
-    manifest: Manifest, *, add: Mapping[str, bytes] | None = None, remove: Collection[str] = ()
-) -> bytes:
-    """A manifest with files added (or replaced) by name and contents, and others removed."""
-    facts = {name: found for name, found in manifest.files.items() if name not in remove}
-    for name, data in (add or {}).items():
-        facts[name] = FileFacts(size=len(data), sha256=hashlib.sha256(data).hexdigest())
-    return _encode(msgspec.structs.replace(manifest, files=dict(sorted(facts.items()))))
+    facts = {
+        name: FileFacts(size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        for name, data in sorted(files.items())
+    }
+    return _encode(Manifest(format=FORMAT, textvae=installed_version(), files=facts, seal=""))
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -9,7 +9,7 @@ from torch import Tensor
 from textvae import distributed
 from textvae.data.batching import TokenArray
 from textvae.errors import DataError
-from textvae.metrics.aggregate import choose_mixture
+from textvae.metrics.aggregate import select_mixture
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.prior_gaussian import GaussianPrior
@@ -94,7 +94,7 @@ def _take_better(
     prior: MixturePrior, posterior: DiagonalGaussian, seed: int, report: Callable[[str], object]
 ) -> None:
     try:
-        chosen = choose_mixture(posterior, prior, seed=seed, max_components=prior.max_components)
+        chosen = select_mixture(posterior, prior, seed=seed, max_components=prior.max_components)
     except DataError as error:  # of a run that diverged
         report(f"prior: N(m, C) stays: {error}")
         return
