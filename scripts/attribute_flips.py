@@ -4,12 +4,11 @@ python scripts/attribute_flips.py [RUN] [--pairs N] [--train N]      (RUN: runs/
 
 On the embedded corpus, for each attribute and each ordered pair of its values: vectors are
 estimated on training sentences, the estimator and the strength are chosen on validation sentences
-(one choice an attribute), and test sentences are edited and parsed. An edit may count in three
-ways; in each the sentence parses and the attribute has the wanted value, and what else has to be
-kept is
+(one choice per attribute), and test sentences are edited and parsed. An edit may count in three
+ways. In each the sentence parses and the attribute has the new value; what else must not change is
 
     all             every other attribute of the sentence
-    held            those that the latent holds: reconstruction keeps them for HELD of the sentences
+    held            those that reconstruction preserves for a fraction HELD of the sentences
     reconstruction  every other attribute of the model's own reconstruction of the sentence
 
 A model that loses an attribute in reconstruction cannot keep it in an edit, so `all` is at most
@@ -61,7 +60,7 @@ def parse(labels: list[str]) -> list[Values]:
 
 
 def encode(vae: textvae.TextVAE, split: Split, size: int) -> Part:
-    """The first sentences of a split."""
+    """Encode and reconstruct the first sentences of a split."""
     mean = vae.encode(split.texts[:size]).mean.cpu()
     grammar = embedded_grammar()
     return Part(mean, parse(split.labels[:size]), list(map(grammar.attributes, vae.decode(mean))))
@@ -83,14 +82,14 @@ def least_squares(mean: Tensor, values: list[Values]) -> Vectors:
     design = torch.tensor([*columns, [1.0] * len(values)], dtype=torch.float64).t()
     # One column of each attribute is redundant: the solution of least norm, whose differences
     # are those of any other.
-    found = torch.linalg.lstsq(design, mean.double(), driver="gelsd").solution
-    return dict(zip(pairs, found.float(), strict=False))
+    solution = torch.linalg.lstsq(design, mean.double(), driver="gelsd").solution
+    return dict(zip(pairs, solution.float(), strict=False))
 
 
 def probe(mean: Tensor, values: list[Values]) -> Vectors:
     """Weights of a softmax classifier for each attribute, as long as the class means are apart."""
     means = class_means(mean, values)
-    found: Vectors = {}
+    vectors: Vectors = {}
     for name, choices in ATTRIBUTES.items():
         targets = torch.tensor([choices.index(row[name]) for row in values])
         weight = torch.zeros(len(choices), mean.shape[1] + 1, requires_grad=True)
@@ -108,8 +107,8 @@ def probe(mean: Tensor, values: list[Values]) -> Vectors:
         points = weight.detach()[:, :-1]
         apart = torch.stack([means[name, value] for value in choices])
         points = points * (torch.pdist(apart).mean() / torch.pdist(points).mean())
-        found |= {(name, value): row for value, row in zip(choices, points, strict=True)}
-    return found
+        vectors |= {(name, value): row for value, row in zip(choices, points, strict=True)}
+    return vectors
 
 
 ESTIMATORS: dict[str, Callable[[Tensor, list[Values]], Vectors]] = {
@@ -127,52 +126,41 @@ def trials(part: Part, size: int) -> Iterator[Trial]:
             yield from (Trial(row, name, old, new) for row in rows[:size])
 
 
-def judge(
-    vae: textvae.TextVAE,
-    part: Part,
-    given: list[Trial],
-    steps: Tensor,
-    held: list[str],
+def preserves(trial: Trial, before: Values | None, after: Values | None, names: list[str]) -> bool:
+    """Return whether an edit made its change, and left the other named attributes as they were."""
+    if before is None or after is None or after[trial.name] != trial.new:
+        return False
+    return all(after[name] == before[name] for name in names if name != trial.name)
+
+
+def evaluate_edits(
+    vae: textvae.TextVAE, part: Part, edits: list[Trial], steps: Tensor, held: list[str]
 ) -> list[dict[str, bool]]:
-    """Edit each trial's sentence by its step, `[N, Z]`, and say what came of it."""
-    rows = torch.tensor([trial.row for trial in given])
-    grammar, found = embedded_grammar(), []
-    for trial, text in zip(given, vae.decode(part.mean[rows] + steps), strict=True):
-        after = grammar.attributes(text)
-        changed = after is not None and after[trial.name] == trial.new
-
-        def keeps(
-            before: Values | None,
-            names: list[str],
-            after: Values | None = after,
-            changed: bool = changed,
-            trial: Trial = trial,
-        ) -> bool:
-            if before is None or after is None or not changed:
-                return False
-            return all(after[name] == before[name] for name in names if name != trial.name)
-
-        before = part.values[trial.row]
-        ways = (
+    """Edit each trial's sentence by its step, `[N, Z]`, and parse the result."""
+    rows = torch.tensor([trial.row for trial in edits])
+    grammar, outcomes = embedded_grammar(), []
+    for trial, text in zip(edits, vae.decode(part.mean[rows] + steps), strict=True):
+        after, before = grammar.attributes(text), part.values[trial.row]
+        counted = (
             after is not None,
-            changed,
-            keeps(before, list(ATTRIBUTES)),
-            keeps(before, held),
-            keeps(part.reconstructed[trial.row], list(ATTRIBUTES)),
+            preserves(trial, before, after, []),
+            preserves(trial, before, after, list(ATTRIBUTES)),
+            preserves(trial, before, after, held),
+            preserves(trial, part.reconstructed[trial.row], after, list(ATTRIBUTES)),
         )
-        found.append(dict(zip(COUNTS, ways, strict=True)))
-    return found
+        outcomes.append(dict(zip(COUNTS, counted, strict=True)))
+    return outcomes
 
 
-def shares(outcomes: list[dict[str, bool]]) -> dict[str, float]:
-    """The share of each count, and how many edits there were."""
+def fractions(outcomes: list[dict[str, bool]]) -> dict[str, float]:
+    """The fraction of each count, and the number of edits."""
     size = len(outcomes)
-    found = {name: round(sum(one[name] for one in outcomes) / size, 4) for name in COUNTS}
-    return found | {"edits": size}
+    by_count = {name: round(sum(one[name] for one in outcomes) / size, 4) for name in COUNTS}
+    return by_count | {"edits": size}
 
 
 def reconstruction(part: Part) -> dict[str, object]:
-    """What reconstruction keeps: the bound of every edit."""
+    """Fractions of sentences whose reconstruction has the same attributes: a bound of edits."""
     pairs = list(zip(part.values, part.reconstructed, strict=True))
     each = {
         name: round(sum(b is not None and a[name] == b[name] for a, b in pairs) / len(pairs), 4)
@@ -181,32 +169,33 @@ def reconstruction(part: Part) -> dict[str, object]:
     return {"all": round(sum(a == b for a, b in pairs) / len(pairs), 4), "each": each}
 
 
-def steps_of(given: list[Trial], vectors: Vectors, strength: float) -> Tensor:
+def steps_of(edits: list[Trial], vectors: Vectors, strength: float) -> Tensor:
     """What is added to each trial's latent, `[N, Z]`."""
     return torch.stack(
-        [strength * (vectors[t.name, t.new] - vectors[t.name, t.old]) for t in given]
+        [strength * (vectors[t.name, t.new] - vectors[t.name, t.old]) for t in edits]
     )
 
 
 def measure(vae: textvae.TextVAE, train: Part, valid: Part, test: Part, size: int) -> object:
-    """Choose on `valid`, edit `test`."""
-    kept = reconstruction(valid)["each"]
-    assert isinstance(kept, dict)
-    held = [name for name, share in kept.items() if share >= HELD]
+    """Choose estimator and strength on `valid`, edit `test`."""
+    preserved = reconstruction(valid)["each"]
+    assert isinstance(preserved, dict)
+    held = [name for name, fraction in preserved.items() if fraction >= HELD]
     vectors = {name: fit(train.mean, train.values) for name, fit in ESTIMATORS.items()}
-    tried = list(trials(valid, size))
+    edits = list(trials(valid, size))
     score: dict[tuple[str, str, float], float] = {}
-    for estimator, found in vectors.items():
-        for strength in STRENGTHS:
-            outcomes = judge(vae, valid, tried, steps_of(tried, found, strength), held)
-            for name in ATTRIBUTES:
-                some = [o for t, o in zip(tried, outcomes, strict=True) if t.name == name]
-                score[name, estimator, strength] = shares(some)["held"]
-    given = list(trials(test, size))
+    for estimator, strength in product(vectors, STRENGTHS):
+        steps = steps_of(edits, vectors[estimator], strength)
+        outcomes = evaluate_edits(vae, valid, edits, steps, held)
+        for name in ATTRIBUTES:
+            score[name, estimator, strength] = fractions(of_attributes(edits, outcomes, [name]))[
+                "held"
+            ]
+    edits = list(trials(test, size))
 
     def outcomes_of(choice: dict[str, tuple[str, float]]) -> list[dict[str, bool]]:
-        steps = [steps_of([t], vectors[choice[t.name][0]], choice[t.name][1]) for t in given]
-        return judge(vae, test, given, torch.cat(steps), held)
+        steps = [steps_of([t], vectors[choice[t.name][0]], choice[t.name][1]) for t in edits]
+        return evaluate_edits(vae, test, edits, torch.cat(steps), held)
 
     def rank(name: str, option: tuple[str, float]) -> float:
         return score[name, *option]
@@ -217,42 +206,42 @@ def measure(vae: textvae.TextVAE, train: Part, valid: Part, test: Part, size: in
             for name in ATTRIBUTES
         }
 
-    chosen = best(list(vectors))
-    outcomes = outcomes_of(chosen)
-    by_name = {
-        name: shares([o for t, o in zip(given, outcomes, strict=True) if t.name == name])
-        for name in ATTRIBUTES
-    }
+    choice = best(list(vectors))
+    outcomes = outcomes_of(choice)
     return {
         "held": held,
         "reconstruction": reconstruction(test),
-        "overall": shares(outcomes),
-        "overall_of_held": shares(
-            [o for t, o in zip(given, outcomes, strict=True) if t.name in held]
-        ),
+        "overall": fractions(outcomes),
+        "overall_of_held": fractions(of_attributes(edits, outcomes, held)),
         "by_attribute": {
-            name: {"estimator": chosen[name][0], "strength": chosen[name][1]} | found
-            for name, found in by_name.items()
+            name: {"estimator": estimator, "strength": strength}
+            | fractions(of_attributes(edits, outcomes, [name]))
+            for name, (estimator, strength) in choice.items()
         },
-        "overall_by_estimator": {name: shares(outcomes_of(best([name]))) for name in vectors},
+        "overall_by_estimator": {name: fractions(outcomes_of(best([name]))) for name in vectors},
     }
 
 
+def of_attributes(
+    edits: list[Trial], outcomes: list[dict[str, bool]], names: list[str]
+) -> list[dict[str, bool]]:
+    """The outcomes of edits of these attributes."""
+    return [outcome for t, outcome in zip(edits, outcomes, strict=True) if t.name in names]
+
+
 def main() -> None:
-    """Read the arguments, and write the object."""
+    """Print the figures of a run as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", nargs="?", default="runs/embedded")
-    parser.add_argument("--pairs", type=int, default=40, help="sentences an ordered pair of values")
+    parser.add_argument("--pairs", type=int, default=40, help="sentences per ordered pair")
     parser.add_argument("--train", type=int, default=20_000, help="sentences to estimate from")
-    given = parser.parse_args()
-    vae, splits = textvae.TextVAE.from_pretrained(given.run), embedded_splits()
-    train = Part(
-        vae.encode(splits.train.texts[: given.train]).mean.cpu(),
-        parse(splits.train.labels[: given.train]),
-        [],
-    )
+    options = parser.parse_args()
+    vae, splits = textvae.TextVAE.from_pretrained(options.run), embedded_splits()
+    first = options.train
+    mean = vae.encode(splits.train.texts[:first]).mean.cpu()
+    train = Part(mean, parse(splits.train.labels[:first]), [])
     valid, test = (encode(vae, split, 2000) for split in (splits.valid, splits.test))
-    print(json.dumps(measure(vae, train, valid, test, given.pairs), indent=2))
+    print(json.dumps(measure(vae, train, valid, test, options.pairs), indent=2))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """How the speed of training grows with batch, hidden size, vocabulary and corpus.
 
-python scripts/growth.py [--corpus 10000,100000,...] [--json FILE] [--plot FILE.svg]
+python scripts/growth.py [--corpus 10000,100000,...] [--json FILE]
 
-Targets a CPU-second on one thread: the first three on simulated text of newspaper lengths, a few
-steps each; corpora are drawn from the embedded grammar and trained on for 2,000 steps. The plot
-needs the `plot` extra.
+Targets per CPU-second on one thread: the first three on simulated text of newspaper lengths, a few
+steps each; corpora are drawn from the embedded grammar and trained on for 2,000 steps.
 """
 
 import json
@@ -50,7 +49,7 @@ class Point(NamedTuple):
     axis: str
     value: int
     tokens_per_second: float
-    """Targets a CPU-second on one thread."""
+    """Targets per CPU-second on one thread."""
     details: dict[str, float]
 
 
@@ -69,12 +68,12 @@ def point(axis: str, value: int, batch: int, hidden: int, vocabulary: int) -> Po
     optimizer = AdamWConfig().build(model)
     seconds, tokens = 0.0, 0
     for step in range(WARM_UP + MEASURED):
-        chosen = corpus.batch(order[step])
+        batch_of_step = corpus.batch(order[step])
         begun = time.process_time()
         train_step(
             model,
             optimizer,
-            chosen,
+            batch_of_step,
             config.objective,
             step=step,
             total=STEPS,
@@ -84,7 +83,7 @@ def point(axis: str, value: int, batch: int, hidden: int, vocabulary: int) -> Po
         )
         if step >= WARM_UP:
             seconds += time.process_time() - begun
-            tokens += int(chosen.lengths.sum())
+            tokens += int(batch_of_step.lengths.sum())
     return Point(axis, value, tokens / seconds, {})
 
 
@@ -101,7 +100,7 @@ def draw_corpus(size: int, tokenizer: Tokenizer, first: int) -> TokenArray:
 
 
 def corpus_point(size: int) -> Point:
-    """Train on a corpus of some size: the speed, what came out, and what it took."""
+    """Train on a corpus of this size; time and memory are in the details."""
     tokenizer = WordTokenizerConfig().train([" ".join(embedded_grammar().vocabulary())])
     begun = time.process_time()
     corpus, valid = draw_corpus(size, tokenizer, 0), draw_corpus(1_000, tokenizer, size)
@@ -111,14 +110,14 @@ def corpus_point(size: int) -> Point:
         max_steps=STEPS, validate_every=STEPS, log_every=STEPS, precision=PRECISION
     )
     begun = time.process_time()
-    found = train(model, corpus, valid, config, seed=0, run=None, report=lambda line: None)
+    result = train(model, corpus, valid, config, seed=0, run=None, report=lambda line: None)
     trained = time.process_time() - begun
     begun = time.process_time()
     config.batches.order(corpus.lengths, config.batch_size, seed=0, epoch=1)
     ordering = time.process_time() - begun
     tokens = STEPS * config.batch_size * corpus.num_targets / corpus.num_sentences
     details = {
-        "valid_elbo": found.best.elbo,
+        "valid_elbo": result.best.elbo,
         "seconds_training": trained,
         "seconds_drawing": drawn,
         "seconds_ordering_an_epoch": ordering,
@@ -128,48 +127,26 @@ def corpus_point(size: int) -> Point:
     return Point("corpus", size, tokens / trained, details)
 
 
-def plot(points: list[Point], file: Path) -> None:
-    """Four panels, tokens per second against each axis."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415 -- an extra
-
-    plt.rcParams["svg.hashsalt"] = "textvae"  # the same file for the same numbers
-    axes = list(dict.fromkeys(p.axis for p in points))
-    figure, panels = plt.subplots(1, len(axes), figsize=(3.2 * len(axes), 2.8), squeeze=False)
-    for axis, panel in zip(axes, panels[0], strict=True):
-        chosen = [p for p in points if p.axis == axis]
-        panel.plot(
-            [p.value for p in chosen], [p.tokens_per_second for p in chosen], "o-", color="#2a6f97"
-        )
-        panel.set_xscale("log")
-        panel.set_ylim(bottom=0)
-        panel.set_xlabel({"corpus": "sentences of the corpus"}.get(axis, axis))
-        panel.set_ylabel("tokens / CPU-s, one thread")
-        panel.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None})
-
-
 @click.command()
 @click.option("--corpus", default="10000,100000,1000000", help="Sizes, with commas; `-` for none.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Add each point here.")
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Draw what JSON holds.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Append each point.")
 @click.option("--steps/--no-steps", default=True, help="Time batch, hidden size and vocabulary.")
-def main(corpus: str, json_file: Path | None, plot_file: Path | None, steps: bool) -> None:
-    """Measure, print a line a point, and draw."""
+def main(corpus: str, json_file: Path | None, steps: bool) -> None:
+    """Measure, and print a line per point."""
     points: list[Point] = []
     if json_file is not None and json_file.exists():
         lines = json_file.read_text(encoding="utf-8").splitlines()
         points = [Point(**json.loads(line)) for line in lines]
-    wanted = [("batch", b, b, HIDDEN, VOCABULARY) for b in BATCHES]
-    wanted += [("hidden size", h, BATCH, h, VOCABULARY) for h in HIDDENS]
-    wanted += [("vocabulary", v, BATCH, HIDDEN, v) for v in VOCABULARIES]
+    sizes_timed = [("batch", b, b, HIDDEN, VOCABULARY) for b in BATCHES]
+    sizes_timed += [("hidden size", h, BATCH, h, VOCABULARY) for h in HIDDENS]
+    sizes_timed += [("vocabulary", v, BATCH, HIDDEN, v) for v in VOCABULARIES]
     sizes = [] if corpus == "-" else [int(size) for size in corpus.split(",")]
     machine = platform.processor() or platform.machine()
     print(f"{machine}, torch {torch.__version__}, {PRECISION}", file=sys.stderr)
     keep_freed_memory()  # as `textvae` does
     torch.set_num_threads(1)
     with flush_denormals():
-        for arguments in wanted if steps else []:
+        for arguments in sizes_timed if steps else []:
             points.append(point(*arguments))
             print(f"{points[-1].axis} {points[-1].value:,}: {points[-1].tokens_per_second:,.0f}")
     for size in sizes:
@@ -178,8 +155,6 @@ def main(corpus: str, json_file: Path | None, plot_file: Path | None, steps: boo
     if json_file is not None:
         written = "".join(json.dumps(p._asdict()) + "\n" for p in points)
         json_file.write_text(written, encoding="utf-8")
-    if plot_file is not None:
-        plot(points, plot_file)
 
 
 if __name__ == "__main__":

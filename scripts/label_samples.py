@@ -1,11 +1,11 @@
-"""How often sentences asked for with a label carry it: on the embedded corpus, by its parser.
+"""How often sentences sampled with a label carry it: on the embedded corpus, by its parser.
 
     python scripts/label_samples.py OUT --attribute polarity --labels 1000
 
-Trains M2 by the recipe `embedded` in OUT, unless it is there: 80,000 sentences, of which so many
-have a label. Then `textvae sample --label` for each value. One line of JSON on stdout: of the
-samples, the share that carry the label, that are sentences of the grammar, and that, being
-sentences, carry it; and the accuracy and calibration of q(y|x) on the test sentences.
+Trains M2 by the recipe `embedded` in OUT, unless it is there, with labels for the first of 80,000
+sentences, and samples from each label. One line of JSON on stdout: the fractions of samples that
+carry the label, that are sentences of the grammar, and of these that carry it; and the accuracy and
+calibration of q(y|x) on the test sentences.
 """
 
 import argparse
@@ -16,7 +16,13 @@ from pathlib import Path
 from textvae.api.classify import classifier
 from textvae.api.text_vae import TextVAE
 from textvae.data.corpus import sentences_of
-from textvae.data.grammar import ATTRIBUTES, embedded_grammar, embedded_splits
+from textvae.data.grammar import (
+    ATTRIBUTES,
+    EmbeddedSplits,
+    Split,
+    embedded_grammar,
+    embedded_splits,
+)
 from textvae.run.experiment import load_config
 
 SETTINGS = (
@@ -25,32 +31,35 @@ SETTINGS = (
 )
 
 
-def write_corpus(folder: Path, attribute: str, num_labels: int) -> None:
-    """The embedded corpus with the labels of the first `num_labels` sentences."""
+def attribute_values(split: Split, attribute: str) -> list[str]:
+    """One attribute of each sentence of a split."""
+    return [dict(pair.split("=") for pair in line.split())[attribute] for line in split.labels]
+
+
+def write_corpus(folder: Path, splits: EmbeddedSplits, attribute: str, num_labels: int) -> None:
+    """Write the splits, of the training split with the labels of the first `num_labels` only."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, split in embedded_splits()._asdict().items():
-        told = [dict(pair.split("=") for pair in line.split())[attribute] for line in split.labels]
-        kept = num_labels if name == "train" else len(told)
-        rows = [
-            f"{text},{label if number < kept else ''}"
-            for number, (text, label) in enumerate(zip(split.texts, told, strict=True))
-        ]
+    for name, split in splits._asdict().items():
+        labels = attribute_values(split, attribute)
+        if name == "train":
+            labels[num_labels:] = [""] * (len(labels) - num_labels)
+        rows = [f"{text},{label}" for text, label in zip(split.texts, labels, strict=True)]
         (folder / f"{name}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
 
 
 def counts(vae: TextVAE, attribute: str, count: int) -> dict[str, dict[str, float]]:
-    """By label, of `count` samples each: shares that carry it and that the grammar accepts."""
-    grammar, found = embedded_grammar(), {}
+    """Fractions, per label, of `count` samples that carry it and that the grammar accepts."""
+    grammar, by_label = embedded_grammar(), {}
     for number, label in enumerate(vae.labels):
-        told = [grammar.attributes(text) for text in vae.sample(count, seed=number, label=label)]
-        carried = sum(one is not None and one[attribute] == label for one in told)
-        grammatical = sum(one is not None for one in told)
-        found[label] = {
+        samples = vae.sample(count, seed=number, label=label)
+        parsed = [values for values in map(grammar.attributes, samples) if values is not None]
+        carried, grammatical = sum(v[attribute] == label for v in parsed), len(parsed)
+        by_label[label] = {
             "carried": carried / count,
             "grammatical": grammatical / count,
             "carried_of_grammatical": carried / max(1, grammatical),
         }
-    return found
+    return by_label
 
 
 def main() -> None:
@@ -59,27 +68,29 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--attribute", choices=tuple(ATTRIBUTES), default="polarity")
     parser.add_argument("--labels", type=int, default=1000)
-    parser.add_argument("--samples", type=int, default=1000, help="Of each label.")
+    parser.add_argument("--samples", type=int, default=1000, help="Per label.")
     parser.add_argument("--set", dest="settings", action="append", default=[])
-    given = parser.parse_args()
-    name = f"{given.attribute}-{given.labels}"
-    run, begun = given.out / name / "run", time.process_time()
+    options = parser.parse_args()
+    name = f"{options.attribute}-{options.labels}"
+    run, begun = options.out / name / "run", time.process_time()
     if not (run / "manifest.json").exists():
-        write_corpus(given.out / name / "corpus", given.attribute, given.labels)
-        config = load_config(overrides=[*SETTINGS, *given.settings], recipe="embedded")
-        TextVAE.train(given.out / name / "corpus", config=config, output=run, report=print)
+        corpus = options.out / name / "corpus"
+        write_corpus(corpus, embedded_splits(), options.attribute, options.labels)
+        config = load_config(overrides=[*SETTINGS, *options.settings], recipe="embedded")
+        TextVAE.train(corpus, config=config, output=run, report=print)
     vae = TextVAE.from_pretrained(run, device="cpu")
     test = embedded_splits().test
-    labels = [dict(p.split("=") for p in line.split())[given.attribute] for line in test.labels]
-    told = classifier(vae).evaluate(sentences_of(test.texts, labels, source="test"))
-    found: dict[str, object] = {
-        "attribute": given.attribute,
-        "labels": given.labels,
-        "samples": given.samples,
+    labels = attribute_values(test, options.attribute)
+    accuracy = classifier(vae).evaluate(sentences_of(test.texts, labels, source="test"))
+    result = {
+        "attribute": options.attribute,
+        "labels": options.labels,
+        "samples": options.samples,
+        "by_label": counts(vae, options.attribute, options.samples),
+        "classifier": accuracy._asdict(),
+        "cpu_seconds": time.process_time() - begun,
     }
-    found |= {"by_label": counts(vae, given.attribute, given.samples)}
-    found |= {"classifier": told._asdict(), "cpu_seconds": time.process_time() - begun}
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

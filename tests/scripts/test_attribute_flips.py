@@ -70,7 +70,7 @@ def test_an_edit_is_judged_by_what_its_sentence_says() -> None:
     trial = flips.Trial(0, "tense", "past", "future")
     texts = [future, roses, past, "baked pies"]
     held = ["tense", "person"]
-    found = flips.judge(Writer(texts), part, [trial] * 4, torch.zeros(4, Z), held)
+    found = flips.evaluate_edits(Writer(texts), part, [trial] * 4, torch.zeros(4, Z), held)
     ways = [tuple(one.values()) for one in found]
     assert list(found[0]) == list(flips.COUNTS)
     assert ways == [
@@ -79,7 +79,7 @@ def test_an_edit_is_judged_by_what_its_sentence_says() -> None:
         (True, False, False, False, False),
         (False, False, False, False, False),
     ]
-    assert flips.shares(found)["parses"] == 0.75
+    assert flips.fractions(found)["parses"] == 0.75
     assert flips.parse([label(before)]) == [before]
 
 
@@ -98,4 +98,4 @@ def test_the_arguments(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     with pytest.raises(SystemExit):
         flips.main()
     assert "--pairs" in capsys.readouterr().out
-    json.dumps(flips.shares([dict.fromkeys(flips.COUNTS, True)]))
+    json.dumps(flips.fractions([dict.fromkeys(flips.COUNTS, True)]))

@@ -1,5 +1,0 @@
-"""The same as `textvae interpolate`."""
-
-from textvae.cli.main import main
-
-main("interpolate")

@@ -1,5 +1,0 @@
-"""The same as `textvae evaluate`."""
-
-from textvae.cli.main import main
-
-main("evaluate")

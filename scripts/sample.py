@@ -1,5 +1,0 @@
-"""The same as `textvae sample`."""
-
-from textvae.cli.main import main
-
-main("sample")
