@@ -1,6 +1,6 @@
-"""A segment of a corpus that is streamed: lines in, ids and counts out, in a process of its own.
+"""Tokenizing a corpus that is streamed: segments of rows in, token ids and counts out.
 
-Nothing here imports torch: a worker takes 30 MB and begins at once.
+Workers are processes. Nothing here imports torch: a worker takes 30 MB and starts at once.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ def sentence_rank(text: str, secret: bytes) -> int:
     return int.from_bytes(digest, "little")
 
 
-class Cut(NamedTuple):
-    """What becomes of a sentence: where it goes, and what is dropped."""
+class SplitRule(NamedTuple):
+    """Decides to which split a sentence goes, and which sentences are dropped."""
 
     secret: bytes
     edges: tuple[tuple[str, float], ...]
-    """Splits that are carved, each with the share of the hashes at which it ends."""
+    """Splits that are carved, each with the fraction of the hashes at which it ends."""
     max_characters: int
     max_length: int
 
@@ -40,65 +40,76 @@ class Cut(NamedTuple):
             return next(name for name, edge in self.edges if rank < edge * 2**64)
         return "train"
 
+    def split_names(self) -> list[str]:
+        """`train`, and the splits that are carved."""
+        return ["train", *(name for name, _ in self.edges)]
 
-class Part(NamedTuple):
-    """What a segment has for one split."""
+
+class SegmentSplit(NamedTuple):
+    """The sentences of a segment that belong to one split."""
 
     tokens: "array[int]"
     lengths: "array[int]"
     texts: list[str]
-    """Of the test split alone."""
+    """The sentences; kept of the test split alone."""
     num_words: int
     num_characters: int
     too_long_tokens: int
 
 
 class Segment(NamedTuple):
-    """What became of some rows."""
+    """Some rows, tokenized."""
 
     rows: int
     blank: int
     too_long_characters: int
-    parts: dict[str, Part]
+    splits: dict[str, SegmentSplit]
 
 
-def encode(rows: list[str], tokenizer: Tokenizer, cut: Cut) -> Segment:
+def encode_segment(rows: list[str], tokenizer: Tokenizer, rule: SplitRule) -> Segment:
     """Tokenize one segment; blank and over-long rows are counted."""
-    texts = [text for text in rows if 0 < len(text) <= cut.max_characters]
-    blank = rows.count("")
-    chosen: dict[str, list[str]] = {name: [] for name in ("train", *(n for n, _ in cut.edges))}
+    texts = [text for text in rows if 0 < len(text) <= rule.max_characters]
+    by_split: dict[str, list[str]] = {name: [] for name in rule.split_names()}
     for text in texts:
-        chosen[cut.split_of(text)].append(text)
-    parts = {}
-    for name, some in chosen.items():
-        tokens, lengths, kept, words, characters = array("i"), array("q"), [], 0, 0
-        for text, ids in zip(some, tokenizer.encode_batch(some), strict=True):
-            if len(ids) <= cut.max_length:
-                tokens.extend(ids)
-                lengths.append(len(ids))
-                words += len(text.split()) + 1
-                characters += len(text) + 1
-                if name == "test":
-                    kept.append(text)
-        dropped = len(some) - len(lengths)
-        parts[name] = Part(tokens, lengths, kept, words, characters, dropped)
-    return Segment(len(rows), blank, len(rows) - blank - len(texts), parts)
+        by_split[rule.split_of(text)].append(text)
+    splits = {
+        name: _encode_split(sentences, tokenizer, rule.max_length, with_texts=name == "test")
+        for name, sentences in by_split.items()
+    }
+    blank = rows.count("")
+    return Segment(len(rows), blank, len(rows) - blank - len(texts), splits)
 
 
-def encode_all(
-    segments: Iterable[list[str]], tokenizer: Tokenizer, cut: Cut, workers: int
+def _encode_split(
+    sentences: list[str], tokenizer: Tokenizer, max_length: int, *, with_texts: bool
+) -> SegmentSplit:
+    tokens, lengths, texts, words, characters = array("i"), array("q"), [], 0, 0
+    for text, ids in zip(sentences, tokenizer.encode_batch(sentences), strict=True):
+        if len(ids) <= max_length:
+            tokens.extend(ids)
+            lengths.append(len(ids))
+            words += len(text.split()) + 1
+            characters += len(text) + 1
+            if with_texts:
+                texts.append(text)
+    too_long = len(sentences) - len(lengths)
+    return SegmentSplit(tokens, lengths, texts, words, characters, too_long)
+
+
+def encode_segments(
+    segments: Iterable[list[str]], tokenizer: Tokenizer, rule: SplitRule, workers: int
 ) -> Iterator[Segment]:
-    """`encode` of each, in order, by so many processes; 1 is this one alone."""
+    """`encode_segment` of each, in order, by `workers` processes; 1 is this process alone."""
     if workers <= 1:
         for rows in segments:
-            yield encode(rows, tokenizer, cut)
+            yield encode_segment(rows, tokenizer, rule)
         return
-    arguments = (tokenizer.to_json(), cut)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare, arguments)
+    arguments = (tokenizer.to_json(), rule)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _initialize_worker, arguments)
     waiting: deque[Future[Segment]] = deque()
     try:
         for rows in segments:
-            waiting.append(pool.submit(_encode, rows))
+            waiting.append(pool.submit(_encode_in_worker, rows))
             if len(waiting) > WAITING * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -107,16 +118,16 @@ def encode_all(
         pool.shutdown(cancel_futures=True)
 
 
-_prepared: tuple[Tokenizer, Cut]
+_worker: tuple[Tokenizer, SplitRule]
 
 
-def _prepare(tokenizer: str, cut: Cut) -> None:
-    """Begin as a worker: interrupts are for the process that waits for it."""
-    global _prepared  # what a pool keeps in a worker
+def _initialize_worker(tokenizer: str, rule: SplitRule) -> None:
+    """Ignore interrupts, which are for the process that waits for this one."""
+    global _worker  # what a pool keeps in a worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are what is parallel
-    _prepared = Tokenizer.from_json(tokenizer), cut
+    _worker = Tokenizer.from_json(tokenizer), rule
 
 
-def _encode(rows: list[str]) -> Segment:
-    return encode(rows, *_prepared)
+def _encode_in_worker(rows: list[str]) -> Segment:
+    return encode_segment(rows, *_worker)

@@ -1,15 +1,19 @@
 """A corpus larger than memory: tokenized in a stream, segment by segment, into mapped files.
 
 Three passes over the source: count the rows; train the tokenizer on the first of them; tokenize, by
-several processes, and append (data/stream_files.py). An interrupted run goes on where it was.
+several processes. data.json is written last: with it the data are complete and used again. Without
+it the same command tokenizes from the start.
 """
 
 import hashlib
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
+import torch
 from msgspec import structs
 
 from textvae.config import Config, decode, encode_json, read_config_file
@@ -17,9 +21,9 @@ from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
 from textvae.data.rows import rows_of
-from textvae.data.segments import Cut
+from textvae.data.segments import SegmentSplit, SplitRule, encode_segments
 from textvae.data.sources import Reading, find_inputs
-from textvae.data.stream_files import PROGRESS, TEXTS, Line, Report, append, read_lines
+from textvae.data.stream import chunks
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, DataError
 from textvae.run.data import (
@@ -35,17 +39,21 @@ from textvae.run.data import (
 )
 from textvae.run.experiment import ExperimentConfig
 from textvae.storage.checkpoint import TOKENIZER
-from textvae.storage.files import saying_why, write_file
+from textvae.storage.files import replacing, saying_why, write_file
 
-STREAM = "stream.json"
+STREAM, TEXTS = "stream.json", "test.txt"
+SEGMENT = 20_000
+"""Rows of a segment."""
 TOKENIZER_SENTENCES = 1_000_000
 """Training sentences that the tokenizer learns from."""
 HELD_OUT = 10_000
 """About how many sentences are carved out for validation, and as many for the test."""
 
+Report = Callable[[str], None]
+
 
 class _Source(Config):
-    """What is streamed, and how it is cut: a run goes on with the same alone."""
+    """The corpus and the settings that decide how it is tokenized."""
 
     place: str
     size: int
@@ -55,53 +63,57 @@ class _Source(Config):
 
 
 class _Stream(Config):
+    """stream.json: the source, its number of rows, and the fractions of it that are carved."""
+
     source: _Source
     rows: int
     valid_share: float
     test_share: float
 
+    def edges(self) -> tuple[tuple[str, float], ...]:
+        """The splits that are carved, each with the fraction at which it ends."""
+        edges, edge = [], 0.0
+        for name, fraction in (("valid", self.valid_share), ("test", self.test_share)):
+            if fraction:
+                edge += fraction
+                edges.append((name, edge))
+        return tuple(edges)
+
 
 class _Places(NamedTuple):
     train: str
     others: dict[str, Sentences]
+    """The splits that are read, not carved."""
 
 
 def stream_run_data(
     options: DataOptions, config: ExperimentConfig, run: Path, *, report: Report
 ) -> RunData:
-    """The data of a run, tokenized into its directory; what is there already is not done again.
+    """Tokenize the data of a run into its directory, or open them where that has been done.
 
     Args:
         options: DATA is a text file or a parquet file (also in a directory), or a hub data set.
         config: with a tokenizer.
-        run: the directory, which is there.
-        report: takes lines of talk.
+        run: the directory, which exists.
+        report: takes lines of progress.
 
     Raises:
         DataError: no text, labels, or a form that cannot be streamed.
-        CheckpointError: the directory holds the stream of something else.
-        StorageError: the disk is full, and the like; the segments so far are kept.
+        CheckpointError: the directory holds the stream of another corpus.
+        StorageError: the disk is full, and the like.
     """
     folder = run / DATA
     with saying_why(folder):
         folder.mkdir(parents=True, exist_ok=True)
     places = _places(options, config)
     source = _source(places.train, options, config)
-    stream, tokenizer = _begun(run, source)
-    if stream is None or tokenizer is None:
-        stream, tokenizer = _begin(run, source, places, options, config, report)
+    stream = _read_stream(run, source)
+    if stream is None:
+        stream = _count(source, places, options, config, report)
+        write_file(folder / STREAM, encode_json(stream))
     if not (folder / FACTS).is_file():
-        cut = Cut(
-            split_secret(config.seed),
-            _edges(stream),
-            config.data.max_characters,
-            config.model.max_length,
-        )
-        last = append(
-            folder, source.place, options.text_column, tokenizer, cut, config.data.workers, report
-        )
-        _finish(folder, last, places, tokenizer, config)
-    data = open_run_data(folder, tokenizer)
+        _tokenize(folder, stream, places, options, config, report)
+    data = open_run_data(folder, Tokenizer.from_json((folder / TOKENIZER).read_bytes()))
     texts = (folder / TEXTS).read_text(encoding="utf-8").split("\n")[:-1]
     note = f"{source.place}: streamed, {stream.rows:,} rows"
     return data._replace(test_texts=texts, notes=[note], streamed=True)
@@ -112,151 +124,199 @@ def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
         raise DataError("data.stream: needs a file or a hub data set that can be read twice")
     if options.labels is not None or options.label_column is not None:
         raise DataError(f"{options.data}: labels are not streamed; leave out data.stream or labels")
+    limit = config.data.max_characters
     if options.data.startswith("hf:"):
-        train, given = options.data, dict[str, str]()
+        train, others = options.data, dict[str, str]()
     else:
-        how = Reading(Columns(options.text_column, None), config.data.max_characters, None)
-        inputs = find_inputs(options.data, how)
+        inputs = find_inputs(options.data, Reading(Columns(options.text_column, None), limit, None))
         if "train" not in inputs:
             raise DataError(f"{options.data}: has nothing to train on; add a train file")
         train = inputs["train"].place
-        given = {name: found.place for name, found in inputs.items() if name != "train"}
+        others = {name: entry.place for name, entry in inputs.items() if name != "train"}
     for name in ("valid", "test"):
         if (place := getattr(options, name)) is not None:
-            given[name] = place
-    limit = config.data.max_characters
-    others = {
+            others[name] = place
+    column = options.text_column
+    sentences = {
         name: read_sentences(
             place,
-            text_column=options.text_column,
+            text_column=column,
             max_characters=limit,
             split="valid" if name == "valid" else "test",
         )
-        for name, place in given.items()
+        for name, place in others.items()
     }
-    return _Places(train, others)
+    return _Places(train, sentences)
 
 
 def _source(place: str, options: DataOptions, config: ExperimentConfig) -> _Source:
     size = modified = 0
     if not place.startswith("hf:"):
         try:
-            found = Path(place).stat()
+            status = Path(place).stat()
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from None
-        size, modified = found.st_size, found.st_mtime_ns
-    data = structs.replace(config.data, workers=1)  # which may change when a run goes on
-    chosen = (data, config.seed, config.model.max_length, options)
-    return _Source(
-        place=place, size=size, modified=modified, settings=msgspec.json.encode(chosen).decode()
-    )
+        size, modified = status.st_size, status.st_mtime_ns
+    data = structs.replace(config.data, workers=1)  # which does not change the result
+    settings = msgspec.json.encode((data, config.seed, config.model.max_length, options))
+    return _Source(place=place, size=size, modified=modified, settings=settings.decode())
 
 
-def _begun(run: Path, source: _Source) -> tuple[_Stream | None, Tokenizer | None]:
-    """What an earlier call has settled, if it was about the same."""
-    file, tokenizer = run / DATA / STREAM, run / DATA / TOKENIZER
+def _read_stream(run: Path, source: _Source) -> _Stream | None:
+    """stream.json, if an earlier call has written it for the same source."""
+    file = run / DATA / STREAM
     if not file.is_file():
         if (run / DATA / FACTS).is_file():
             raise CheckpointError(
                 f"{run}: holds a run whose data were not streamed; give --output another directory"
             )
-        return None, None
+        return None
     stream = decode(read_config_file(file), _Stream, source=str(file))
     if stream.source != source:
         raise CheckpointError(
             f"{run}: holds the stream of another corpus or other settings ({stream.source.place}); "
             "give --output another directory"
         )
-    return stream, Tokenizer.from_json(tokenizer.read_bytes())
+    return stream
 
 
-def _begin(
-    run: Path,
-    source: _Source,
-    places: _Places,
-    options: DataOptions,
-    config: ExperimentConfig,
-    report: Report,
-) -> tuple[_Stream, Tokenizer]:
-    """Count, settle the shares, train the tokenizer, and write all that down."""
+def _count(
+    source: _Source, places: _Places, options: DataOptions, config: ExperimentConfig, report: Report
+) -> _Stream:
+    """Count the rows, and settle the fractions that are carved."""
     report(f"{source.place}: counting")
     rows = sum(1 for _ in rows_of(source.place, options.text_column))
     if not rows:
         raise DataError(f"{source.place}: is empty; give it one sentence a line")
-    shares = {
-        name: 0.0 if name in places.others else min(share, HELD_OUT / rows)
-        for name, share in (("valid", config.data.valid_share), ("test", config.data.test_share))
+    fractions = {
+        name: 0.0 if name in places.others else min(fraction, HELD_OUT / rows)
+        for name, fraction in (("valid", config.data.valid_share), ("test", config.data.test_share))
     }
-    stream = _Stream(
-        source=source, rows=rows, valid_share=shares["valid"], test_share=shares["test"]
+    return _Stream(
+        source=source, rows=rows, valid_share=fractions["valid"], test_share=fractions["test"]
     )
-    cut = Cut(split_secret(config.seed), _edges(stream), config.data.max_characters, 0)
-    some = (
-        text
-        for text in rows_of(source.place, options.text_column)
-        if 0 < len(text) <= cut.max_characters and cut.split_of(text) == "train"
-    )
-    report(f"{source.place}: {rows:,} rows; training the tokenizer")
-    assert config.data.tokenizer is not None
-    tokenizer = config.data.tokenizer.train(islice(some, TOKENIZER_SENTENCES))
-    write_file(run / DATA / TOKENIZER, tokenizer.to_json().encode())
-    write_file(run / DATA / STREAM, encode_json(stream))
-    return stream, tokenizer
 
 
-def _edges(stream: _Stream) -> tuple[tuple[str, float], ...]:
-    edges, edge = [], 0.0
-    for name, share in (("valid", stream.valid_share), ("test", stream.test_share)):
-        if share:
-            edge += share
-            edges.append((name, edge))
-    return tuple(edges)
-
-
-def _finish(
-    folder: Path, last: Line, places: _Places, tokenizer: Tokenizer, config: ExperimentConfig
+def _tokenize(
+    folder: Path,
+    stream: _Stream,
+    places: _Places,
+    options: DataOptions,
+    config: ExperimentConfig,
+    report: Report,
 ) -> None:
-    """data.json, with which the folder is whole."""
-    digests = {name: hashlib.sha256() for name in SPLITS}
-    for _, line in read_lines(folder / PROGRESS):
-        for name in last.counts:
-            digests[name].update(line.sha256[f"{name}.tokens"].encode())
-    facts: dict[str, SplitFacts] = {}
-    for name, counts in last.counts.items():
-        array = TokenArray.open(folder / name, tokenizer.start)
-        if not array.num_sentences:
-            raise DataError(
-                f"{places.train}: no sentence for {name} with at most {config.model.max_length} "
-                f"tokens; give more text, or --{name}"
-            )
-        first = name == "train"
-        blank, too_long = (last.blank, last.too_long_characters) if first else (0, 0)
-        kept = counts.sentences + counts.too_long_tokens
-        facts[name] = SplitFacts(
-            read=ReadReport(
-                source=places.train if first else f"{places.train} ({name}, carved)",
-                rows=kept + blank + too_long,
-                kept=kept,
-                blank=blank,
-                too_long_characters=too_long,
-                column=None,
-                label_column=None,
-                sha256=digests[name].hexdigest(),
-            ),
-            too_long_tokens=counts.too_long_tokens,
-            num_sentences=counts.sentences,
-            num_targets=array.num_targets,
-            num_words=counts.num_words,
-            num_characters=counts.num_characters,
-            tokens_sha256=array.checksum(),
-        )
-    for name, part in places.others.items():
-        found, facts[name], texts = tokenize_sentences(part, tokenizer, config.model.max_length)
-        found.save(folder / name)
+    """Train the tokenizer, write the arrays of the three splits, and data.json last."""
+    max_length = config.model.max_length
+    rule = SplitRule(
+        split_secret(config.seed), stream.edges(), config.data.max_characters, max_length
+    )
+    training_texts = (
+        text
+        for text in rows_of(places.train, options.text_column)
+        if 0 < len(text) <= rule.max_characters and rule.split_of(text) == "train"
+    )
+    report(f"{places.train}: {stream.rows:,} rows; training the tokenizer")
+    assert config.data.tokenizer is not None
+    tokenizer = config.data.tokenizer.train(islice(training_texts, TOKENIZER_SENTENCES))
+    write_file(folder / TOKENIZER, tokenizer.to_json().encode())
+    rows = rows_of(places.train, options.text_column)
+    facts = _write_splits(folder, places.train, rows, tokenizer, rule, config.data.workers, report)
+    for name, sentences in places.others.items():
+        array, facts[name], texts = tokenize_sentences(sentences, tokenizer, max_length)
+        array.save(folder / name)
         if name == "test":
             write_file(folder / TEXTS, "".join(f"{text}\n" for text in texts).encode())
-    size, (train, valid, test) = tokenizer.vocabulary_size, (facts[name] for name in SPLITS)
-    whole = DataFacts(
+    train, valid, test = (facts[name] for name in SPLITS)
+    size = tokenizer.vocabulary_size
+    complete = DataFacts(
         source=places.train, vocabulary_size=size, train=train, valid=valid, test=test
     )
-    write_file(folder / FACTS, encode_json(whole))
+    write_file(folder / FACTS, encode_json(complete))
+
+
+class _SplitWriter:
+    """Appends the segments of one split to its files, and counts."""
+
+    def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
+        self.path, self.digest = folder / name, hashlib.sha256()
+        self.sentences = self.words = self.characters = self.too_long = self.num_tokens = 0
+        self._tokens = self._open(folder / f"{name}.tokens", stack)
+        self._offsets = self._open(folder / f"{name}.offsets", stack)
+        self._texts = self._open(folder / TEXTS, stack) if name == "test" else None
+        self._offsets.write(torch.zeros(1, dtype=torch.int64).numpy().tobytes())
+
+    def _open(self, path: Path, stack: ExitStack) -> BinaryIO:
+        return stack.enter_context(replacing(path))
+
+    def append(self, part: SegmentSplit) -> None:
+        """Write one segment."""
+        tokens = part.tokens.tobytes()
+        offsets = torch.tensor(part.lengths, dtype=torch.int64).cumsum(0) + self.num_tokens
+        self._tokens.write(tokens)
+        self._offsets.write(offsets.numpy().tobytes())
+        if self._texts is not None:
+            self._texts.write("".join(f"{text}\n" for text in part.texts).encode())
+        self.digest.update(hashlib.sha256(tokens).hexdigest().encode())
+        self.sentences += len(part.lengths)
+        self.words += part.num_words
+        self.characters += part.num_characters
+        self.too_long += part.too_long_tokens
+        self.num_tokens += len(part.tokens)
+
+    def facts(self, source: str, blank: int, too_long_characters: int, start: int) -> SplitFacts:
+        """The counts, once the files are complete."""
+        array = TokenArray.open(self.path, start)
+        num_kept = self.sentences + self.too_long
+        return SplitFacts(
+            read=ReadReport(
+                source=source,
+                rows=num_kept + blank + too_long_characters,
+                kept=num_kept,
+                blank=blank,
+                too_long_characters=too_long_characters,
+                column=None,
+                label_column=None,
+                sha256=self.digest.hexdigest(),
+            ),
+            too_long_tokens=self.too_long,
+            num_sentences=self.sentences,
+            num_targets=array.num_targets,
+            num_words=self.words,
+            num_characters=self.characters,
+            tokens_sha256=array.checksum(),
+        )
+
+
+def _write_splits(
+    folder: Path,
+    place: str,
+    rows: Iterable[str],
+    tokenizer: Tokenizer,
+    rule: SplitRule,
+    workers: int,
+    report: Report,
+) -> dict[str, SplitFacts]:
+    """Tokenize every row into the arrays of `train` and of the splits that are carved."""
+    num_rows = blank = too_long = 0
+    with saying_why(folder), ExitStack() as stack:
+        writers = {name: _SplitWriter(folder, name, stack) for name in rule.split_names()}
+        for segment in encode_segments(chunks(rows, SEGMENT), tokenizer, rule, workers):
+            for name, part in segment.splits.items():
+                writers[name].append(part)
+            num_rows += segment.rows
+            blank += segment.blank
+            too_long += segment.too_long_characters
+            if num_rows % (50 * SEGMENT) == 0:
+                report(f"{place}: {num_rows:,} rows tokenized")
+    for name, writer in writers.items():
+        if not writer.sentences:
+            raise DataError(
+                f"{place}: no sentence for {name} with at most {rule.max_length} tokens; give more "
+                f"text, or --{name}"
+            )
+    return {
+        name: writer.facts(place, blank, too_long, tokenizer.start)
+        if name == "train"
+        else writer.facts(f"{place} ({name}, carved)", 0, 0, tokenizer.start)
+        for name, writer in writers.items()
+    }
