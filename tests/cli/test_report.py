@@ -37,7 +37,7 @@ def test_the_page_is_that_of_the_python_calls(place: Path, tmp_path: Path, invok
     again = invoke("report", "runs/tiny", "tiny.txt", *options, "--overwrite", "--json")
     assert json.loads(again.stdout) == {
         "output": str(page),
-        "plots": [],
+        "csv": [],
         "source": "7 of 100 of tiny.txt",
         "num_sentences": 7,
     }
@@ -74,7 +74,7 @@ def test_labels_come_from_a_column_or_a_file(place: Path, tmp_path: Path, invoke
         (["runs/tiny", "--sentences", "0"], "0 is not in the range"),
         (["runs/tiny", "--output", "runs"], "runs: is a directory; name a file"),
         (["runs/tiny", "--output", "no/where.html"], "there is no directory no"),
-        (["runs/tiny", "--plots", "runs"], "runs: is in use"),
+        (["runs/tiny", "--csv", "runs"], "runs: is in use"),
         (["runs/tiny", "--labels", "tiny.txt"], "belong to DATA"),
         (["runs/tiny", "tiny.txt", "--label-column", "kind"], "has no columns"),
         (["nowhere/at-all", "tiny.txt"], "there is no such directory"),

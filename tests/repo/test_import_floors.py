@@ -45,7 +45,6 @@ HOMES = {
     "click": ["cli"],
     "tqdm": ["train.metrics", "cli"],
     "sklearn": ["metrics.prototypes"],
-    "matplotlib": ["report.plots"],
 }
 
 

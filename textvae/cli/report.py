@@ -22,9 +22,9 @@ from textvae.cli.terminal import emit, emit_json, say_which
     alone is the MODEL if it is a directory without train, valid or test files, else the DATA.
 
     Labels colour the map: a column named label, --label-column, or --labels; labels such as
-    `tense=past place=coast` are several. --plots needs matplotlib: pip install 'textvae[plot]'.
+    `tense=past place=coast` are several.
 
-    With --json: one object with `output`, `plots` (files), `source` and `num_sentences`.""",
+    With --json: one object with `output`, `csv` (files), `source` and `num_sentences`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [DATA]", nargs=-1)
 @click.option(
@@ -36,10 +36,11 @@ from textvae.cli.terminal import emit, emit_json, say_which
     help="The page.",
 )
 @click.option(
-    "--plots",
+    "--csv",
+    "csv_folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Also write the plots as PNG and CSV.",
+    help="Also write the numbers behind the charts as CSV.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.option(
@@ -67,7 +68,7 @@ from textvae.cli.terminal import emit, emit_json, say_which
 def command(
     arguments: tuple[str, ...],
     output: Path,
-    plots: Path | None,
+    csv_folder: Path | None,
     overwrite: bool,
     num_sentences: int,
     num_samples: int,
@@ -93,7 +94,7 @@ def command(
         seed=seed,
         num_sentences=num_sentences,
         num_samples=num_samples,
-        plots=plots,
+        csv_folder=csv_folder,
         overwrite=overwrite,
     )
     say_which(where, named=len(arguments) > (data is not None))
@@ -102,12 +103,12 @@ def command(
         emit_json(
             {
                 "output": str(output),
-                "plots": [str(file) for file in found.plots],
+                "csv": [str(file) for file in found.csv_files],
                 "source": corpus.source,
                 "num_sentences": len(corpus.texts),
             }
         )
         return
     emit(f"{output}: a page about {where} on {corpus.source}")
-    if plots is not None:
-        emit(f"{plots}: {len(found.plots)} plots and tables")
+    if csv_folder is not None:
+        emit(f"{csv_folder}: {len(found.csv_files)} tables")

@@ -155,7 +155,11 @@ def _line(series: Series, place: int, x: Scale, y: Scale, clip: str) -> Markup:
 
 
 def bar_chart(
-    values: Sequence[float], names: Sequence[str], lit: Sequence[bool], *, label: str
+    values: Sequence[float],
+    names: Sequence[str],
+    lit: Sequence[bool],
+    *,
+    label: str,
 ) -> Markup:
     """Bars from 0, in the order given; those not lit are paler.
 

@@ -6,19 +6,19 @@ from typing import NamedTuple
 from textvae.api.text_vae import TextVAE
 from textvae.errors import CheckpointError
 from textvae.report.corpus import DataChoice
+from textvae.report.csv_tables import check_folder, write_csv
 from textvae.report.material import Material, gather
 from textvae.report.page import render
-from textvae.report.plots import check_plots, write_plots
 from textvae.storage.files import write_file
 
 
-class Written(NamedTuple):
-    """A report."""
+class Report(NamedTuple):
+    """A report that was written."""
 
     material: Material
-    """What the page shows."""
-    plots: list[Path]
-    """The files of the plots, if any were asked for."""
+    """The data of the page."""
+    csv_files: list[Path]
+    """Empty without `csv_folder`."""
 
 
 def write_report(
@@ -29,35 +29,35 @@ def write_report(
     seed: int = 0,
     num_sentences: int = 1000,
     num_samples: int = 100,
-    plots: str | Path | None = None,
+    csv_folder: str | Path | None = None,
     overwrite: bool = False,
-) -> Written:
+) -> Report:
     """Write one HTML page about a model that needs nothing but a browser.
 
     The same model, data and seed give the same bytes.
 
     Args:
         vae: the model.
-        output: the page.
-        choice: the sentences it is about; none is the test set the run was made with.
-        seed: of all that is drawn.
-        num_sentences: at most so many sentences are looked at.
+        output: the HTML file.
+        choice: the sentences; none is the test set of the run.
+        seed: of every draw.
+        num_sentences: a random subset of this size where there are more.
         num_samples: K of the importance-weighted bound, where figures have to be measured.
-        plots: a directory for the plots as PNG and CSV, which needs matplotlib.
+        csv_folder: a directory for the numbers behind the charts.
         overwrite: replace what is there.
 
     Raises:
         CheckpointError, StorageError: the output exists, or cannot be written.
-        ConfigError: a number out of bounds, or plots without matplotlib.
+        ConfigError: a number out of bounds.
         DataError: sentences that cannot be read, or no test set.
     """
     check_output(Path(output), overwrite=overwrite)
-    if plots is not None:
-        check_plots(Path(plots), overwrite=overwrite)
+    if csv_folder is not None:
+        check_folder(Path(csv_folder), overwrite=overwrite)
     material = gather(vae, choice, seed=seed, num_sentences=num_sentences, num_samples=num_samples)
-    drawn = [] if plots is None else write_plots(material, Path(plots))
+    csv_files = [] if csv_folder is None else write_csv(material, Path(csv_folder))
     write_file(Path(output), render(material).encode())
-    return Written(material, drawn)
+    return Report(material, csv_files)
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
