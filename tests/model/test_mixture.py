@@ -46,6 +46,7 @@ def test_draws_have_its_moments_and_do_not_depend_on_their_number() -> None:
     found = mixture()
     drawn = found.sample(40_009, seed=3)
     assert torch.equal(drawn[:7], found.sample(7, seed=3))
+    assert torch.equal(drawn[4001:4008], found.sample(7, seed=3, start=4001))
     assert not torch.equal(drawn[:7], found.sample(7, seed=4))
     weights = found.log_weights.exp()
     mean = weights @ found.mean

@@ -97,6 +97,7 @@ def test_draws_have_the_moments_of_the_density(prior: Prior) -> None:
     assert prior.latent_dim == Z
     z = prior.sample(SIZE, seed=3).double()
     assert torch.equal(z[:7], prior.sample(7, seed=3).double())
+    assert torch.equal(z[101:108], prior.sample(7, seed=3, start=101).double())
     assert not torch.equal(z[:7], prior.sample(7, seed=4).double())
     line = torch.linspace(-9.0, 9.0, 401, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1)

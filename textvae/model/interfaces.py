@@ -111,8 +111,8 @@ class Prior(Protocol):
     def log_prob(self, latents: Tensor) -> Tensor:
         """Log p(z) in nats, `[..., Z]` -> `[...]`."""
 
-    def sample(self, num_samples: int, *, seed: int) -> Tensor:
-        """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
+    def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor:
+        """Draws `start` to `start + N - 1`, `[N, Z]`, on the CPU; draw i is one of (seed, i)."""
 
     def to_normals(self, latents: Tensor) -> Tensor:
         """Latents `[..., Z]` in units of the prior; of a mixture, in those of N(m, C)."""

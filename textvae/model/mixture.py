@@ -59,9 +59,9 @@ class GaussianMixture(NamedTuple):
             parts.append(joint.diff(dim=1, prepend=torch.zeros_like(joint[:, :1])))
         return torch.cat(parts)
 
-    def sample(self, num_samples: int, *, seed: int) -> Tensor:
-        """Draws `[N, Z]`, float64; draw i is a function of (seed, i)."""
-        index = torch.arange(num_samples)
+    def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor:
+        """Draws `start` to `start + N - 1`, `[N, Z]`, float64; draw i is one of (seed, i)."""
+        index = torch.arange(start, start + num_samples)
         cumulative = self.log_weights.exp().cumsum(0)
         point = uniforms(key(seed, "aggregate", "component"), index).double() * cumulative[-1]
         chosen = torch.searchsorted(cumulative, point, right=True)

@@ -50,9 +50,9 @@ class StandardNormalPrior:
         """Log p(z), nats, `[..., Z]` -> `[...]`."""
         return standard_normal_log_prob(latents)
 
-    def sample(self, num_samples: int, *, seed: int) -> Tensor:
-        """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
-        return _standard_normals(num_samples, self.latent_dim, seed)
+    def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor:
+        """Draws `start` to `start + N - 1`, `[N, Z]`, on the CPU; draw i is one of (seed, i)."""
+        return _standard_normals(num_samples, self.latent_dim, seed, start)
 
     def to_normals(self, latents: Tensor) -> Tensor:
         """Draws are standard normals already."""
@@ -115,9 +115,9 @@ class GaussianPrior(nn.Module):
         determinant = self._lower().to(latents).diagonal().log().sum()
         return standard_normal_log_prob(self.to_normals(latents)) - determinant
 
-    def sample(self, num_samples: int, *, seed: int) -> Tensor:
+    def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor:
         """Draws m + L e `[N, Z]` on the CPU, e standard normal; draw i is one of (seed, i)."""
-        noise = _standard_normals(num_samples, self.latent_dim, seed)
+        noise = _standard_normals(num_samples, self.latent_dim, seed, start)
         return self.mean.to(noise) + transform_rows(noise, self._lower().to(noise))
 
     def to_normals(self, latents: Tensor) -> Tensor:
@@ -134,5 +134,6 @@ class GaussianPrior(nn.Module):
         return inverse
 
 
-def _standard_normals(num_samples: int, latent_dim: int, seed: int) -> Tensor:
-    return normals(key(seed, "prior"), torch.arange(num_samples), lanes=latent_dim)
+def _standard_normals(num_samples: int, latent_dim: int, seed: int, start: int) -> Tensor:
+    numbers = torch.arange(start, start + num_samples)
+    return normals(key(seed, "prior"), numbers, lanes=latent_dim)

@@ -105,11 +105,12 @@ class MixturePrior(GaussianPrior):
         found = mixture.log_prob(latents.double().reshape(-1, self.latent_dim))
         return found.view(latents.shape[:-1]).to(latents)
 
-    def sample(self, num_samples: int, *, seed: int) -> Tensor:
-        """Draws `[N, Z]` on the CPU; draw i is a function of (seed, i)."""
+    def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor:
+        """Draws `start` to `start + N - 1`, `[N, Z]`, on the CPU; draw i is one of (seed, i)."""
         if not self.num_components:
-            return super().sample(num_samples, seed=seed)
-        return self._mixture(torch.device("cpu")).sample(num_samples, seed=seed).to(self.mean.dtype)
+            return super().sample(num_samples, seed=seed, start=start)
+        mixture = self._mixture(torch.device("cpu"))
+        return mixture.sample(num_samples, seed=seed, start=start).to(self.mean.dtype)
 
     @property
     def mixture(self) -> GaussianMixture | None:
