@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from textvae.api.n_best import Candidate, n_best
+    from textvae.api.n_best import n_best
     from textvae.api.score import Scored, score, threshold
     from textvae.api.score_reference import Reference, reference_of
     from textvae.api.text_vae import TextVAE
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
     from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
     from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
+    from textvae.generate.writing import Candidate
     from textvae.model.gaussian import DiagonalGaussian
     from textvae.run.experiment import ExperimentConfig, load_config
 
@@ -61,7 +62,7 @@ __all__ = [
 
 _HOMES = {
     "Beam": "generate.beam",
-    "Candidate": "api.n_best",
+    "Candidate": "generate.writing",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",

@@ -1,4 +1,4 @@
-"""What only a real process shows: start-up, pipes, full disks, signals, the scripts."""
+"""What only a real process shows: start-up, pipes, full disks, signals."""
 
 import os
 import shlex
@@ -124,28 +124,6 @@ def test_a_signal_stops_a_run_that_the_same_command_continues(
         step = int(said[-1].split("step ")[1].split(";")[0].replace(",", ""))
         assert step > stopped_at
         stopped_at = step
-
-
-@pytest.mark.parametrize(
-    ("script", "verb"),
-    [
-        ("train", "train"),
-        ("sample", "sample"),
-        ("interpolate", "interpolate"),
-        ("perplexity", "evaluate"),
-    ],
-)
-def test_a_script_is_the_verb(tmp_path: Path, script: str, verb: str) -> None:
-    path = ROOT / "scripts" / f"{script}.py"
-    code = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    assert len(code) == 3
-    results = [
-        subprocess.run(
-            [*command, "--help"], env=environment(), cwd=tmp_path, capture_output=True, check=True
-        )
-        for command in ([sys.executable, str(path)], [*TEXTVAE, verb])
-    ]
-    assert results[0].stdout == results[1].stdout
 
 
 def test_the_first_lines_of_help_come_at_once_for_every_verb(tmp_path: Path) -> None:

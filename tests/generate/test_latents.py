@@ -105,6 +105,7 @@ def test_draws_from_the_prior_depend_on_their_index_alone() -> None:
     three, many = (prior.sample(size, seed=5) for size in (3, 1009))
     assert torch.equal(three, many[:3])
     assert not torch.equal(three, prior.sample(3, seed=6))
+    assert torch.equal(many[1000:], prior.sample(9, seed=5, start=1000))
     assert prior.sample(0, seed=5).shape == (0, Z)
     assert abs(float(many.mean())) < 5.0 / math.sqrt(1009 * Z)
     assert abs(float(many.var()) - 1.0) < 5.0 * math.sqrt(2.0 / (1009 * Z))
@@ -123,7 +124,9 @@ def test_draws_near_a_sentence_have_its_mean_and_its_scaled_deviation(scale: flo
     standard = ((found - near.mean) / deviation).double()
     assert float(standard.mean(0).abs().max()) < 5.0 / math.sqrt(count)
     assert float((standard.var(0) - 1.0).abs().max()) < 5.0 * math.sqrt(2.0 / count)
-    assert torch.equal(found[:3], sample_latents(prior, 3, seed=5, posterior=near, scale=scale))
+    for start in (0, 1000):
+        few = sample_latents(prior, 3, seed=5, start=start, posterior=near, scale=scale)
+        assert torch.equal(found[start : start + 3], few)
     other = sample_latents(prior, count, seed=6, posterior=near, scale=scale)
     assert not torch.equal(found, other)
 

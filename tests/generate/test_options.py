@@ -2,25 +2,20 @@
 
 import math
 import re
-from typing import Any
+from typing import Any, Unpack, get_args
 
 import pytest
 
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
-from textvae.generate.options import (
-    NAMES,
-    AnyStrategy,
-    DecodingOptions,
-    check_strategy,
-    strategy_from_options,
-)
+from textvae.generate.options import STRATEGIES, Decoding, StrategyName, resolve_decoding
 from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty
 from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
+from textvae.generate.writing import AnyStrategy, check_strategy
 
 
-def described(default: AnyStrategy | None = None, **given: Any) -> AnyStrategy:
-    return strategy_from_options(DecodingOptions(**given), default)
+def described(default: StrategyName = "temperature", **given: Unpack[Decoding]) -> AnyStrategy:
+    return resolve_decoding(given, default=default, limit=19, several=True).strategy
 
 
 @pytest.mark.parametrize(
@@ -59,23 +54,50 @@ def test_options_describe_a_strategy(given: dict[str, Any], expected: AnyStrateg
 
 
 def test_the_default_counts_only_where_no_strategy_is_given() -> None:
-    assert described(Greedy()) == Greedy()
-    assert described(Greedy(), top_k=3) == TopK(k=3)
-    assert described(Greedy(), strategy="temperature") == Temperature()
+    assert described("greedy") == Greedy()
+    assert described("greedy", top_k=3) == TopK(k=3)
+    assert described("greedy", strategy="temperature") == Temperature()
 
 
 def test_rules_go_with_every_strategy_and_with_the_default() -> None:
-    given = {"min_length": 3, "repetition_penalty": 1.3, "no_repeat_ngram": 2}
+    given = Decoding(min_length=3, repetition_penalty=1.3, no_repeat_ngram=2)
     rules = (MinLength(tokens=3), RepetitionPenalty(factor=1.3), NoRepeatedNgrams(size=2))
     assert described(**given) == Temperature(rules=rules)
-    assert described(Greedy(), **given) == Greedy(rules=rules)
+    assert described("greedy", **given) == Greedy(rules=rules)
     assert described(min_length=3, top_k=7) == TopK(k=7, rules=rules[:1])
-    for name in NAMES:
+    for name in get_args(StrategyName):
         assert described(strategy=name, **given).rules == rules
 
 
 def test_every_name_is_a_strategy() -> None:
-    assert len({described(strategy=name) for name in NAMES}) == len(NAMES)
+    names = get_args(StrategyName)
+    assert names == tuple(STRATEGIES)
+    strategies = [described(strategy=name) for name in names]
+    assert {type(one) for one in strategies} == set(get_args(AnyStrategy))
+    for name, one in zip(names, strategies, strict=True):
+        assert one.__struct_config__.tag == name.replace("-", "_")
+        assert described(strategy=name.replace("-", "_")) == one  # type: ignore[arg-type]
+
+
+def test_a_struct_takes_rules_and_nothing_else() -> None:
+    assert described(strategy=TopK(k=3)) == TopK(k=3)
+    assert described(strategy=Beam(size=3), n_best=3, max_length=2) == Beam(size=3)
+    rules = (MinLength(tokens=3), NoRepeatedNgrams(size=2))
+    assert described(strategy=Greedy(rules=rules[:1]), no_repeat_ngram=2) == Greedy(rules=rules)
+    with pytest.raises(ConfigError, match="--top-p: goes with a strategy by name; set 'p' in Nuc"):
+        described(strategy=Nucleus(), top_p=0.5)
+    with pytest.raises(ConfigError, match="--n-best 2: must be from 1 to --beam-size 1"):
+        described(strategy=Greedy(), n_best=2)
+
+
+def test_what_is_no_option_or_strategy_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="no decoding option 'topp'; did you mean 'top_p'"):
+        described(topp=0.5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"strategy: found int, expected .* greedy, temperature"):
+        described(strategy=3)  # type: ignore[arg-type]
+    for value in ("much", True, [0.5]):
+        with pytest.raises(ConfigError, match=re.escape(f"--top-p {value}: must be greater")):
+            described(top_p=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +134,7 @@ def test_every_name_is_a_strategy() -> None:
         ({"repetition_penalty": 0.9}, "--repetition-penalty 0.9: must be from 1 to 1000"),
         ({"repetition_penalty": math.nan}, "--repetition-penalty nan"),
         ({"no_repeat_ngram": 0}, "--no-repeat-ngram 0: must be at least 1"),
-        ({"strategy": "bean"}, f"--strategy bean: must be one of {', '.join(NAMES)}"),
+        ({"strategy": "bean"}, f"--strategy bean: must be one of {', '.join(STRATEGIES)}"),
     ],
     ids=str,
 )

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, TokenMean, beam_search
 from textvae.generate.decoding import ROWS, Decoded, decode
-from textvae.generate.options import AnyStrategy, check_strategy
 from textvae.generate.rules import (
     MinLength,
     NoRepeatedNgrams,
@@ -24,6 +23,7 @@ from textvae.generate.rules import (
     steer,
 )
 from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
+from textvae.generate.writing import AnyStrategy, check_strategy
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.interfaces import END

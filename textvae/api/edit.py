@@ -6,7 +6,7 @@ For images and text: White 2016 (attribute vectors, there "smile vectors"), Bowm
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import msgspec
 import torch
@@ -17,8 +17,7 @@ from textvae.api.latent_space import TOGETHER, posteriors, sentences_at
 from textvae.api.text_vae import TextVAE
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments
-from textvae.generate.options import AnyStrategy
-from textvae.generate.strategies import Greedy
+from textvae.generate.options import Decoding
 from textvae.run.model_directory import weights_sha256
 from textvae.storage.files import open_to_read, write_file
 
@@ -51,9 +50,7 @@ def analogies(
     triples: Iterable[Sequence[str]],
     *,
     source: str = "the sentences given",
-    strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-    seed: int = 0,
-    max_length: int | None = None,
+    **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """What the decoder writes at a - b + c, for triples of sentences (a, b, c), as a stream.
 
@@ -63,9 +60,7 @@ def analogies(
         vae: the model.
         triples: three sentences each; their posterior means are a, b and c.
         source: where they are from, for errors.
-        strategy: how words are chosen.
-        seed: of the words, where the strategy draws.
-        max_length: the most tokens; None is the model's limit.
+        decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
         DataError: as `posteriors`; a triple of another number.
@@ -85,7 +80,7 @@ def analogies(
             first, second, third = part.posterior.mean.view(-1, 3, vae.config.latent_dim).unbind(1)
             yield first - second + third
 
-    yield from sentences_at(vae, latents(), strategy=strategy, seed=seed, max_length=max_length)
+    yield from sentences_at(vae, latents(), **decoding)
 
 
 def attribute_vector(
@@ -130,9 +125,7 @@ def edit(
     *,
     strength: float = 1.0,
     source: str = "the sentences given",
-    strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-    seed: int = 0,
-    max_length: int | None = None,
+    **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """What the decoder writes at the posterior means plus strength times a vector, as a stream.
 
@@ -142,9 +135,7 @@ def edit(
         vector: `[Z]`, such as that of `attribute_vector`.
         strength: how far to go; 0 reconstructs, below 0 goes the other way.
         source: where the sentences are from, for errors.
-        strategy: how words are chosen.
-        seed: of the words, where the strategy draws.
-        max_length: the most tokens; None is the model's limit.
+        decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
         DataError: as `posteriors`; a vector of another dimension.
@@ -159,7 +150,7 @@ def edit(
         raise ConfigError(f"--strength {strength:g}: takes the latents beyond {LARGEST:g}")
     step = step.float().to(vae.model.device)
     latents = (part.posterior.mean + step for part in posteriors(vae, sentences, source=source))
-    yield from sentences_at(vae, latents, strategy=strategy, seed=seed, max_length=max_length)
+    yield from sentences_at(vae, latents, **decoding)
 
 
 def save_vector(path: Path, vae: TextVAE, found: AttributeVector) -> None:

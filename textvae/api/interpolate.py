@@ -1,18 +1,16 @@
-"""A path through several sentences, with what each of its steps costs and changes."""
+"""A path through several sentences, with the cost and the change of each step."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.errors import DataError
-from textvae.generate.interpolation import PathKind, path_through
-from textvae.generate.options import AnyStrategy, check_strategy
-from textvae.generate.strategies import Greedy
+from textvae.generate.interpolation import PathKind
+from textvae.generate.options import Decoding
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import reconstruction_at
 from textvae.metrics.smoothness import changes
-from textvae.run.conditions import check_max_length, decoder_conditions, held_label
+from textvae.run.conditions import decoder_conditions, held_label
 
 
 class Step(NamedTuple):
@@ -45,10 +43,8 @@ def walk(
     *,
     steps: int = 7,
     path: PathKind = "straight",
-    strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-    seed: int = 0,
-    max_length: int | None = None,
     label: str | None = None,
+    **decoding: Unpack[Decoding],
 ) -> Walk:
     """The sentences along a path through the posterior means of two sentences or more.
 
@@ -57,29 +53,22 @@ def walk(
         sentences: M of them, each a turn of the path.
         steps: how many from one to the next, both included; (M - 1) (steps - 1) + 1 in all.
         path: `straight`, `spherical` or `data`, between each two.
-        strategy: how words are chosen.
-        seed: of the words, where the strategy draws.
-        max_length: the most tokens; None is the model's limit.
         label: held along the path; None is that of the first sentence, where the decoder needs one.
+        decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
         DataError: as `TextVAE.encode`; fewer than two sentences.
         ConfigError: fewer than two steps, or a number out of bounds.
     """
-    if len(sentences) < 2:
-        raise DataError(
-            f"an interpolation passes through at least 2 sentences, found {len(sentences)}"
-        )
-    prior = vae.model.prior
-    latents = path_through(vae.encode(sentences).mean, steps=steps, path=path, prior=prior)
-    longest = check_max_length(vae, max_length)
+    strategy, seed, max_length, _ = vae._settings(decoding)
+    latents = vae._path(sentences, steps, path)
     read = decoder_conditions(vae, latents, label or held_label(vae, sentences[0]))
-    ids = write(vae.model, read, check_strategy(strategy), seed=seed, max_length=longest)
-    array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.model.device)
+    ids = write(vae.model, read, strategy, seed=seed, max_length=max_length)
+    array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.device)
     nats = reconstruction_at(vae.model, array, read).tolist()
     changed = changes(ids)
-    densities = prior.log_prob(latents).tolist()
-    found = [
+    densities = vae.model.prior.log_prob(latents).tolist()
+    passed = [
         Step(
             text=vae.tokenizer.decode(tokens),
             share=number / (len(ids) - 1),
@@ -90,4 +79,4 @@ def walk(
         )
         for number, tokens in enumerate(ids)
     ]
-    return Walk(found, sum(changed) / len(changed))
+    return Walk(passed, sum(changed) / len(changed))

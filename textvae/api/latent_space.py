@@ -4,7 +4,7 @@ Functions that take a TextVAE, for what is not done every day.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Unpack, get_args
 
 from torch import Tensor
 
@@ -13,12 +13,10 @@ from textvae.data.batching import TokenArray
 from textvae.data.stream import chunks
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
-from textvae.generate.options import AnyStrategy, check_strategy
-from textvae.generate.strategies import Greedy
-from textvae.generate.writing import write
+from textvae.generate.options import Decoding
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.run.conditions import check_max_length, decoder_conditions
+from textvae.run.conditions import decoder_conditions
 from textvae.run.model_directory import require_latent
 
 TOGETHER = 2048
@@ -90,32 +88,27 @@ def sentences_at(
     vae: TextVAE,
     latents: Iterable[Tensor],
     *,
-    strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-    seed: int = 0,
-    max_length: int | None = None,
     label: str | None = None,
+    **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """A sentence for each latent of a stream.
 
     Args:
         vae: the model.
         latents: `[any number, Z]` each.
-        strategy: how words are chosen.
-        seed: of the words, where the strategy draws: a function of (seed, the latent's number).
-        max_length: the most tokens; None is the model's limit.
         label: of all of them, as for `TextVAE.decode`.
+        decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    strategy, first = check_strategy(strategy), 0
-    for some in latents:
-        longest = check_max_length(vae, max_length)
-        read = decoder_conditions(vae, some, label)
-        found = write(vae.model, read, strategy, seed=seed, max_length=longest, first_index=first)
-        yield from map(vae.tokenizer.decode, found)
-        first += some.shape[0]
+    settings, first = vae._settings(decoding), 0
+    for block in latents:
+        conditions = decoder_conditions(vae, block, label)
+        for best in vae._candidates(conditions, settings, first_index=first):
+            yield best[0].text
+        first += block.shape[0]
 
 
 def neighbors(

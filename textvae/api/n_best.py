@@ -1,29 +1,18 @@
 """The n best sentences of a beam search, with their scores."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from torch import Tensor
-
+from textvae.api.inputs import as_latents
 from textvae.api.text_vae import TextVAE
-from textvae.generate.beam import Beam, beam_search
-from textvae.generate.options import check_strategy
-from textvae.run.conditions import check_max_length, decoder_conditions
-
-
-class Candidate(NamedTuple):
-    """A sentence that a beam search found for a latent."""
-
-    text: str
-    log_likelihood: float
-    """log p(x|z) in nats, summed over the tokens, `</s>` counted."""
-    score: float
-    """What candidates are ordered by: the log-likelihood over the length penalty."""
+from textvae.generate.beam import Beam
+from textvae.generate.options import Decoding
+from textvae.generate.writing import Candidate
+from textvae.run.conditions import decoder_conditions
 
 
 def n_best(
     vae: TextVAE,
-    latents: Tensor,
+    latents: object,
     num_best: int,
     *,
     beam: Beam = Beam(),  # noqa: B008 -- a frozen struct
@@ -34,10 +23,10 @@ def n_best(
 
     Args:
         vae: whose decoder writes.
-        latents: float32 `[N, Z]`.
+        latents: `[N, Z]`, as for `TextVAE.decode`.
         num_best: how many for each, at most as many as the beam is wide; there are fewer only
             where no more sentences exist.
-        beam: how wide, and what is best.
+        beam: its width, and what it compares.
         max_length: the most tokens; None is the model's limit.
         label: as for `TextVAE.decode`.
 
@@ -45,22 +34,6 @@ def n_best(
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    found = decoder_conditions(vae, latents, label)
-    return n_best_at(vae, found, num_best, beam=beam, max_length=max_length)
-
-
-def n_best_at(
-    vae: TextVAE, conditions: Tensor, num_best: int, *, beam: Beam, max_length: int | None
-) -> list[list[Candidate]]:
-    """`n_best` for what the decoder reads, `[N, C]`."""
-    longest = check_max_length(vae, max_length)
-    found = beam_search(
-        vae.model, conditions, check_strategy(beam), num_best=num_best, max_length=longest
-    )
-    return [
-        [
-            Candidate(vae.tokenizer.decode(one.words), one.log_likelihood, one.score)
-            for one in hypotheses
-        ]
-        for hypotheses in found
-    ]
+    conditions = decoder_conditions(vae, as_latents(latents), label)
+    options = Decoding(strategy=beam, n_best=num_best, max_length=max_length)
+    return vae._candidates(conditions, vae._settings(options, several=True))

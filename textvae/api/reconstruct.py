@@ -1,56 +1,88 @@
-"""Sentences and what a model makes of them, with how near each comes and all of them together."""
+"""Sentences and their reconstructions, with how near each comes and all of them together."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from textvae.api.text_vae import TextVAE
 from textvae.evaluate.reconstruction import (
     ReconstructionScores,
-    SentenceScores,
     reconstruction_scores,
     sentence_scores,
 )
-from textvae.generate.options import AnyStrategy
-from textvae.generate.strategies import Greedy
+from textvae.generate.options import Decoding
 from textvae.metrics.text_quality import Tokenization, tokenization_for
 
 
-class Reconstructions(NamedTuple):
-    """What the decoder writes at the posterior means of N sentences."""
+class Reconstruction(NamedTuple):
+    """A sentence that was encoded and decoded."""
 
-    texts: list[str]
-    each: list[SentenceScores]
+    sentence: str
+    rank: int | None
+    """Among the n best of a beam, from 1, as the two scores; None where words were drawn."""
+    reconstruction: str
+    log_likelihood: float | None
+    """log p(x|z) of the reconstruction in nats, summed over the tokens, `</s>` counted."""
+    score: float | None
+    """The log-likelihood over the length penalty."""
+    exact_match: bool
+    edit_distance: int
+    """Tokens."""
+    bleu: float
+    """Of the sentence, 0 to 100."""
+
+
+class Reconstructions(NamedTuple):
+    """The sentences that the decoder writes at the posterior means of N sentences."""
+
+    rows: list[Reconstruction]
+    """N, in the order of the sentences; with `n_best` several for each."""
     scores: ReconstructionScores
-    """Of all together."""
+    """Of the best of all sentences together."""
 
 
 def reconstructions(
     vae: TextVAE,
     sentences: Sequence[str],
     *,
-    strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-    seed: int = 0,
-    max_length: int | None = None,
+    label: str | None = None,
     tokenize: Tokenization | None = None,
+    **decoding: Unpack[Decoding],
 ) -> Reconstructions:
     """Reconstruct sentences, and compare.
 
     Args:
         vae: the model.
         sentences: at least one, none blank.
-        strategy: how words are chosen.
-        seed: of the words, where the strategy draws.
-        max_length: the most tokens; None is the model's limit.
+        label: as for `TextVAE.reconstruct`.
         tokenize: of sacrebleu, for BLEU and edits; None is what fits the model's tokenizer: `none`
             for words, `13a` for byte pairs, `char` for characters.
+        decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
-        DataError, CheckpointError, ConfigError: as `TextVAE.reconstruct`.
+        DataError, CheckpointError, ConfigError, TypeError: as `TextVAE.reconstruct`.
     """
-    written = vae.reconstruct(sentences, strategy=strategy, seed=seed, max_length=max_length)
-    how = tokenize or tokenization_for(vae.tokenizer.kind)
+    settings = vae._settings(decoding, several=True)
+    written = vae._reconstructed(sentences, label, settings)
+    cut = tokenize or tokenization_for(vae.tokenizer.kind)
+    pairs = [
+        (sentence, rank, one)
+        for sentence, best in zip(sentences, written, strict=True)
+        for rank, one in enumerate(best, start=1)
+    ]
+    texts, originals = [one.text for _, _, one in pairs], [sentence for sentence, _, _ in pairs]
+    rows = [
+        Reconstruction(
+            sentence,
+            None if one.score is None else rank,
+            one.text,
+            one.log_likelihood,
+            one.score,
+            *scores,
+        )
+        for (sentence, rank, one), scores in zip(
+            pairs, sentence_scores(texts, originals, cut), strict=True
+        )
+    ]
     return Reconstructions(
-        written,
-        sentence_scores(written, sentences, how),
-        reconstruction_scores(written, sentences, how),
+        rows, reconstruction_scores([best[0].text for best in written], sentences, cut)
     )

@@ -1,25 +1,26 @@
-"""TextVAE: text in, text out. What users of the package call."""
+"""TextVAE: text in, text out, the class that users of the package call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
 from textvae import distributed
+from textvae.api.inputs import all_gather, as_latents, as_sentences
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import CheckpointError, ConfigError, TrainingError
+from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
 from textvae.evaluate.summary import Evaluation
-from textvae.generate.interpolation import PathKind, interpolation
+from textvae.generate.decoding import ROWS as FIRST_BLOCK
+from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.latents import sample_latents
-from textvae.generate.options import AnyStrategy, check_strategy
-from textvae.generate.strategies import Greedy, Temperature
-from textvae.generate.writing import write
+from textvae.generate.options import Decoding, StrategyName, resolve_decoding
+from textvae.generate.writing import Candidate, DecodingSettings, candidates
 from textvae.metrics.likelihood import ROWS, encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.conditions import (
-    check_max_length,
     decoder_conditions,
     held_label,
     own_labels,
@@ -32,12 +33,33 @@ from textvae.run.measure import measure
 from textvae.run.model_directory import Results, load_model, publish, require_latent
 from textvae.run.training import execute, follow, plan_run
 
+BLOCK = 16 * FIRST_BLOCK
+"""Samples whose latents are in memory at once; the first blocks are smaller and come at once."""
+
+
+class Sample(NamedTuple):
+    """A sentence of `TextVAE.sample_iter`."""
+
+    number: int
+    """i: the sentence is a function of (seed, i)."""
+    text: str
+    label: str | None = None
+    """None where the model has no labels."""
+    rank: int | None = None
+    """Among the n best of a beam, from 1, as the next two; None where words were drawn."""
+    log_likelihood: float | None = None
+    """log p(x|z) in nats, summed over the tokens, `</s>` counted."""
+    score: float | None = None
+    """The log-likelihood over the length penalty."""
+
 
 class TextVAE:
     """A trained sentence VAE: a model, its tokenizer, and the verbs of everyday use.
 
-    Sentences are plain strings. Results depend on the seed and on a sentence's place among its
-    like, never on how many are handled at once.
+    Sentences are plain strings. Results depend on the seed and on a sentence's index, never on how
+    many are processed at once. Functions that write sentences take the keywords of
+    `textvae.Decoding`: `strategy="nucleus", top_p=0.9, seed=1`, or a struct such as
+    `strategy=textvae.Nucleus(p=0.9)`; `max_length`, `min_length` and others go with every strategy.
     """
 
     def __init__(
@@ -53,6 +75,40 @@ class TextVAE:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.results, self.path = results, path
         self.labels = tuple(labels)
+
+    def __repr__(self) -> str:
+        words = f"{self.tokenizer.vocabulary_size:,} {self.tokenizer.kind} tokens"
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        facts = [
+            f"vocabulary={words}",
+            f"latent_dim={self.latent_dim}",
+            f"{parameters:,} parameters",
+        ]
+        facts.append(f"device={self.device}")
+        if self.results is not None:
+            facts.append(f"trained on {self.results.data.source}")
+            if self.results.evaluation is not None:
+                facts.append(f"perplexity={self.results.evaluation.perplexity:.2f}")
+        return f"TextVAE({', '.join(facts)})"
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.model.device
+
+    @property
+    def latent_dim(self) -> int:
+        """Z, the dimensions of a latent; 0 for a language model."""
+        return self.config.latent_dim
+
+    def to(self, device: str | torch.device) -> "TextVAE":
+        """Move the weights to a device, in place; returns the model itself.
+
+        Raises:
+            ConfigError: no such device.
+        """
+        self.model.to(check_device(str(device)))
+        return self
 
     @classmethod
     def train(
@@ -148,141 +204,207 @@ class TextVAE:
         self,
         num_samples: int = 1,
         *,
-        seed: int = 0,
-        strategy: AnyStrategy = Temperature(),  # noqa: B008 -- a frozen struct
-        max_length: int | None = None,
         near: str | None = None,
         scale: float | None = None,
         label: str | None = None,
+        **decoding: Unpack[Decoding],
     ) -> list[str]:
         """Sentences from the prior, or near one; sentence i is a function of (seed, i).
 
         Args:
-            num_samples: how many.
-            seed: of the latents and of the words.
-            strategy: how words are chosen.
-            max_length: the most tokens; None is the model's limit.
+            num_samples: the number of sentences.
             near: a sentence: latents are the mean of its posterior plus noise.
             scale: of the noise, in standard deviations of that posterior, 0 to 1000; None is 1.
             label: of all of them; None draws it from p(y), or is that of the sentence `near`,
                 where the model has labels.
+            decoding: how words are chosen, by default at temperature 1; `textvae.Decoding`.
 
         Raises:
             ConfigError: a number out of bounds, a scale without a sentence.
             DataError: a sentence that `encode` refuses, or an unknown label.
             CheckpointError: a label for a model without labels.
         """
+        settings = self._settings(decoding, default="temperature")
+        samples = self._samples(num_samples, settings, BLOCK, near, scale, label)
+        return [sample.text for sample in samples]
+
+    def sample_iter(
+        self,
+        num_samples: int = 1,
+        *,
+        near: str | None = None,
+        scale: float | None = None,
+        label: str | None = None,
+        **decoding: Unpack[Decoding],
+    ) -> Iterator[Sample]:
+        """The sentences of `sample` one by one, as they are written, with what is known of each.
+
+        Memory does not grow with their number. A beam with `n_best` gives several sentences for
+        each index. The processes of a `torchrun` share the work, and each gets all sentences.
+
+        Raises:
+            ConfigError, DataError, CheckpointError: as `sample`.
+        """
+        settings = self._settings(decoding, default="temperature", several=True)
+        return self._samples(num_samples, settings, FIRST_BLOCK, near, scale, label)
+
+    def _samples(
+        self,
+        num_samples: int,
+        settings: DecodingSettings,
+        block: int,
+        near: str | None,
+        scale: float | None,
+        label: str | None,
+    ) -> Iterator[Sample]:
+        """Samples in blocks, of `block` latents for each process at first, then up to BLOCK."""
         _at_least(0, num_samples=num_samples)
-        posterior = None if near is None else self.encode([near])
-        latents = sample_latents(
-            self.model.prior,
-            num_samples,
-            seed=seed,
-            posterior=posterior,
-            scale=scale,
-        )
-        drawn = sample_conditions(self, latents, seed=seed, near=near, label=label)
-        return self._write(drawn.conditions, strategy, seed, max_length)
+        posterior = None
+        if near is not None:
+            posterior, label = self.encode([near]), label or held_label(self, near)
+        begin = 0
+        while begin < num_samples:
+            end = min(num_samples, begin + block * distributed.size())
+            start = min(end, begin + block * distributed.rank())
+            latents = sample_latents(
+                self.model.prior,
+                min(block, end - start),
+                seed=settings.seed,
+                start=start,
+                posterior=posterior,
+                scale=scale,
+            )
+            drawn = sample_conditions(
+                self,
+                latents,
+                seed=settings.seed,
+                start=start,
+                near=near is not None,
+                label=label,
+            )
+            written = self._candidates(drawn.conditions, settings, first_index=start)
+            labels: Sequence[str | None] = drawn.labels or (None,) * len(written)
+            pairs = all_gather(list(zip(labels, written, strict=True)))
+            for number, (name, best) in enumerate(pairs, start=begin):
+                for rank, one in enumerate(best, start=1):
+                    of_beam = None if one.score is None else rank
+                    yield Sample(number, one.text, name, of_beam, one.log_likelihood, one.score)
+            begin, block = end, min(2 * block, BLOCK)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
         """The posteriors of sentences, mean and log-variance `[N, Z]`.
 
+        Args:
+            sentences: a list or another iterable of N strings.
+
         Raises:
             DataError: no sentence, a blank one, or one longer than the model's limit.
             CheckpointError: the model is a language model, which has no posterior.
+            TypeError: what is not a string.
         """
         require_latent(self.model, self.path)
+        sentences = as_sentences(sentences)
         array, _ = tokenize_given(self.origin, given(sentences), sentences)
-        return encode_corpus(self.model, array.to(self.model.device))
+        return encode_corpus(self.model, array.to(self.device))
 
     def decode(
         self,
-        latents: Tensor,
+        latents: object,
         *,
-        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-        seed: int = 0,
-        max_length: int | None = None,
         label: str | Sequence[str] | None = None,
+        **decoding: Unpack[Decoding],
     ) -> list[str]:
-        """A sentence for each latent `[N, Z]`.
+        """A sentence for each latent.
 
         Args:
-            latents: float32.
-            strategy: how words are chosen.
-            seed: of the words, where the strategy draws.
-            max_length: the most tokens; None is the model's limit.
+            latents: `[N, Z]`: a tensor, an array, lists of numbers; or posteriors, whose means are
+                taken.
             label: one for all or one for each, which M2 needs.
+            decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
         Raises:
             DataError: latents of another dimension, an unknown label, or none for M2.
             ConfigError: a number out of bounds.
             CheckpointError: a label for a model without labels.
+            TypeError: latents that are no numbers.
         """
-        found = decoder_conditions(self, latents, label)
-        return self._write(found, strategy, seed, max_length)
-
-    def _write(
-        self, found: Tensor, strategy: AnyStrategy, seed: int, max_length: int | None
-    ) -> list[str]:
-        longest = check_max_length(self, max_length)
-        checked = check_strategy(strategy)
-        written = write(self.model, found, checked, seed=seed, max_length=longest)
-        return [self.tokenizer.decode(ids) for ids in written]
+        settings = self._settings(decoding)
+        conditions = decoder_conditions(self, as_latents(latents), label)
+        return [best[0].text for best in self._candidates(conditions, settings)]
 
     def reconstruct(
         self,
         sentences: Sequence[str],
         *,
-        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-        seed: int = 0,
-        max_length: int | None = None,
         label: str | None = None,
+        **decoding: Unpack[Decoding],
     ) -> list[str]:
-        """What the decoder writes at the posterior mean of each sentence.
+        """The sentences that the decoder writes at the posterior means of sentences.
 
-        With `label` it is written under that label; else, where the model has labels, its own.
+        With `label` they are written under that label; else, where the model has labels, each
+        under its likeliest.
 
         Raises:
-            DataError, CheckpointError: as `encode` and `decode`.
+            DataError, CheckpointError, ConfigError, TypeError: as `encode` and `decode`.
         """
-        mean = self.encode(sentences).mean
-        found = label or own_labels(self, sentences)
-        return self.decode(mean, strategy=strategy, seed=seed, max_length=max_length, label=found)
+        settings = self._settings(decoding)
+        return [best[0].text for best in self._reconstructed(sentences, label, settings)]
 
     def interpolate(
         self,
-        first: str,
-        second: str,
-        *,
+        *sentences: str,
         steps: int = 7,
         path: PathKind = "straight",
-        strategy: AnyStrategy = Greedy(),  # noqa: B008 -- a frozen struct
-        seed: int = 0,
-        max_length: int | None = None,
         label: str | None = None,
+        **decoding: Unpack[Decoding],
     ) -> list[str]:
-        """Sentences along the path between the posterior means of two sentences.
+        """Sentences along a path through the posterior means of two sentences or more.
+
+        `textvae.walk` also tells what each step costs and changes.
 
         Args:
-            first: where the path begins; the first result is its reconstruction.
-            second: where it ends.
-            steps: how many sentences, both ends included.
+            sentences: M of them; the results at their places are their reconstructions.
+            steps: how many from one to the next, both included; (M - 1) (steps - 1) + 1 in all.
             path: `straight`, `spherical`, or `data`: where the density of a prior that is a
                 mixture is high.
-            strategy: how words are chosen.
-            seed: of the words, where the strategy draws.
-            max_length: the most tokens; None is the model's limit.
-            label: held along the path; None is that of `first`, where the decoder needs one.
+            label: held along the path; None is that of the first, where the decoder needs one.
+            decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
         Raises:
-            DataError, CheckpointError: as `encode` and `decode`.
+            DataError: as `encode` and `decode`; fewer than two sentences.
             ConfigError: fewer than two steps, or a prior that is no mixture for `data`.
         """
-        mean = self.encode([first, second]).mean
-        prior = self.model.prior
-        points = interpolation(mean[0], mean[1], steps=steps, path=path, prior=prior)
-        held = label or held_label(self, first)
-        return self.decode(points, strategy=strategy, seed=seed, max_length=max_length, label=held)
+        settings = self._settings(decoding)
+        points = self._path(sentences, steps, path)
+        held = label or held_label(self, sentences[0])
+        conditions = decoder_conditions(self, points, held)
+        return [best[0].text for best in self._candidates(conditions, settings)]
+
+    def _settings(
+        self, decoding: Decoding, *, default: StrategyName = "greedy", several: bool = False
+    ) -> DecodingSettings:
+        limit = self.config.max_length
+        return resolve_decoding(decoding, default=default, limit=limit, several=several)
+
+    def _candidates(
+        self, conditions: Tensor, settings: DecodingSettings, *, first_index: int = 0
+    ) -> list[list[Candidate]]:
+        return candidates(self.model, self.tokenizer, conditions, settings, first_index=first_index)
+
+    def _reconstructed(
+        self, sentences: Sequence[str], label: str | None, settings: DecodingSettings
+    ) -> list[list[Candidate]]:
+        mean = self.encode(sentences).mean
+        conditions = decoder_conditions(self, mean, label or own_labels(self, sentences))
+        return self._candidates(conditions, settings)
+
+    def _path(self, sentences: Sequence[str], steps: int, path: PathKind) -> Tensor:
+        if len(sentences) < 2:
+            raise DataError(
+                f"an interpolation passes through at least 2 sentences, found {len(sentences)}"
+            )
+        mean = self.encode(sentences).mean
+        return path_through(mean, steps=steps, path=path, prior=self.model.prior)
 
     def evaluate(
         self,

@@ -10,6 +10,7 @@ from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream
 from textvae.cli.terminal import emit, emit_json, flush, say_which
 from textvae.errors import DataError
+from textvae.generate.options import Decoding
 
 
 @click.command(
@@ -28,34 +29,24 @@ from textvae.errors import DataError
 @options.device
 @options.as_json
 def command(
-    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[options.Decoding]
+    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[Decoding]
 ) -> None:
     """Edit one sentence as two others differ."""
-    where, given = split_model(arguments)
-    if given and given != ["-"] and len(given) != 3:
-        taken = f" besides the MODEL {where}" if len(arguments) > len(given) else ""
-        raise DataError(f"an analogy takes 3 sentences, found {len(given)}{taken}")
-    stream = take_sentence_stream(given)
+    where, texts = split_model(arguments)
+    if texts and texts != ["-"] and len(texts) != 3:
+        besides = f" besides the MODEL {where}" if len(arguments) > len(texts) else ""
+        raise DataError(f"an analogy takes 3 sentences, found {len(texts)}{besides}")
+    stream = take_sentence_stream(texts)
 
     from textvae.api.edit import analogies  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
-    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- as above
 
-    strategy = options.strategy_of(decoding, Greedy())
     vae = options.load(where, device)
     triples: Iterator[list[str]]
     triples, shown = tee(chunks(stream.sentences, 3))
-    found = analogies(
-        vae,
-        triples,
-        source=stream.where,
-        strategy=strategy,
-        seed=decoding["seed"],
-        max_length=decoding["max_length"],
-    )
-    for number, text in enumerate(found):
+    for number, text in enumerate(analogies(vae, triples, source=stream.where, **decoding)):
         if number == 0:
-            say_which(where, named=len(given) < len(arguments))
-        three = dict(zip(("first", "second", "third"), next(shown), strict=True))
-        emit_json(three | {"text": text}) if as_json else emit(text)
+            say_which(where, named=len(texts) < len(arguments))
+        row = dict(zip(("first", "second", "third"), next(shown), strict=True))
+        emit_json(row | {"text": text}) if as_json else emit(text)
     flush()

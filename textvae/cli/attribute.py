@@ -12,6 +12,7 @@ from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
 from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
 from textvae.errors import ConfigError, DataError
+from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
     from textvae.api.edit import AttributeVector
@@ -72,7 +73,7 @@ def command(
     strength: float,
     device: str,
     as_json: bool,
-    **decoding: Unpack[options.Decoding],
+    **decoding: Unpack[Decoding],
 ) -> None:
     """Change an attribute of sentences."""
     sources = Given(
@@ -89,11 +90,9 @@ def command(
     stream = take_sentence_stream(sentences) if wanted else None
 
     from textvae.api.edit import check_vector_name, edit, save_vector  # noqa: PLC0415 -- torch
-    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
 
     if output is not None:
         check_vector_name(Path(output))
-    strategy = options.strategy_of(decoding, Greedy())
     vae = options.load(where, device)
     found = _vector(vae, sources)
     named = len(sentences) < len(arguments)
@@ -110,9 +109,7 @@ def command(
         found.vector,
         strength=strength,
         source=stream.where,
-        strategy=strategy,
-        seed=decoding["seed"],
-        max_length=decoding["max_length"],
+        **decoding,
     )
     for number, text in enumerate(edited):
         if number == 0:

@@ -7,6 +7,7 @@ import click
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data
 from textvae.cli.terminal import emit, emit_json, flush, say_which
+from textvae.generate.options import Decoding
 
 
 @click.command(
@@ -24,27 +25,19 @@ from textvae.cli.terminal import emit, emit_json, flush, say_which
 @options.device
 @options.as_json
 def command(
-    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[options.Decoding]
+    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[Decoding]
 ) -> None:
     """Write the sentences of latents."""
     options.at_most(arguments, 2, "MODEL and LATENTS")
-    where, given = split_model_and_data(arguments)
+    where, file = split_model_and_data(arguments)
 
-    from textvae.api.latent_file import read_latents  # noqa: PLC0415 -- as above
+    from textvae.api.latent_file import read_latents  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.api.latent_space import sentences_at  # noqa: PLC0415 -- as above
-    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    strategy = options.strategy_of(decoding, Greedy())
     vae = options.load(where, device)
-    found = sentences_at(
-        vae,
-        read_latents(given or "-", vae.config.latent_dim),
-        strategy=strategy,
-        seed=decoding["seed"],
-        max_length=decoding["max_length"],
-    )
-    for index, text in enumerate(found):
+    texts = sentences_at(vae, read_latents(file or "-", vae.latent_dim), **decoding)
+    for index, text in enumerate(texts):
         if index == 0:
-            say_which(where, named=len(arguments) > (given is not None))
+            say_which(where, named=len(arguments) > (file is not None))
         emit_json({"index": index, "text": text}) if as_json else emit(text)
     flush()

@@ -8,6 +8,7 @@ from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
 from textvae.cli.terminal import emit, emit_json, say_which
 from textvae.errors import DataError
+from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
     from textvae.generate.interpolation import PathKind
@@ -64,35 +65,30 @@ def command(
     label: str | None,
     device: str,
     as_json: bool,
-    **decoding: Unpack[options.Decoding],
+    **decoding: Unpack[Decoding],
 ) -> None:
     """Write the sentences between two sentences."""
-    where, given = split_model(arguments)
-    if given and given != ["-"] and len(given) < 2:
-        taken = f" besides the MODEL {where}" if len(arguments) > len(given) else ""
-        raise DataError(f"{FEW}, found {len(given)}{taken}")
-    sentences = take_sentences(given)
+    where, texts = split_model(arguments)
+    if texts and texts != ["-"] and len(texts) < 2:
+        taken = f" besides the MODEL {where}" if len(arguments) > len(texts) else ""
+        raise DataError(f"{FEW}, found {len(texts)}{taken}")
+    sentences = take_sentences(texts)
     if len(sentences) < 2:
         raise DataError(f"standard input: {FEW}, found {len(sentences)}")
 
-    from textvae.api.interpolate import walk  # noqa: PLC0415 -- as above
-    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.api.interpolate import walk  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    strategy = options.strategy_of(decoding, Greedy())
-    found = walk(
+    result = walk(
         options.load(where, device),
         sentences,
         steps=steps,
         path=cast("PathKind", path),
-        strategy=strategy,
-        seed=decoding["seed"],
-        max_length=decoding["max_length"],
         label=label,
+        **decoding,
     )
-    say_which(where, named=len(given) < len(arguments))
-    for number, step in enumerate(found.steps):
+    say_which(where, named=len(texts) < len(arguments))
+    for number, step in enumerate(result.steps):
         if as_json:
-            row = {"step": number} | step._asdict() | {"mean_change": found.mean_change}
-            emit_json(row)
+            emit_json({"step": number} | step._asdict() | {"mean_change": result.mean_change})
         else:
             emit(step.text)

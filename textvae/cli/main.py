@@ -233,6 +233,6 @@ def program(context: click.Context) -> None:
         context.exit(USAGE)
 
 
-def main(*verb: str) -> None:
-    """The entry point; a script gives the verb that comes before its own arguments."""
-    program.main([*verb, *sys.argv[1:]])
+def main() -> None:
+    """The entry point."""
+    program.main(sys.argv[1:])

@@ -7,7 +7,7 @@ import click
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
 from textvae.cli.terminal import emit, emit_json, say_which
-from textvae.cli.writing import say, show
+from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
     from textvae.evaluate.reconstruction import ReconstructionScores
@@ -54,51 +54,41 @@ def command(
     label: str | None,
     device: str,
     as_json: bool,
-    **decoding: Unpack[options.Decoding],
+    **decoding: Unpack[Decoding],
 ) -> None:
     """Encode sentences and decode them again."""
-    where, given = split_model(arguments)
-    sentences = take_sentences(given)
+    where, texts = split_model(arguments)
+    sentences = take_sentences(texts)
 
-    from textvae.evaluate.reconstruction import (  # noqa: PLC0415 -- imports torch, 1.5 s
-        reconstruction_scores,
-        sentence_scores,
+    from textvae.api.reconstruct import reconstructions  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    result = reconstructions(
+        options.load(where, device),
+        sentences,
+        label=label,
+        tokenize=cast("Tokenization | None", tokenize),
+        **decoding,
     )
-    from textvae.generate.strategies import Greedy  # noqa: PLC0415 -- as above
-    from textvae.metrics.text_quality import tokenization_for  # noqa: PLC0415 -- as above
-    from textvae.run.conditions import decoder_conditions, own_labels  # noqa: PLC0415 -- as below
-
-    strategy = options.strategy_of(decoding, Greedy(), n_best=True)
-    vae = options.load(where, device)
-    read = decoder_conditions(vae, vae.encode(sentences).mean, label or own_labels(vae, sentences))
-    found = list(say(vae, read, strategy, decoding))
-    how = cast("Tokenization | None", tokenize) or tokenization_for(vae.tokenizer.kind)
-    say_which(where, named=len(given) < len(arguments))
+    say_which(where, named=len(texts) < len(arguments))
     if scores:
-        best = [str(said[0]["text"]) for said in found]
-        whole = reconstruction_scores(best, sentences, how)
-        emit_json(whole._asdict()) if as_json else emit(_table(whole))
+        emit_json(result.scores._asdict()) if as_json else emit(_table(result.scores))
         return
-    for sentence, said in zip(sentences, found, strict=True):
-        if not as_json:
-            show(said, {}, as_json=False)
-            continue
-        texts = [str(one["text"]) for one in said]
-        each = sentence_scores(texts, [sentence] * len(texts), how)
-        for one, near in zip(said, each, strict=True):
-            more = {**one, **near._asdict()}
-            show([more], {"sentence": sentence}, as_json=True, name="reconstruction")
+    for row in result.rows:
+        if as_json:
+            emit_json({key: value for key, value in row._asdict().items() if value is not None})
+        else:
+            emit(row.reconstruction)
 
 
-def _table(found: "ReconstructionScores") -> str:
+def _table(scores: "ReconstructionScores") -> str:
     from textvae.evaluate.summary import plus_minus  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    edits = plus_minus(found.edit_distance, found.edit_distance_stderr)
+    edits = plus_minus(scores.edit_distance, scores.edit_distance_stderr)
     rows = [
-        ("exact match", f"{100 * found.exact_match:.1f} %", f"of {found.num_sentences:,}"),
-        ("bleu", f"{found.bleu:.2f}", found.bleu_signature),
-        ("chrf", f"{found.chrf:.2f}", found.chrf_signature),
+        ("exact match", f"{100 * scores.exact_match:.1f} %", f"of {scores.num_sentences:,}"),
+        ("bleu", f"{scores.bleu:.2f}", scores.bleu_signature),
+        ("chrf", f"{scores.chrf:.2f}", scores.chrf_signature),
         ("edit distance", edits, "tokens, as bleu cuts the text"),
-        ("edit share", f"{100 * found.edit_share:.1f} %", "of the longer sentence's tokens"),
+        ("edit share", f"{100 * scores.edit_share:.1f} %", "of the longer sentence's tokens"),
     ]
     return "\n".join(f"{name:<15}{value:<19}{note}" for name, value, note in rows)

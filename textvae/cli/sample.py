@@ -1,15 +1,18 @@
 """`textvae sample`."""
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import find_model, take_sentences
-from textvae.cli.terminal import flush, say_which
-from textvae.cli.writing import of_all, say, show
+from textvae.cli.terminal import emit, emit_json, flush, say_which
 from textvae.errors import DataError
+from textvae.generate.options import Decoding
+
+if TYPE_CHECKING:
+    from textvae.api.text_vae import Sample
 
 
 @click.command(
@@ -50,45 +53,34 @@ def command(
     label: str | None,
     device: str,
     as_json: bool,
-    **decoding: Unpack[options.Decoding],
+    **decoding: Unpack[Decoding],
 ) -> None:
     """Write sentences from the prior, or near one."""
     where = find_model(model)
     sentences = [] if near is None else take_sentences([near])
     if len(sentences) > 1:
         raise DataError(f"standard input: holds {len(sentences):,} sentences, --near takes 1")
-    strategy = options.strategy_of(decoding, n_best=True)
-
-    from textvae.generate.decoding import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.generate.latents import sample_latents  # noqa: PLC0415 -- as above
-    from textvae.run.conditions import sample_conditions  # noqa: PLC0415 -- as above
-
     with distributed.joined():
-        vae = options.load(where, device)
-        latents = sample_latents(
-            vae.model.prior,
+        samples = options.load(where, device).sample_iter(
             num_samples,
-            seed=decoding["seed"],
-            posterior=vae.encode(sentences) if sentences else None,
-            scale=scale,
-        )
-        drawn = sample_conditions(
-            vae,
-            latents,
-            seed=decoding["seed"],
             near=sentences[0] if sentences else None,
+            scale=scale,
             label=label,
+            **decoding,
         )
-        # Written as they come, so that `| head` ends a long list early.
-        for start in range(0, num_samples, ROWS * distributed.size()):
-            own = start + ROWS * distributed.rank()
-            some = drawn.conditions[own : own + ROWS]
-            said = list(say(vae, some, strategy, decoding, first_index=own)) if len(some) else []
-            if not start:  # what is wrong with the options has been said, alone
+        for count, sample in enumerate(samples):
+            if not count:  # the options are right: an error would have stood alone
                 say_which(where, named=model is not None)
-            for index, written in enumerate(of_all(said), start=start):
-                facts: dict[str, object] = {"index": index}
-                if drawn.labels is not None:
-                    facts["label"] = drawn.labels[index]
-                show(written, facts, as_json=as_json)
-            flush()
+            emit_json(_row(sample)) if as_json else emit(sample.text)
+            flush()  # at once, so that `| head` ends a long list early
+
+
+def _row(sample: "Sample") -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "index": sample.number,
+        "label": sample.label,
+        "rank": sample.rank,
+        "text": sample.text,
+    }
+    row |= {"log_likelihood": sample.log_likelihood, "score": sample.score}
+    return {key: value for key, value in row.items() if value is not None}

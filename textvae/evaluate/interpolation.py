@@ -13,9 +13,8 @@ from textvae.evaluate.bounds import clamped_exp
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject
 from textvae.generate.interpolation import PathKind, path_through
-from textvae.generate.options import AnyStrategy
 from textvae.generate.strategies import Greedy
-from textvae.generate.writing import write
+from textvae.generate.writing import AnyStrategy, write
 from textvae.metrics.latent_usage import standard_error
 from textvae.metrics.likelihood import encode_corpus, importance_weighted, label_log_posteriors
 from textvae.metrics.smoothness import changes, edit_distance

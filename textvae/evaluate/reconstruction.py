@@ -10,9 +10,8 @@ from msgspec import Meta
 from textvae.config import Config
 from textvae.evaluate.measurements import Figure
 from textvae.evaluate.subject import Subject
-from textvae.generate.options import AnyStrategy
 from textvae.generate.strategies import Greedy
-from textvae.generate.writing import write
+from textvae.generate.writing import AnyStrategy, write
 from textvae.metrics.latent_usage import standard_error
 from textvae.metrics.likelihood import at_own_labels
 from textvae.metrics.text_quality import (

@@ -7,11 +7,11 @@ from textvae.model.vae import VAE
 from textvae.randomness import key, uniforms
 
 
-def draw_labels(model: VAE, count: int, *, seed: int) -> Tensor | None:
-    """Labels drawn from p(y), int64 `[N]`, each a function of (seed, i); or None without."""
+def draw_labels(model: VAE, count: int, *, seed: int, start: int = 0) -> Tensor | None:
+    """Labels drawn from p(y), int64 `[N]`, each a function of (seed, i); None without labels."""
     if model.labels is None:
         return None
     cumulative = model.labels.log_prior().double().exp().cumsum(0).cpu()
-    draws = uniforms(key(seed, "prior label"), torch.arange(count)).double()
+    draws = uniforms(key(seed, "prior label"), torch.arange(start, start + count)).double()
     places = torch.searchsorted(cumulative, draws, right=True)
     return places.clamp_(max=model.labels.num_labels - 1)

@@ -14,6 +14,7 @@ def sample_latents(
     num_samples: int,
     *,
     seed: int,
+    start: int = 0,
     posterior: DiagonalGaussian | None = None,
     scale: float | None = None,
 ) -> Tensor:
@@ -26,6 +27,7 @@ def sample_latents(
         prior: of the model, where to draw from without a posterior.
         num_samples: N.
         seed: of the draws.
+        start: the index i of the first draw.
         posterior: of one sentence, `[1, Z]`.
         scale: from 0 to 1000; None is 1.
 
@@ -35,11 +37,12 @@ def sample_latents(
     if posterior is None:
         if scale is not None:
             raise ConfigError(f"--scale {scale}: belongs to --near, the sentence to draw around")
-        return prior.sample(num_samples, seed=seed)
+        return prior.sample(num_samples, seed=seed, start=start)
     scale = 1.0 if scale is None else scale
     if not 0.0 <= scale <= 1000.0:
         raise ConfigError(f"--scale {scale}: must be from 0 to 1000")
-    drawn = normals(key(seed, "near"), torch.arange(num_samples), lanes=prior.latent_dim)
+    numbers = torch.arange(start, start + num_samples)
+    drawn = normals(key(seed, "near"), numbers, lanes=prior.latent_dim)
     return posterior.sample(scale * drawn.to(posterior.mean.device))
 
 

@@ -1,172 +1,319 @@
-"""From the decoding options of the command line to a strategy, or one sentence of refusal."""
+"""The options of decoding, declared once: keywords in Python, options and help of the command line.
 
-from typing import NamedTuple, TypeVar, get_args
+A new option is a key of `DecodingOptions`, a new strategy a line in STRATEGIES and its struct. The
+structs are imported where one is built: neither torch nor msgspec may delay a help text.
+"""
 
-import msgspec
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    get_args,
+    get_type_hints,
+)
 
-from textvae.config import decode
 from textvae.errors import ConfigError
-from textvae.generate.beam import Beam, GNMTPenalty, LengthPenalty, TokenMean
-from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalty, Rule
-from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 
-AnyStrategy = Strategy | Beam
-S = TypeVar("S", bound=AnyStrategy)
-NAMES = tuple(member.__struct_config__.tag.replace("_", "-") for member in get_args(AnyStrategy))
-MEAN = "mean"
-"""What stands for `TokenMean` in `--length-penalty`."""
+if TYPE_CHECKING:
+    from textvae.generate.beam import LengthPenalty
+    from textvae.generate.rules import Rule
+    from textvae.generate.writing import AnyStrategy, DecodingSettings
 
-
-def check_strategy(strategy: S) -> S:
-    """The strategy itself, which may have been made in Python, where bounds are not checked.
-
-    Raises:
-        ConfigError: a number out of bounds.
-    """
-    return decode(strategy, type(strategy), source=type(strategy).__name__)
-
-
-class DecodingOptions(NamedTuple):
-    """What was given on the command line; None is what was not."""
-
-    strategy: str | None = None
-    """A name of NAMES; left out, it follows from the rest."""
-    temperature: float | None = None
-    """Of any strategy that draws."""
-    top_k: int | None = None
-    """Of `top-k`."""
-    top_p: float | None = None
-    """Of `nucleus`."""
-    typical_p: float | None = None
-    """Of `typical`."""
-    beam_size: int | None = None
-    """Of `beam`, and so are the next two."""
-    n_best: int | None = None
-    """Sentences for each latent; only checked here."""
-    length_penalty: str | None = None
-    """A number, or `mean`."""
-    min_length: int | None = None
-    """Of every strategy, and so are the next two."""
-    repetition_penalty: float | None = None
-    no_repeat_ngram: int | None = None
-
-
-_BELONGS = {
-    "top_k": "top-k",
-    "top_p": "nucleus",
-    "typical_p": "typical",
-    "beam_size": "beam",
-    "n_best": "beam",
-    "length_penalty": "beam",
+StrategyName = Literal["greedy", "temperature", "top-k", "nucleus", "typical", "beam"]
+STRATEGIES = {
+    "greedy": "strategies.Greedy",
+    "temperature": "strategies.Temperature",
+    "top-k": "strategies.TopK",
+    "nucleus": "strategies.Nucleus",
+    "typical": "strategies.Typical",
+    "beam": "beam.Beam",
 }
-_NEVER_DRAW = ("greedy", "beam")
+"""The struct of each strategy, by the name it has on the command line."""
 
 
-def strategy_from_options(
-    options: DecodingOptions, default: AnyStrategy | None = None
-) -> AnyStrategy:
-    """The strategy that options describe; a number implies its strategy.
+class Option(NamedTuple):
+    """An option: its help, and the field of a strategy or rule that it sets."""
 
-    Args:
-        options: as they were given.
-        default: where nothing says which strategy; None is sampling at temperature 1.
-
-    Raises:
-        ConfigError: options that do not go together, or numbers out of bounds.
-    """
-    name, rules = _name(options), _rules(options)
-    if name is None:
-        strategy = default if default is not None else Temperature()
-    else:
-        strategy = _named(name, options)
-    return msgspec.structs.replace(strategy, rules=rules) if rules else strategy
+    help: str
+    strategy: str | None = None
+    """The one it belongs to and implies; None goes with any strategy that has the field."""
+    field: str | None = None
+    rule: str | None = None
+    """The struct of a rule, whose field it is."""
+    least: int | None = None
+    """Where that is more than the field's own bound."""
+    parse: Callable[[Any], object] | None = None
+    """From the value of the option to that of the field."""
+    metavar: str | None = None
 
 
-def _named(name: str, options: DecodingOptions) -> AnyStrategy:
-    heat = 1.0 if options.temperature is None else options.temperature
-    if not 0.0 < heat < float("inf"):
-        raise ConfigError(f"--temperature {heat}: must be greater than 0 and finite")
-    if name == "temperature":
-        return Temperature(temperature=heat)
-    if name == "top-k":
-        k = 50 if options.top_k is None else options.top_k
-        if k < 1:
-            raise ConfigError(f"--top-k {k}: must be at least 1")
-        return TopK(k=k, temperature=heat)
-    if name == "nucleus":
-        return Nucleus(p=_share("--top-p", options.top_p, 0.9), temperature=heat)
-    if name == "typical":
-        return Typical(p=_share("--typical-p", options.typical_p, 0.95), temperature=heat)
-    return _beam(options) if name == "beam" else Greedy()
+def _parse_length_penalty(value: object) -> "LengthPenalty":
+    from textvae.generate.beam import GNMTPenalty, TokenMean  # noqa: PLC0415 -- torch
 
-
-def _name(options: DecodingOptions) -> str | None:
-    """The strategy that is named or implied, if there is one; all else goes together with it."""
-    name = options.strategy
-    if name is not None and name not in NAMES:
-        raise ConfigError(f"--strategy {name}: must be one of {', '.join(NAMES)}")
-    first = None
-    for field, owner in _BELONGS.items():
-        option = "--" + field.replace("_", "-")
-        if getattr(options, field) is None:
-            continue
-        if name is not None and name != owner:
-            raise ConfigError(f"{option} belongs to --strategy {owner}, not to {name}")
-        if first is not None and _BELONGS[first] != owner:
-            other = "--" + first.replace("_", "-")
-            raise ConfigError(f"{other} and {option} are two strategies: give one of them")
-        first = field if first is None else first
-    if name is None and first is not None:
-        name = _BELONGS[first]
-    if name is None and options.temperature is not None:
-        name = "temperature"
-    if name in _NEVER_DRAW and options.temperature is not None:
-        raise ConfigError(f"--temperature has no effect on --strategy {name}: leave one out")
-    return name
-
-
-def _rules(options: DecodingOptions) -> tuple[Rule, ...]:
-    rules: list[Rule] = []
-    if (tokens := options.min_length) is not None:
-        if tokens < 1:
-            raise ConfigError(f"--min-length {tokens}: must be at least 1")
-        rules.append(MinLength(tokens=tokens))
-    if (factor := options.repetition_penalty) is not None:
-        if not 1.0 <= factor <= 1000.0:
-            raise ConfigError(f"--repetition-penalty {factor}: must be from 1 to 1000")
-        rules.append(RepetitionPenalty(factor=factor))
-    if (size := options.no_repeat_ngram) is not None:
-        if size < 1:
-            raise ConfigError(f"--no-repeat-ngram {size}: must be at least 1")
-        rules.append(NoRepeatedNgrams(size=size))
-    return tuple(rules)
-
-
-def _share(option: str, value: float | None, default: float) -> float:
-    share = default if value is None else value
-    if not 0.0 < share <= 1.0:
-        raise ConfigError(f"{option} {share}: must be greater than 0 and at most 1")
-    return share
-
-
-def _beam(options: DecodingOptions) -> Beam:
-    beam = Beam(length_penalty=_length_penalty(options.length_penalty))
-    if options.beam_size is not None:
-        beam = Beam(size=options.beam_size, length_penalty=beam.length_penalty)
-    if not 1 <= beam.size <= 1024:
-        raise ConfigError(f"--beam-size {beam.size}: must be from 1 to 1024")
-    if options.n_best is not None and not 1 <= options.n_best <= beam.size:
-        raise ConfigError(f"--n-best {options.n_best}: must be from 1 to --beam-size {beam.size}")
-    return beam
-
-
-def _length_penalty(text: str | None) -> LengthPenalty:
-    if text is None or text == MEAN:
-        return GNMTPenalty() if text is None else TokenMean()
+    if isinstance(value, GNMTPenalty | TokenMean):
+        return value
+    if value == "mean":
+        return TokenMean()
     try:
-        alpha = float(text)
+        alpha = float(str(value))
     except ValueError:
         alpha = -1.0
     if not 0.0 <= alpha <= 10.0:
-        raise ConfigError(f"--length-penalty {text}: must be a number from 0 to 10, or {MEAN!r}")
+        raise ConfigError(f"--length-penalty {value}: must be a number from 0 to 10, or 'mean'")
     return GNMTPenalty(alpha=alpha)
+
+
+class DecodingOptions(TypedDict, total=False):
+    """The options of strategies; None is an option that is not given."""
+
+    temperature: Annotated[
+        float | None,
+        Option("Divides the logits: below 1 sharper, above 1 flatter.", field="temperature"),
+    ]
+    top_k: Annotated[int | None, Option("Draw from the k likeliest.", "top-k", "k")]
+    top_p: Annotated[
+        float | None, Option("Draw from the likeliest with this mass.", "nucleus", "p")
+    ]
+    typical_p: Annotated[
+        float | None, Option("Draw from the most typical with this mass.", "typical", "p")
+    ]
+    beam_size: Annotated[
+        int | None,
+        Option(
+            "Search for the likeliest sentence with so many hypotheses.  [default: 5]",
+            "beam",
+            "size",
+        ),
+    ]
+    n_best: Annotated[
+        int | None,
+        Option("Lines for each latent, the best sentences of a beam.  [default: 1]", "beam"),
+    ]
+    length_penalty: Annotated[
+        str | None,
+        Option(
+            "What a beam compares: log-likelihoods over ((5 + tokens) / 6)^NUMBER, or their mean "
+            "over tokens.  [default: 0, the log-likelihood itself]",
+            "beam",
+            "length_penalty",
+            parse=_parse_length_penalty,
+            metavar="NUMBER|mean",
+        ),
+    ]
+    min_length: Annotated[
+        int | None,
+        Option(
+            "The fewest tokens of a sentence.  [default: none]",
+            field="tokens",
+            rule="rules.MinLength",
+            least=1,
+        ),
+    ]
+    max_length: Annotated[
+        int | None, Option("The most tokens of a sentence.  [default: the model's limit]")
+    ]
+    repetition_penalty: Annotated[
+        float | None,
+        Option(
+            "Divide the logits of words already written (multiply those below 0).  "
+            "[default: 1, no penalty]",
+            field="factor",
+            rule="rules.RepetitionPenalty",
+        ),
+    ]
+    no_repeat_ngram: Annotated[
+        int | None,
+        Option(
+            "No so many tokens in a row that the sentence has already.  [default: off]",
+            field="size",
+            rule="rules.NoRepeatedNgrams",
+        ),
+    ]
+
+
+class Decoding(DecodingOptions, total=False):
+    """How sentences are written: keywords of every function that writes some."""
+
+    strategy: "AnyStrategy | StrategyName | None"
+    """A struct such as `Nucleus(p=0.9)`, or a name, with its parameters as options; left out, it
+    follows from the options, and is the function's own where there are none."""
+    seed: int
+    """Of everything drawn, 0 to 2^63 - 1."""
+
+
+def _declared() -> dict[str, tuple[type, Option]]:
+    hints = get_type_hints(DecodingOptions, include_extras=True)
+    return {
+        name: (get_args(get_args(hint)[0])[0], hint.__metadata__[0]) for name, hint in hints.items()
+    }
+
+
+OPTIONS = _declared()
+"""The type and the declaration of each option, by its name in Python."""
+
+
+def resolve_decoding(
+    options: Decoding, *, default: StrategyName, limit: int, several: bool = False
+) -> "DecodingSettings":
+    """Settle how sentences are written.
+
+    Args:
+        options: as they were given.
+        default: the strategy where none is given or implied.
+        limit: the most tokens where `max_length` is not given.
+        several: whether a latent may have several sentences.
+
+    Raises:
+        ConfigError: options that do not go together, or numbers out of bounds.
+        TypeError: an option that does not exist, or a strategy of another type.
+    """
+    for name in options:
+        if name not in OPTIONS and name not in ("strategy", "seed"):
+            near = difflib.get_close_matches(name, OPTIONS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(OPTIONS)}"
+            raise TypeError(f"there is no decoding option {name!r}; {hint}")
+    from textvae.generate.writing import DecodingSettings  # noqa: PLC0415 -- torch
+
+    num_best = options.get("n_best")
+    if (num_best or 1) > 1 and not several:
+        raise ConfigError(
+            "--n-best belongs to sample and reconstruct, in Python to sample_iter, reconstructions "
+            "and n_best; here each latent has one sentence"
+        )
+    max_length = options.get("max_length")
+    if max_length is not None and max_length < 1:
+        raise ConfigError(f"max_length {max_length}: must be at least 1")
+    strategy = make_strategy(options, default)
+    size = getattr(strategy, "size", 1)
+    if num_best is not None and not 1 <= num_best <= size:
+        raise ConfigError(f"--n-best {num_best}: must be from 1 to --beam-size {size}")
+    return DecodingSettings(
+        strategy=strategy,
+        seed=options.get("seed", 0),
+        max_length=limit if max_length is None else max_length,
+        num_best=num_best or 1,
+    )
+
+
+def make_strategy(options: Decoding, default: StrategyName) -> "AnyStrategy":
+    """The strategy that options describe; an option implies the strategy it belongs to.
+
+    Raises:
+        ConfigError: options that do not go together, or numbers out of bounds.
+        TypeError: a strategy that is neither a name nor a struct.
+    """
+    from msgspec import structs  # noqa: PLC0415 -- 20 ms
+
+    from textvae.generate.writing import AnyStrategy, check_strategy  # noqa: PLC0415 -- torch
+
+    values: dict[str, Any] = {
+        name: value
+        for name, value in options.items()
+        if value is not None and name not in ("strategy", "seed", "max_length")
+    }
+    strategy = options.get("strategy")
+    if isinstance(strategy, get_args(AnyStrategy)):
+        for option in values:
+            field = OPTIONS[option][1].field
+            if field is not None and OPTIONS[option][1].rule is None:
+                raise ConfigError(
+                    f"{_flag(option)}: goes with a strategy by name; set {field!r} in "
+                    f"{type(strategy).__name__} instead"
+                )
+        made: AnyStrategy = check_strategy(strategy)
+    elif strategy is None or isinstance(strategy, str):
+        made = _build(_name(strategy, values) or default, values)
+    else:
+        raise TypeError(
+            f"strategy: found {type(strategy).__name__}, expected a struct such as "
+            f"textvae.Nucleus(), or a name: {', '.join(STRATEGIES)}"
+        )
+    rules = _rules(values)
+    return structs.replace(made, rules=(*made.rules, *rules)) if rules else made
+
+
+def _name(strategy: str | None, values: Mapping[str, Any]) -> str | None:
+    """The strategy that is named or implied, if any; all options go together with it."""
+    name = strategy and strategy.replace("_", "-")
+    if name is not None and name not in STRATEGIES:
+        raise ConfigError(f"--strategy {name}: must be one of {', '.join(STRATEGIES)}")
+    owners = {option: OPTIONS[option][1].strategy for option in OPTIONS if option in values}
+    implied = [option for option, owner in owners.items() if owner is not None]
+    for option in implied:
+        owner = owners[option]
+        if name is not None and name != owner:
+            raise ConfigError(f"{_flag(option)} belongs to --strategy {owner}, not to {name}")
+        if owners[implied[0]] != owner:
+            first = _flag(implied[0])
+            raise ConfigError(f"{first} and {_flag(option)} are two strategies: give one of them")
+    if name is None and implied:
+        name = owners[implied[0]]
+    if name is None and "temperature" in values:
+        name = "temperature"
+    return name
+
+
+def _build(name: str, values: Mapping[str, Any]) -> "AnyStrategy":
+    struct = _struct(STRATEGIES[name])
+    fields: dict[str, object] = {}
+    for option, value in values.items():
+        _, declared = OPTIONS[option]
+        if declared.rule is not None or declared.field is None:
+            continue
+        if declared.field not in struct.__struct_fields__:
+            raise ConfigError(f"{_flag(option)} has no effect on --strategy {name}: leave one out")
+        if declared.parse is not None:
+            fields[declared.field] = declared.parse(value)
+        else:
+            _check_bounds(option, value, struct)
+            fields[declared.field] = value
+    made: AnyStrategy = struct(**fields)
+    return made
+
+
+def _rules(values: Mapping[str, Any]) -> "tuple[Rule, ...]":
+    rules = []
+    for option, (_, declared) in OPTIONS.items():
+        if declared.rule is not None and option in values:
+            struct = _struct(declared.rule)
+            _check_bounds(option, values[option], struct)
+            rules.append(struct(**{str(declared.field): values[option]}))
+    return tuple(rules)
+
+
+def _struct(path: str) -> Any:
+    module, _, name = path.partition(".")
+    return getattr(import_module(f"textvae.generate.{module}"), name)
+
+
+def _check_bounds(option: str, value: object, struct: Any) -> None:
+    """Refuse a value that is no finite number within the bounds that the struct's type has."""
+    kind, declared = OPTIONS[option]
+    hint = get_type_hints(struct, include_extras=True)[str(declared.field)]
+    (meta,) = hint.__metadata__
+    low = meta.ge if declared.least is None else declared.least
+    if meta.gt is not None:
+        words = f"greater than {meta.gt:g}"
+        words += " and finite" if meta.le is None else f" and at most {meta.le:g}"
+    else:
+        words = f"at least {low:g}" if meta.le is None else f"from {low:g} to {meta.le:g}"
+    if (
+        not isinstance(value, int if kind is int else int | float)
+        or isinstance(value, bool)
+        or not math.isfinite(value)
+        or (meta.gt is not None and value <= meta.gt)
+        or (low is not None and value < low)
+        or (meta.le is not None and value > meta.le)
+    ):
+        raise ConfigError(f"{_flag(option)} {value}: must be {words}")
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")

@@ -1,29 +1,95 @@
-"""Latents to sentences of ids by whatever strategy: drawn word by word, or searched for."""
+"""Latents to sentences by any strategy: drawn word by word, or searched for by a beam."""
+
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
+from textvae.config import decode as decode_config
+from textvae.data.tokenizer import Tokenizer
 from textvae.generate.beam import Beam, beam_search
 from textvae.generate.decoding import decode
-from textvae.generate.options import AnyStrategy
+from textvae.generate.strategies import Strategy
 from textvae.model.vae import VAE
+
+AnyStrategy = Strategy | Beam
+S = TypeVar("S", bound=AnyStrategy)
+
+
+class DecodingSettings(NamedTuple):
+    """How sentences are written: decoding options, checked and resolved."""
+
+    strategy: AnyStrategy
+    seed: int
+    max_length: int
+    num_best: int
+    """Sentences for each latent, above 1 only for a beam."""
+
+
+class Candidate(NamedTuple):
+    """A sentence that was written for a latent."""
+
+    text: str
+    log_likelihood: float | None = None
+    """log p(x|z) in nats, summed over the tokens, `</s>` counted; None where words were drawn."""
+    score: float | None = None
+    """What the candidates of a beam are ordered by: the log-likelihood over the length penalty."""
+
+
+def check_strategy(strategy: S) -> S:
+    """The strategy itself, which may have been made in Python, where bounds are not checked.
+
+    Raises:
+        ConfigError: a number out of bounds.
+    """
+    return decode_config(strategy, type(strategy), source=type(strategy).__name__)
+
+
+def candidates(
+    model: VAE,
+    tokenizer: Tokenizer,
+    conditions: Tensor,
+    settings: DecodingSettings,
+    *,
+    first_index: int = 0,
+) -> list[list[Candidate]]:
+    """Sentences for each condition `[N, C]`: the n best of a beam, else one that is drawn.
+
+    Args:
+        model: whose decoder writes.
+        tokenizer: from ids to text.
+        conditions: of the decoder.
+        settings: how words are chosen.
+        first_index: of the first sentence; a draw is a function of (seed, index, position).
+    """
+    strategy, seed, max_length, num_best = settings
+    if isinstance(strategy, Beam):
+        beams = beam_search(model, conditions, strategy, num_best=num_best, max_length=max_length)
+        return [
+            [Candidate(tokenizer.decode(one.words), one.log_likelihood, one.score) for one in beam]
+            for beam in beams
+        ]
+    sentences = write(
+        model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
+    )
+    return [[Candidate(tokenizer.decode(ids))] for ids in sentences]
 
 
 def write(
     model: VAE,
-    latents: Tensor,
+    conditions: Tensor,
     strategy: AnyStrategy,
     *,
     seed: int,
     max_length: int,
     first_index: int = 0,
 ) -> list[list[int]]:
-    """Ids without `</s>` for each latent `[N, Z]`; of a beam, the best it finds.
+    """Ids without `</s>` for each condition `[N, C]`; of a beam, the best it finds.
 
     The arguments are those of `decode` and `beam_search`.
     """
     if isinstance(strategy, Beam):
-        found = beam_search(model, latents, strategy, max_length=max_length)
-        return [hypotheses[0].words for hypotheses in found]
+        beams = beam_search(model, conditions, strategy, max_length=max_length)
+        return [hypotheses[0].words for hypotheses in beams]
     return decode(
-        model, latents, strategy, seed=seed, max_length=max_length, first_index=first_index
+        model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
     ).sentences

@@ -98,18 +98,18 @@ class Sampled(NamedTuple):
 
 
 def sample_conditions(
-    vae: Model, latents: Tensor, *, seed: int, near: str | None, label: str | None
+    vae: Model, latents: Tensor, *, seed: int, start: int, near: bool, label: str | None
 ) -> Sampled:
-    """What the decoder reads for samples, and their labels.
+    """Conditions of the decoder for samples, and their labels.
 
-    Without a label asked for, one is drawn from p(y) for each, or is that of the sentence near by
-    where the decoder needs one.
+    Without a label one is drawn from p(y) for each draw of the prior.
 
     Args:
         vae: the model.
         latents: from `sample_latents`, `[N, Z]`.
         seed: of the labels.
-        near: the sentence that the latents are around.
+        start: the index of the first latent among those of the seed.
+        near: they were drawn around a sentence, not from the prior.
         label: of all.
 
     Raises:
@@ -119,11 +119,10 @@ def sample_conditions(
     model, names, count = vae.model, vae.labels, latents.shape[0]
     if label is not None:
         find_label(model, names, label, vae.path)
-    if near is not None:
-        wanted = label or held_label(vae, near)
-        labels = None if wanted is None else [wanted] * count
+    if near:
+        labels = None if label is None else [label] * count
         return Sampled(conditions(model, names, latents, labels), labels)
-    numbers = draw_labels(model, count, seed=seed)
+    numbers = draw_labels(model, count, seed=seed, start=start)
     if numbers is None:
         return Sampled(conditions(model, names, latents, None), None)
     if label is not None:
