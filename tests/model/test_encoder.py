@@ -33,6 +33,7 @@ def variants() -> Iterator[Any]:
     yield GRUEncoderConfig(**SIZES, num_layers=2)
     yield GRUEncoderConfig(**SIZES, num_layers=2, bidirectional=True, dropout_rate=0.4)
     yield GRUEncoderConfig(**SIZES, bidirectional=True, pooling="mean")
+    yield GRUEncoderConfig(**SIZES, bidirectional=True, pooling="last_and_mean")
     for constraint in get_args(PosteriorConstraintConfig):
         yield GRUEncoderConfig(**SIZES, posterior=constraint())
 
@@ -205,6 +206,20 @@ def test_mean_pooling_reads_the_mean_of_the_states_of_each_sentence(bidirectiona
         ]
         moments = encoder.posterior_weight @ torch.cat(means) + encoder.posterior_bias
         torch.testing.assert_close(torch.cat([found.mean[b], found.log_variance[b]]), moments)
+
+
+@directions
+@torch.no_grad()
+def test_two_poolings_side_by_side_are_the_sum_of_each(bidirectional: bool) -> None:
+    sizes = {**SIZES, "bidirectional": bidirectional}
+    both = build(GRUEncoderConfig(**sizes, pooling="last_and_mean"))
+    parts = [build(GRUEncoderConfig(**sizes, pooling=pooling)) for pooling in ("last", "mean")]
+    for part, weight in zip(parts, both.posterior_weight.chunk(2, dim=1), strict=True):
+        part.load_state_dict(both.state_dict() | {"posterior_weight": weight})
+    found = [encoder(tokens(), LENGTHS) for encoder in (both, *parts)]
+    bias = both.posterior_bias
+    whole, *halves = (torch.cat([one.mean, one.log_variance], dim=1) for one in found)
+    torch.testing.assert_close(whole, halves[0] + halves[1] - bias)
 
 
 @directions

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 
 from textvae.config import decode
 from textvae.data.batching import TokenArray
@@ -22,14 +23,16 @@ SENTENCES = [[2, 7, 3, 9], [], [10, 4]]
 UNKNOWN = torch.full((B,), -1)
 
 
+CONFIG = ModelConfig(
+    latent_dim=Z,
+    encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, bidirectional=True),
+    decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H),
+    labels=M2LabelsConfig(),
+)
+
+
 def build() -> VAE:
-    config = ModelConfig(
-        latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, bidirectional=True),
-        decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H),
-        labels=M2LabelsConfig(),
-    )
-    model = config.build(V, num_labels=L, seed=3)
+    model = CONFIG.build(V, num_labels=L, seed=3)
     assert model.labels is not None
     model.labels.counts.copy_(torch.tensor([3.0, 0.0, 1.0, 2.0, 7.0]))
     return model.double()
@@ -46,6 +49,19 @@ def noise(lanes: int = Z, name: str = "z") -> torch.Tensor:
 def terms(model: VAE, labelling: Labelling | None = None) -> Any:
     batch = corpus().batch(torch.arange(B))
     return model(batch.inputs, batch.targets, batch.lengths, noise(), labelling=labelling)
+
+
+def test_labels_see_the_last_states_and_their_mean_once_however_they_are_pooled() -> None:
+    model = build()
+    encoder = GRUEncoderConfig(
+        embedding_dim=E, hidden_dim=H, bidirectional=True, pooling="last_and_mean"
+    )
+    other = structs.replace(CONFIG, encoder=encoder).build(V, num_labels=L, seed=3).double()
+    pooled = {name: value for name, value in other.state_dict().items() if "posterior_w" in name}
+    other.load_state_dict(model.state_dict() | pooled)
+    batch = corpus().batch(torch.arange(B))
+    found = other.label_log_posterior(batch.targets, batch.lengths)
+    assert torch.equal(found, model.label_log_posterior(batch.targets, batch.lengths))
 
 
 def by_hand(model: VAE, row: int, label: int, normal: torch.Tensor) -> tuple[float, float]:

@@ -28,9 +28,9 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     """Layers on top of each other."""
     bidirectional: bool = False
     """Read the sentence back to front as well; the posterior sees both last states."""
-    pooling: Literal["last", "mean"] = "last"
-    """What the posterior is made from: the last states, or the mean of the states over positions,
-    which says more of the words and less of their order."""
+    pooling: Literal["last", "mean", "last_and_mean"] = "last"
+    """What the posterior is made from: the last states; or the mean of the states over positions,
+    which says more of the words and less of their order; or both, side by side."""
     dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the word vectors and between layers."""
     posterior: PosteriorConstraintConfig = NoConstraintConfig()
@@ -63,7 +63,8 @@ class GRUEncoder(nn.Module):
             GRULayer(s, config.hidden_dim) for s in (sizes if config.bidirectional else [])
         )
         self.feature_dim = config.hidden_dim * (2 if config.bidirectional else 1)
-        self.posterior_weight = nn.Parameter(torch.empty(2 * latent_dim, self.feature_dim))
+        pooled_dim = self.feature_dim * (2 if config.pooling == "last_and_mean" else 1)
+        self.posterior_weight = nn.Parameter(torch.empty(2 * latent_dim, pooled_dim))
         self.posterior_bias = nn.Parameter(torch.empty(2 * latent_dim))
         self.constraint = config.posterior.build(latent_dim)
 
@@ -123,7 +124,12 @@ class GRUEncoder(nn.Module):
         found = Features(
             torch.cat([last_states(part, lengths) for part in states], dim=1), tuple(states)
         )
-        return found._replace(last=found.mean(lengths)) if self.config.pooling == "mean" else found
+        if self.config.pooling == "last":
+            return found
+        pooled = found.mean(lengths)
+        if self.config.pooling == "last_and_mean":
+            pooled = torch.cat([found.last, pooled], dim=1)
+        return found._replace(last=pooled)
 
     def moments_of(self, features: Features) -> Tensor:
         """The moments `[B, 2Z]` from what `read` returned."""

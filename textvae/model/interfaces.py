@@ -28,7 +28,7 @@ class Features(NamedTuple):
     """What an encoder knows of sentences before their posterior."""
 
     last: Tensor
-    """`[B, F]`: what the posterior is made from, where it ended unless it is pooled otherwise."""
+    """`[B, F]` or, of two poolings side by side, `[B, 2F]`: the posterior is made from it."""
     states: tuple[Tensor, ...]
     """`[B, T, H]` for each direction, to be averaged over positions; they make up F."""
 

@@ -58,7 +58,8 @@ class M2Labels(nn.Module):
 
         The mean is there because a few labels are learnt sooner from words than from order.
         """
-        told = torch.cat([features.last, features.mean(lengths)], dim=1)
+        mean = features.mean(lengths)
+        told = torch.cat([features.last[:, : mean.shape[1]], mean], dim=1)
         if noise is not None:
             told = noise.dropout(told, self.config.dropout_rate, "labels")
         logits = F.linear(told, self.classifier_weight, self.classifier_bias)
