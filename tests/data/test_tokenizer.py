@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 import time
 from collections import Counter
 
@@ -15,6 +16,7 @@ from textvae.data.tokenizer import (
     UNKNOWN,
     BPETokenizerConfig,
     CharTokenizerConfig,
+    SmilesTokenizerConfig,
     Tokenizer,
     TokenizerConfig,
     WordTokenizerConfig,
@@ -152,6 +154,51 @@ def test_characters_of_unspaced_text() -> None:
     assert len(ids) == len(couplet)
     assert chars.decode(ids) == couplet
     assert chars.encode("x\u524d") == [UNKNOWN, 2]  # the lowest of the three that occur twice
+
+
+MOLECULES = [  # of the literature: aspirin, bromobenzene, a chlorinated salt, rings above nine
+    "CC(=O)OC1=CC=CC=C1C(=O)O",
+    "Brc1ccccc1",
+    "[NH4+].[Cl-]",
+    "C[C@H](N)C(=O)O",
+    "F/C=C\\F",
+    "C1CC%12CCC1CC%12",
+    "CN1C=NC2=C1C(=O)N(C(=O)N2C)C",
+]
+
+
+def test_molecules_are_cut_as_by_schwaller_and_come_back() -> None:
+    smiles = SmilesTokenizerConfig().train(MOLECULES)
+    for text in MOLECULES:
+        assert smiles.decode(smiles.encode(text)) == text
+    names = [smiles.decode([index]) for index in smiles.encode("C[C@H](Br)C%12.Cl")]
+    assert names == ["C", "[C@H]", "(", "Br", ")", "C", "%12", ".", "<unk>"], "Cl alone is new"
+    again = Tokenizer.from_json(smiles.to_json())
+    assert (again.kind, again.to_json()) == ("smiles", smiles.to_json())
+    assert again.encode_batch(MOLECULES) == smiles.encode_batch(MOLECULES)
+    assert again.encode("C<unk>C") == [again.encode("C")[0], UNKNOWN, again.encode("C")[0]]
+    library = Library.from_str(smiles.to_json())
+    for text in MOLECULES:
+        assert [index + 1 for index in library.encode(text).ids] == smiles.encode(text)
+        assert library.decode([index - 1 for index in smiles.encode(text)]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"), [("CCO ethanol", " ethanol"), ("C[Na", "[Na"), ("the cat", "the cat")]
+)
+def test_what_is_not_smiles_is_refused_and_shown(text: str, rest: str) -> None:
+    message = f"{text!r} is not SMILES: nothing begins with {rest!r}"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        SmilesTokenizerConfig().train([*MOLECULES, text])
+    with pytest.raises(DataError, match=f"^{re.escape(message)}"):
+        SmilesTokenizerConfig().train(MOLECULES).encode(text)
+
+
+def test_a_file_whose_tokens_are_not_of_smiles_is_refused() -> None:
+    file = json.loads(SmilesTokenizerConfig(min_count=2).train(MOLECULES).to_json())
+    file["model"]["vocab"] = {"<unk>": 0, "C": 1, "CC": 2}
+    with pytest.raises(DataError, match="'CC' is not one token of SMILES"):
+        Tokenizer.from_json(json.dumps(file))
 
 
 def test_training_ignores_the_order_of_sentences() -> None:
@@ -329,6 +376,7 @@ def test_configs_decode_by_kind() -> None:
         {"kind": "word", "vocabulary_size": 2},
         {"kind": "char", "min_count": 0},
         {"kind": "char", "lowercase": True},
+        {"kind": "smiles", "min_count": 0},
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(wrong, TokenizerConfig)

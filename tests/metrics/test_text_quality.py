@@ -142,7 +142,8 @@ def test_exact_match_minds_words_and_not_blanks() -> None:
 
 
 def test_text_is_cut_as_its_tokenizer_takes_it() -> None:
-    assert [tokenization_for(kind) for kind in ("word", "bpe", "char")] == ["none", "13a", "char"]
+    kinds = ("word", "bpe", "char", "smiles")
+    assert [tokenization_for(kind) for kind in kinds] == ["none", "13a", "char", "char"]
     assert cut(["the <unk> dog, ."], "none") == [["the", "<unk>", "dog,", "."]]
     assert cut(["dog, ."], "13a") == [["dog", ",", "."]]
     assert cut(["ab c"], "char") == [["a", "b", "c"]]

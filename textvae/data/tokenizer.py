@@ -1,4 +1,4 @@
-"""Sentences to token ids and back: words, byte-level sub-words, characters.
+"""Sentences to token ids and back: words, byte-level sub-words, characters, tokens of SMILES.
 
 Ids, the same for every kind: `</s>` is 0, `<unk>` is 1, words (sub-words, characters) are
 2 .. V-1, and `<s>` is V, which only the decoder's input knows. The file is a `tokenizers` JSON
@@ -10,6 +10,7 @@ expression that never ends, replacements that fill the memory, ids of four thous
 and builds the tokenizer from parts named here; the library never sees the file.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal, NoReturn
@@ -29,7 +30,15 @@ _MIN_PAIR_COUNT = (
     2  # a pair of bytes seen once teaches nothing and would spell out rare words whole
 )
 
-Kind = Literal["word", "bpe", "char"]
+SMILES_PATTERN = (
+    r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|"
+    r"\%[0-9]{2}|[0-9])"
+)
+"""Atoms, bonds, branches and rings: the regular expression of Schwaller et al. 2019, "Molecular
+Transformer"."""
+_SMILES = re.compile(f"{_UNKNOWN_WORD}|{SMILES_PATTERN}")
+
+Kind = Literal["word", "bpe", "char", "smiles"]
 
 
 class WordTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", tag="word"):
@@ -98,14 +107,35 @@ class CharTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", t
         return Tokenizer("char", _most_common(counts, self.vocabulary_size, self.min_count))
 
 
-TokenizerConfig = WordTokenizerConfig | BPETokenizerConfig | CharTokenizerConfig
+class SmilesTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", tag="smiles"):
+    """One token per atom, bond, branch or ring number of a molecule in SMILES.
+
+    A line that is not SMILES throughout is refused, so that what is read can be written again.
+
+    Attributes:
+        min_count: rarer tokens become `<unk>`.
+    """
+
+    min_count: Annotated[int, msgspec.Meta(ge=1)] = 1
+
+    def train(self, sentences: Iterable[str]) -> "Tokenizer":
+        """The most frequent tokens, ties in code-point order; DataError where there is none."""
+        counts: Counter[str] = Counter()
+        for sentence in sentences:
+            counts.update(_cut_smiles(sentence))
+        return Tokenizer("smiles", _most_common(counts, None, self.min_count))
+
+
+TokenizerConfig = (
+    WordTokenizerConfig | BPETokenizerConfig | CharTokenizerConfig | SmilesTokenizerConfig
+)
 
 
 class Tokenizer:
     """A vocabulary and how to cut a sentence into it. Final; made by `train` or `from_json`.
 
     Attributes:
-        kind: "word", "bpe" or "char".
+        kind: "word", "bpe", "char" or "smiles".
         vocabulary_size: V, the size of the decoder's softmax: `</s>`, `<unk>` and all others.
         start: V, the id of `<s>`, an input of the decoder and never an output.
     """
@@ -134,7 +164,11 @@ class Tokenizer:
         return self.encode_batch([sentence])[0]
 
     def encode_batch(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Token ids of many sentences; DataError for a string that is not Unicode text."""
+        """Token ids of many sentences.
+
+        Raises:
+            DataError: a string that is not Unicode text, or, of a SMILES tokenizer, not SMILES.
+        """
         if self.kind == "bpe":
             return self._encode_bytes(sentences)
         # A dictionary finds words as the library's model does, in a sixth of the time, and
@@ -143,6 +177,8 @@ class Tokenizer:
         find = self._ids.get
         if self.kind == "char":
             return [[find(character, UNKNOWN) for character in text] for text in sentences]
+        if self.kind == "smiles":
+            return [[find(token, UNKNOWN) for token in _cut_smiles(text)] for text in sentences]
         if self._lowercase:
             sentences = [text.lower() for text in sentences]
         return [[find(word, UNKNOWN) for word in text.split()] for text in sentences]
@@ -240,6 +276,7 @@ _KINDS: tuple[tuple[Kind, bool], ...] = (
     ("word", True),
     ("bpe", False),
     ("char", False),
+    ("smiles", False),
 )
 
 
@@ -252,12 +289,10 @@ def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
         "use_regex": True,
     }
     # [\s\S] is any character, line feeds too, in every dialect of regular expressions.
-    each_character = {
-        "type": "Split",
-        "pattern": {"Regex": "[\\s\\S]"},
-        "behavior": "Isolated",
-        "invert": False,
-    }
+    each_character, each_smiles_token = (
+        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+        for regex in ("[\\s\\S]", SMILES_PATTERN)
+    )
     bpe_model: dict[str, object] = {
         "type": "BPE",
         "dropout": None,
@@ -268,7 +303,13 @@ def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
         "byte_fallback": False,
         "ignore_merges": False,
     }
-    cut = {"word": {"type": "WhitespaceSplit"}, "bpe": byte_level, "char": each_character}
+    cut = {
+        "word": {"type": "WhitespaceSplit"},
+        "bpe": byte_level,
+        "char": each_character,
+        "smiles": each_smiles_token,
+    }
+    fuse = {"type": "Fuse"}
     return {
         "version": "1.0",
         "truncation": None,
@@ -277,7 +318,7 @@ def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
         "normalizer": {"type": "Lowercase"} if lowercase else None,
         "pre_tokenizer": cut[kind],
         "post_processor": None,
-        "decoder": {"bpe": byte_level, "char": {"type": "Fuse"}}.get(kind),
+        "decoder": {"bpe": byte_level, "char": fuse, "smiles": fuse}.get(kind),
         "model": bpe_model if kind == "bpe" else {"type": "WordLevel", "unk_token": _UNKNOWN_WORD},
     }
 
@@ -318,11 +359,32 @@ def _contiguous(vocabulary: Mapping[str, int]) -> list[str]:
     return tokens
 
 
+def _cut_smiles(text: str) -> list[str]:
+    """The tokens of a molecule, which joined are the text; DataError for what is not SMILES."""
+    tokens = [match.group() for match in _SMILES.finditer(text)]
+    if sum(map(len, tokens)) != len(text):
+        end = 0
+        for match in _SMILES.finditer(text):
+            if match.start() > end:
+                break
+            end = match.end()
+        raise DataError(
+            f"{text[:40]!r} is not SMILES: nothing begins with {text[end : end + 8]!r}; correct "
+            "the line or leave it out, or use tokenizer.kind=char"
+        )
+    return tokens
+
+
 def _check_words(tokens: Sequence[str], kind: Kind) -> None:
     for token in tokens:
-        if (len(token) != 1) if kind == "char" else (token.split() != [token]):
-            what = "character" if kind == "char" else "word"
-            _refuse(f"{token[:40]!r} is not one {what}")
+        if kind == "char":
+            is_one, unit = len(token) == 1, "character"
+        elif kind == "smiles":
+            is_one, unit = re.fullmatch(SMILES_PATTERN, token) is not None, "token of SMILES"
+        else:
+            is_one, unit = token.split() == [token], "word"
+        if not is_one:
+            _refuse(f"{token[:40]!r} is not one {unit}")
 
 
 def _check_merges(model: _Model) -> None:

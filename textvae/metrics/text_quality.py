@@ -50,7 +50,7 @@ def tokenization_for(kind: str) -> Tokenization:
     Text of a word tokenizer is cut already, and to split its `<unk>` in three would be to count
     n-grams that nobody wrote; unspaced text has no words to count.
     """
-    cuts: dict[str, Tokenization] = {"word": "none", "bpe": "13a", "char": "char"}
+    cuts: dict[str, Tokenization] = {"word": "none", "bpe": "13a", "char": "char", "smiles": "char"}
     return cuts[kind]
 
 
