@@ -32,7 +32,8 @@ from textvae.evaluate.reconstruction import ReconstructionEvaluator
 from textvae.randomness import key, permutation
 from textvae.run.data import DataOptions, read_splits
 from textvae.run.experiment import ExperimentConfig, load_config
-from textvae.run.training import execute, plan_run
+from textvae.run.plan import plan_run
+from textvae.run.training import execute
 from textvae.storage.files import write_file
 from textvae.storage.manifest import MANIFEST
 

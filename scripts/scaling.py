@@ -21,7 +21,7 @@ from msgspec import structs
 from textvae.data.grammar import embedded_grammar
 from textvae.run.data import DataOptions
 from textvae.run.experiment import load_config
-from textvae.run.training import plan_run
+from textvae.run.plan import plan_run
 from textvae.train.loop import train
 
 STATUS = Path("/proc/self/status")

@@ -156,7 +156,8 @@ def tiny_run(tiny_data: Path) -> Path:
     # Not at the top: torch takes a second, which most test modules of the repository do not need.
     from textvae.run.data import DataOptions  # noqa: PLC0415
     from textvae.run.experiment import load_config  # noqa: PLC0415
-    from textvae.run.training import execute, plan_run  # noqa: PLC0415
+    from textvae.run.plan import plan_run  # noqa: PLC0415
+    from textvae.run.training import execute  # noqa: PLC0415
 
     run = tiny_data.parent / "run"
     plan = plan_run(DataOptions(str(tiny_data)), load_config(None, TINY), run)

@@ -20,8 +20,9 @@ from textvae.model.prior_gaussian import GaussianPrior
 from textvae.model.prior_mixture import MixturePrior, MixturePriorConfig
 from textvae.model.vae import VAE
 from textvae.run.data import DataOptions
+from textvae.run.dry_run import dry_run
 from textvae.run.experiment import load_config
-from textvae.run.training import dry_run, plan_run
+from textvae.run.plan import plan_run
 
 TURNS = ["red cat eats", "shy dog sees today"]
 
@@ -118,6 +119,6 @@ def test_a_dry_run_fits_none(
     def watched(model: VAE, *_: object, **__: object) -> None:
         priors.append(model.prior)
 
-    monkeypatch.setattr("textvae.run.training.train", watched)
+    monkeypatch.setattr("textvae.run.dry_run.train", watched)
     dry_run(plan_run(DataOptions(str(tiny_data)), config, tmp_path / "run"))
     assert [type(prior) for prior in priors] == [GaussianPrior] * 2

@@ -117,10 +117,10 @@ def test_a_signal_stops_a_run_that_the_same_command_continues(
         assert process.wait(timeout=60) == code
         assert said[-1].startswith("runs/long: stopped after step ")
         assert said[-1].endswith("; the same command continues from there\n")
-        goes_on = [line for line in said if line.startswith("runs/long: goes on from step ")]
+        goes_on = [line for line in said if line.startswith("runs/long: resumes from step ")]
         assert len(goes_on) == (stopped_at > 0)
         if goes_on:
-            assert goes_on == [f"runs/long: goes on from step {stopped_at}\n"]
+            assert goes_on == [f"runs/long: resumes from step {stopped_at}\n"]
         step = int(said[-1].split("step ")[1].split(";")[0].replace(",", ""))
         assert step > stopped_at
         stopped_at = step

@@ -16,7 +16,8 @@ import torch
 from textvae.api.text_vae import TextVAE
 from textvae.run.data import DataOptions
 from textvae.run.experiment import load_config
-from textvae.run.training import execute, plan_run
+from textvae.run.plan import plan_run
+from textvae.run.training import execute
 from textvae.storage.checkpoint import verify_directory
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,9 +14,11 @@ import torch
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.model.vae import VAE
 from textvae.run.data import DataOptions
+from textvae.run.dry_run import dry_run
 from textvae.run.experiment import ExperimentConfig, load_config
 from textvae.run.model_directory import load_model, read_results
-from textvae.run.training import Plan, RunOutcome, default_name, dry_run, execute, plan_run
+from textvae.run.plan import Plan, default_name, plan_run
+from textvae.run.training import RunOutcome, execute
 from textvae.storage.training_state import load_state
 
 SHORT = (
@@ -215,7 +217,7 @@ def test_a_run_stopped_by_a_signal_continues_as_if_nothing_had_been(
     assert_same_weights(load_model(stopped.path).model, stopped.model)
     lines: list[str] = []
     resumed = make.run("run", report=lines.append)
-    assert lines[0] == f"{stopped.path}: goes on from step {stopped.result.steps}"
+    assert lines[0] == f"{stopped.path}: resumes from step {stopped.result.steps}"
     assert_same_weights(resumed.model, straight.model)
     assert resumed.evaluation is not None
     assert straight.evaluation is not None

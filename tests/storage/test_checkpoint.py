@@ -11,8 +11,9 @@ from safetensors.torch import save
 from textvae.errors import CheckpointError, TextVAEError
 from textvae.storage.checkpoint import (
     FileCheck,
-    load_model_directory,
+    ModelFiles,
     newest_run,
+    open_model_directory,
     save_model_directory,
     verify_directory,
 )
@@ -39,9 +40,14 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+def load(path: Path, *, verify: bool = True) -> tuple[ModelFiles, dict[str, torch.Tensor]]:
+    files = open_model_directory(path, verify=verify)
+    return files, files.read_tensors()
+
+
 def refusal(path: Path, *, verify: bool = True) -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_model_directory(path, verify=verify)
+        load(path, verify=verify)
     message = str(caught.value)
     assert message.isprintable()
     assert len(message) < len(str(path)) + 200
@@ -67,7 +73,7 @@ def test_views_tied_and_transposed_tensors_come_back_equal(model: Path) -> None:
     }
     files = model_files() | {"model.safetensors": tensors_to_bytes(tensors)}
     save_model_directory(model, files)
-    loaded = load_model_directory(model).tensors
+    loaded = load(model)[1]
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
@@ -84,19 +90,19 @@ def test_the_same_tensors_are_the_same_bytes_in_any_order() -> None:
 
 
 def test_what_is_saved_is_loaded(model: Path) -> None:
-    files = load_model_directory(model)
+    files, tensors = load(model)
     assert files.config == b'{"latent_dim": 2}\n'
     assert files.tokenizer == b'{"words": ["a", "b"]}\n'
     assert files.card == "# A model\n"
-    assert files.tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(files.tensors[name], TENSORS[name]) for name in TENSORS)
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     assert sorted(path.name for path in model.iterdir()) == sorted([*NAMES, "manifest.json"])
 
 
 def test_a_second_save_replaces_the_first_and_spares_other_files(model: Path) -> None:
     (model / "experiment.json").write_text("{}")
     save_model_directory(model, model_files("!"))
-    assert load_model_directory(model).card == "# A model!\n"
+    assert load(model)[0].card == "# A model!\n"
     assert (model / "experiment.json").read_text() == "{}"
 
 
@@ -109,7 +115,7 @@ def test_a_change_of_any_byte_of_any_file_is_found(model: Path) -> None:
             path.write_bytes(bad)
             assert refusal(model).startswith(f"/{path.name}: ")
         path.write_bytes(good)
-    load_model_directory(model)
+    load(model)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "manifest.json"])
@@ -252,11 +258,11 @@ def test_a_kill_at_any_moment_of_saving_a_model_leaves_old_new_or_unfinished(
         (run / "experiment.json").write_text("{}")
         died = killed_at(moment, lambda run=run: save_model_directory(run, model_files("!")))  # type: ignore[misc]
         try:
-            cards.add(load_model_directory(run).card)
+            cards.add(load(run)[0].card)
         except CheckpointError as error:
             cards.add(str(error).partition(": ")[2])
         save_model_directory(run, model_files("?"))
-        assert load_model_directory(run).card == "# A model?\n"
+        assert load(run)[0].card == "# A model?\n"
         assert not list(run.glob(".*"))
     assert cards == {
         "# A model\n",

@@ -14,7 +14,8 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.run.data import DataOptions
 from textvae.run.experiment import load_config
-from textvae.run.training import execute, plan_run
+from textvae.run.plan import plan_run
+from textvae.run.training import execute
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.procedures import PretrainingProcedure

@@ -31,7 +31,8 @@ from textvae.run.experiment import ExperimentConfig, check_device
 from textvae.run.held_out import Origin, given, held_out, tokenize_given
 from textvae.run.measure import measure
 from textvae.run.model_directory import Results, load_model, publish, require_latent
-from textvae.run.training import execute, follow, plan_run
+from textvae.run.plan import plan_run
+from textvae.run.training import execute, follow
 
 BLOCK = 16 * FIRST_BLOCK
 """Samples whose latents are in memory at once; the first blocks are smaller and come at once."""

@@ -9,7 +9,8 @@ from textvae.api.text_vae import TextVAE
 from textvae.data.grammar import embedded_grammar
 from textvae.evaluate.summary import Evaluation
 from textvae.run.data import EMBEDDED
-from textvae.run.training import Plan, RunOutcome
+from textvae.run.plan import Plan
+from textvae.run.training import RunOutcome
 
 SHOWN = 10
 """Samples shown."""

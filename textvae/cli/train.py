@@ -13,7 +13,8 @@ from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
     from textvae.run.experiment import ExperimentConfig
-    from textvae.run.training import Plan, RunOutcome
+    from textvae.run.plan import Plan
+    from textvae.run.training import RunOutcome
 
 SIGNALLED = 128  # shells add the number of the signal
 
@@ -109,7 +110,7 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
 
 
 def _try_out(given: Given, *, as_json: bool) -> None:
-    from textvae.run.training import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.dry_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
 
     if _config(given).data.stream:
         raise ConfigError("data.stream: writes into the run directory, so there is no --dry-run")
@@ -146,7 +147,7 @@ def _run(given: Given) -> "tuple[Plan, RunOutcome]":
 
 def _plan(given: Given) -> "Plan":
     from textvae.run.data import DataOptions  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.run.training import plan_run  # noqa: PLC0415 -- as above
+    from textvae.run.plan import plan_run  # noqa: PLC0415 -- as above
 
     data = DataOptions(
         data=given["data"],

@@ -1,4 +1,4 @@
-"""A model directory made from a model, and a model from a model directory; and its card."""
+"""Model directories: publishing and loading a model, and its model card."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from textvae.storage.checkpoint import (
     TOKENIZER,
     WEIGHTS,
     Shapes,
-    load_model_directory,
+    open_model_directory,
     save_model_directory,
 )
 from textvae.storage.files import read_bytes
@@ -37,11 +37,11 @@ RESULTS = "results.json"
 
 
 class TrainingFacts(Config):
-    """How the weights came about."""
+    """How the weights were trained."""
 
     steps: int
     best_step: int
-    """The step whose weights these are; -1 where no validation has selected any."""
+    """The step whose weights these are; -1 if no validation selected any."""
     validation_elbo: float | None
     validation_kl: float
     seconds: float
@@ -50,13 +50,13 @@ class TrainingFacts(Config):
     num_threads: int
     torch_version: str = str(torch.__version__)
     finished: bool = True
-    """False where a signal stopped the run before its end."""
+    """False if a signal stopped the run before its end."""
     temperature: float = 1.0
-    """By which the logits were divided at the end, in the weights; 1 without calibration."""
+    """The divisor of the logits, folded into the weights; 1 without calibration."""
 
 
 class Results(Config):
-    """results.json: what a model was made from, how, and its numbers."""
+    """results.json: the data of a model, its training, and its figures."""
 
     data: DataFacts
     training: TrainingFacts
@@ -64,7 +64,7 @@ class Results(Config):
 
 
 class LoadedModel(NamedTuple):
-    """What a model directory holds."""
+    """The contents of a model directory."""
 
     model: VAE
     """On the CPU, in evaluation mode."""
@@ -72,7 +72,7 @@ class LoadedModel(NamedTuple):
     config: ModelConfig
     results: Results | None
     labels: tuple[str, ...] = ()
-    """Names, of a model with labels."""
+    """The names of the labels; empty for a model without labels."""
 
 
 def publish(
@@ -116,46 +116,41 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     """
     if not (path / MANIFEST).exists() and (path / EXPERIMENT).is_file():
         return _load_unfinished(path)
-    made: list[tuple[VAE, Tokenizer, ModelConfig, tuple[str, ...]]] = []
-
-    def examine(config: bytes, tokenizer: bytes, shapes: Shapes) -> None:
-        asked, words = _config(path, config), _tokenizer(path, tokenizer)
-        wanted = not isinstance(asked.labels, NoLabelsConfig)
-        names = read_labels(path, wanted=wanted, verify=verify)
-        made.append((_model(path, asked, words, shapes, len(names)), words, asked, names))
-
-    files = load_model_directory(path, verify=verify, examine=examine)
-    model, words, asked, names = made[0]
-    model.load_state_dict(files.tensors)
-    return LoadedModel(model.eval(), words, asked, read_results(path), names)
+    files = open_model_directory(path, verify=verify)
+    config, tokenizer = _config(path, files.config), _tokenizer(path, files.tokenizer)
+    has_labels = not isinstance(config.labels, NoLabelsConfig)
+    labels = read_labels(path, wanted=has_labels, verify=verify)
+    model = _model_for_weights(path, config, tokenizer, files.shapes, len(labels))
+    model.load_state_dict(files.read_tensors())
+    return LoadedModel(model.eval(), tokenizer, config, read_results(path), labels)
 
 
 def _load_unfinished(path: Path) -> LoadedModel:
-    state, tokenizer = load_state(path), path / TOKENIZER
-    if state is None or not tokenizer.is_file():
+    """The best weights of the last saved state, or else its averaged, or else its present ones."""
+    state, tokenizer_file = load_state(path), path / TOKENIZER
+    if state is None or not tokenizer_file.is_file():
         raise CheckpointError(
             f"{path}: this run has saved no model yet; continue it with the same train command"
         )
-    experiment = read_experiment(path / EXPERIMENT)
-    words = _tokenizer(path, read_bytes(tokenizer, at_most=2**26))
-    for part in ("best.", "average.mean.", "model."):
-        found = {n.removeprefix(part): t for n, t in state.tensors.items() if n.startswith(part)}
-        if found:
-            break
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
-    facts, names = load_facts(path / DATA), tuple[str, ...]()
-    if facts is not None and not isinstance(experiment.model.labels, NoLabelsConfig):
-        names = facts.label_names
-    model = _model(path, experiment.model, words, shapes, len(names))
-    model.load_state_dict(found)
-    return LoadedModel(model.eval(), words, experiment.model, None, labels=names)
+    config = read_experiment(path / EXPERIMENT).model
+    tokenizer = _tokenizer(path, read_bytes(tokenizer_file, at_most=2**26))
+    prefixes = ("best.", "average.mean.", "model.")
+    prefix = next(p for p in prefixes if any(name.startswith(p) for name in state.tensors))
+    weights = {n.removeprefix(prefix): t for n, t in state.tensors.items() if n.startswith(prefix)}
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    facts, labels = load_facts(path / DATA), tuple[str, ...]()
+    if facts is not None and not isinstance(config.labels, NoLabelsConfig):
+        labels = facts.label_names
+    model = _model_for_weights(path, config, tokenizer, shapes, len(labels))
+    model.load_state_dict(weights)
+    return LoadedModel(model.eval(), tokenizer, config, None, labels=labels)
 
 
 def read_results(path: Path) -> Results | None:
-    """results.json of a whole model directory, or None.
+    """results.json of a model directory, or None.
 
     Raises:
-        CheckpointError: it is there and cannot be understood.
+        CheckpointError: the file cannot be read.
     """
     file = path / RESULTS
     if not (path / MANIFEST).exists() or not file.is_file():
@@ -185,33 +180,33 @@ def _tokenizer(path: Path, data: bytes) -> Tokenizer:
         raise CheckpointError(f"{path / TOKENIZER}: {error}") from None
 
 
-def _model(
-    path: Path, config: ModelConfig, tokenizer: Tokenizer, found: Shapes, num_labels: int
+def _model_for_weights(
+    path: Path, config: ModelConfig, tokenizer: Tokenizer, shapes: Shapes, num_labels: int
 ) -> VAE:
-    """The model of a config, its parameters unset, for weights of shapes that must fit it."""
+    """The model of a config, not yet initialized; refused if weights of `shapes` do not fit it."""
     size = tokenizer.vocabulary_size
     try:
         model = config.build(size, num_labels=num_labels, seed=None)
     except RuntimeError as error:
         raise ConfigError(f"{path / CONFIG}: no such model can be built: {error}") from None
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    bias = found.get("decoder.output_bias")
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    bias = shapes.get("decoder.output_bias")
     if bias is not None and bias != (size,):
         raise CheckpointError(
             f"{path}: the tokenizer does not belong to the weights: it has {size:,} words, "
             f"they have {bias[0]:,}; take both from the same model"
         )
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
             raise CheckpointError(
-                f"{path / WEIGHTS}: {name} has shape {found.get(name, 'none')}, config.json asks "
-                f"for {wanted.get(name, 'none')}; take both from the same model"
+                f"{path / WEIGHTS}: {name} has shape {shapes.get(name, 'none')}, config.json asks "
+                f"for {expected.get(name, 'none')}; take both from the same model"
             )
     return model
 
 
 def weights_sha256(model: VAE) -> str:
-    """Sha256 of the weights in the order of their names: what else belongs to a model names it."""
+    """Sha256 of the weights in the order of their names, by which other files refer to a model."""
     digest = hashlib.sha256()
     for name, values in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(values.shape)}\n".encode())
@@ -220,7 +215,7 @@ def weights_sha256(model: VAE) -> str:
 
 
 def require_latent(model: VAE, path: Path | None) -> None:
-    """Refuse a language model where posteriors are asked for.
+    """Refuse a language model where posteriors are needed.
 
     Raises:
         CheckpointError: the model has no latent.
@@ -232,58 +227,81 @@ def require_latent(model: VAE, path: Path | None) -> None:
         )
 
 
+_CARD = """\
+---
+library_name: textvae
+pipeline_tag: text-generation
+tags: [textvae, {tag}]
+---
+
+# {title}
+
+A GRU {kind} {parameters:,} parameters and a {tokenizer.kind} vocabulary of \
+{tokenizer.vocabulary_size:,}; made with textvae {version}.
+
+```python
+import textvae
+
+vae = textvae.TextVAE.from_pretrained("this/directory")
+vae.sample(5, seed=1)
+```
+"""
+_CARD_TRAINING = """
+## Data
+
+Trained on {data.source}.
+
+| split | sentences | tokens with `</s>` | sha256 |
+|---|---|---|---|
+{splits}
+
+## Training
+
+{training.steps:,} steps in {training.seconds:,.0f} s on {training.device} \
+({training.num_threads} threads, {training.precision}, torch {training.torch_version}); \
+these are the weights of step {training.best_step:,}.
+"""
+_CARD_EVALUATION = """
+## Numbers
+
+On {evaluation.source}:
+
+```
+{table}
+```
+"""
+
+
 def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results | None) -> str:
-    """README.md of a model directory: what it is, how to use it, and its numbers."""
-    count = sum(p.numel() for p in model.parameters())
+    """README.md of a model directory: the model, how to use it, its data, training and figures."""
     tag, title = "variational-autoencoder", "A sentence VAE"
     kind = f"variational autoencoder with a latent of {config.latent_dim} dimensions,"
     if model.is_language_model:
         tag, title = "language-model", "A language model of sentences"
         kind = "language model (the decoder of the autoencoder, with no encoder or latent) with"
-    lines = [
-        "---",
-        "library_name: textvae",
-        "pipeline_tag: text-generation",
-        f"tags: [textvae, {tag}]",
-        "---",
-        "",
-        f"# {title}",
-        "",
-        f"A GRU {kind} {count:,} parameters and a {tokenizer.kind} vocabulary of "
-        f"{tokenizer.vocabulary_size:,}; made with textvae {installed_version()}.",
-        "",
-        "```python",
-        "import textvae",
-        "",
-        'vae = textvae.TextVAE.from_pretrained("this/directory")',
-        "vae.sample(5, seed=1)",
-        "```",
-    ]
-    if results is not None:
-        training = results.training
-        lines += ["", "## Data", "", f"Trained on {results.data.source}.", ""]
-        lines += ["| split | sentences | tokens with `</s>` | sha256 |", "|---|---|---|---|"]
-        lines += [
-            f"| {name} | {s.num_sentences:,} | {s.num_targets:,} | {s.read.sha256} |"
-            for name, s in results.data.splits().items()
-        ]
-        lines += [
-            "",
-            "## Training",
-            "",
-            f"{training.steps:,} steps in {training.seconds:,.0f} s on {training.device} "
-            f"({training.num_threads} threads, {training.precision}, torch "
-            f"{training.torch_version}); these are the weights of step {training.best_step:,}.",
-        ]
-        if not training.finished:
-            lines += ["", "The run was stopped before its end."]
-        if training.temperature != 1.0:
-            lines += [
-                "",
-                f"Calibrated on the validation set: the weights divide all logits by "
-                f"{training.temperature:.3f}.",
-            ]
-        if results.evaluation is not None:
-            lines += ["", "## Numbers", "", f"On {results.evaluation.source}:", ""]
-            lines += ["```", results.evaluation.table(), "```"]
-    return "\n".join(lines) + "\n"
+    text = _CARD.format(
+        tag=tag,
+        title=title,
+        kind=kind,
+        parameters=sum(p.numel() for p in model.parameters()),
+        tokenizer=tokenizer,
+        version=installed_version(),
+    )
+    if results is None:
+        return text
+    data, training, evaluation = results.data, results.training, results.evaluation
+    splits = "\n".join(
+        f"| {name} | {split.num_sentences:,} | {split.num_targets:,} | {split.read.sha256} |"
+        for name, split in data.splits().items()
+    )
+    text += _CARD_TRAINING.format(data=data, splits=splits, training=training)
+    if not training.finished:
+        text += "\nThe run was stopped before its end.\n"
+    if training.temperature != 1.0:
+        text += (
+            "\nCalibrated on the validation set: the weights divide all logits by "
+            f"{training.temperature:.3f}.\n"
+        )
+    if evaluation is not None:
+        text += _CARD_EVALUATION.format(evaluation=evaluation, table=evaluation.table())
+    return text

@@ -10,7 +10,7 @@ systems are not created equal"). And damage is never loaded: of random changes t
 file every sixth loads as other numbers without a word, so checksums are compared first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,17 +43,30 @@ _LARGEST = {CONFIG: 2**20, TOKENIZER: 2**26, CARD: 2**24}
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-Examine = Callable[[bytes, bytes, Shapes], None]
 
 
 class ModelFiles(NamedTuple):
-    """The verified contents of a model directory."""
+    """An open model directory: its small files, verified, and the shapes of its weights."""
 
+    path: Path
     config: bytes
     tokenizer: bytes
-    tensors: "dict[str, Tensor]"
     card: str
+    shapes: Shapes
     manifest: Manifest
+    verify: bool
+
+    def read_tensors(self) -> "dict[str, Tensor]":
+        """Verify all other files, and read the weights.
+
+        Raises:
+            CheckpointError: a missing, changed or unreadable file.
+        """
+        file = self.path / WEIGHTS
+        data = check_file(file, self.manifest.files[WEIGHTS], checksum=self.verify)
+        for name in self.manifest.files.keys() - set(_MODEL_FILES):
+            hash_file(self.path / name, self.manifest.files[name], checksum=self.verify)
+        return tensors_from_bytes(data, file)
 
 
 class FileCheck(NamedTuple):
@@ -86,39 +99,31 @@ def save_model_directory(path: Path, files: Mapping[str, bytes]) -> None:
     write_file(path / MANIFEST, manifest)
 
 
-def load_model_directory(
-    path: Path, *, verify: bool = True, examine: Examine | None = None
-) -> ModelFiles:
-    """Read a model directory, every byte compared with its manifest before any is used.
+def open_model_directory(path: Path, *, verify: bool = True) -> ModelFiles:
+    """Open a model directory: every byte is compared with the manifest before it is used.
+
+    The weights are not read yet, so that a caller can first compare their shapes with the config.
 
     Args:
         path: a run directory or a model directory.
         verify: False leaves out the checksums (2 GB/s), but not sizes and names.
-        examine: takes config, tokenizer and the shapes of the weights, and may refuse them before
-            the weights are read.
 
     Raises:
         CheckpointError: not a directory, no model in it, an unfinished run, a missing, changed or
             unreadable file, a format this version does not know.
     """
     manifest = _model_manifest(path)
+    data: dict[str, bytes] = {}
     for name, most in _LARGEST.items():
         if (size := manifest.files[name].size) > most:
             raise CheckpointError(f"{path / name}: {size:,} bytes are too many, expected {most:,}")
-    small = [name for name in _MODEL_FILES if name != WEIGHTS]
-    data = {name: check_file(path / name, manifest.files[name], checksum=verify) for name in small}
-    if examine is not None:
-        shapes = tensor_shapes(path / WEIGHTS, manifest.files[WEIGHTS].size)
-        examine(data[CONFIG], data[TOKENIZER], shapes)
-    data[WEIGHTS] = check_file(path / WEIGHTS, manifest.files[WEIGHTS], checksum=verify)
-    for name in manifest.files.keys() - data.keys():
-        hash_file(path / name, manifest.files[name], checksum=verify)
+        data[name] = check_file(path / name, manifest.files[name], checksum=verify)
     try:
         card = data[CARD].decode()
     except UnicodeDecodeError:
         raise CheckpointError(f"{path / CARD}: not UTF-8, so the file is damaged") from None
-    tensors = tensors_from_bytes(data[WEIGHTS], path / WEIGHTS)
-    return ModelFiles(data[CONFIG], data[TOKENIZER], tensors, card, manifest)
+    shapes = tensor_shapes(path / WEIGHTS, manifest.files[WEIGHTS].size)
+    return ModelFiles(path, data[CONFIG], data[TOKENIZER], card, shapes, manifest, verify)
 
 
 def _model_manifest(path: Path) -> Manifest:

@@ -1,0 +1,95 @@
+"""A dry run: a few timed steps of a plan, and an estimate of its memory and time."""
+
+import time
+
+import msgspec
+from msgspec import structs
+
+from textvae.kernels.linear_cross_entropy import CHUNK_ROWS
+from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.prior_gaussian import GaussianPriorConfig
+from textvae.model.prior_mixture import MixturePriorConfig
+from textvae.run.data import describe
+from textvae.run.plan import Plan, no_report
+from textvae.train.loop import train
+
+TIMED_STEPS = 5
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of `train --dry-run`: the size of the data and the model, memory and time."""
+
+    source: str
+    rows: list[str]
+    """Rows kept and dropped, and why, a line per split."""
+    vocabulary_size: int
+    num_parameters: int
+    memory_bytes: int
+    """Weights, gradients, optimizer moments and the largest activations, estimated."""
+    max_steps: int
+    seconds_per_step: float
+    seconds: float
+    """Steps times seconds per step, validations included."""
+    choices: list[str]
+
+    def lines(self) -> list[str]:
+        """The figures as lines to print."""
+        return [
+            f"data: {self.source}",
+            *(f"  {row}" for row in self.rows),
+            f"vocabulary: {self.vocabulary_size:,}",
+            f"parameters: {self.num_parameters:,}",
+            f"memory: about {self.memory_bytes / 2**20:,.0f} MiB",
+            f"steps: {self.max_steps:,} at {1000 * self.seconds_per_step:,.0f} ms: "
+            f"about {self.seconds / 60:,.1f} minutes",
+        ]
+
+
+def dry_run(plan: Plan) -> DryRun:
+    """Time a few steps of the plan on its device; writes nothing."""
+    config, facts = plan.config, plan.data.facts
+    if isinstance(config.model.prior, MixturePriorConfig):  # a mixture is fitted once, at the end
+        plain = structs.replace(config.model, prior=GaussianPriorConfig())
+        plan = plan._replace(config=structs.replace(config, model=plain))
+    model = plan.build_model()
+    steps = config.train.max_steps or 1
+    short = structs.replace(
+        config.train,
+        max_steps=TIMED_STEPS,
+        validate_every=TIMED_STEPS,
+        save_every=None,
+        log_every=TIMED_STEPS,
+        calibrate=False,
+    )
+    few = plan.data.arrays["valid"].head(1)
+    train(
+        model, plan.data.arrays["train"], few, short, seed=config.seed, run=None, report=no_report
+    )
+    start = time.perf_counter()
+    train(
+        model, plan.data.arrays["train"], few, short, seed=config.seed, run=None, report=no_report
+    )
+    seconds = (time.perf_counter() - start) / TIMED_STEPS
+    parameters = sum(p.numel() for p in model.parameters())
+    longest = int(plan.data.arrays["train"].lengths.max())
+    width = 24 * config.model.decoder.hidden_dim
+    if not isinstance(config.model.encoder, NoEncoderConfig):
+        width += 4 * config.model.encoder.hidden_dim
+    activations = (
+        4 * config.train.batch_size * longest * width + 4 * 3 * CHUNK_ROWS * facts.vocabulary_size
+    )
+    per_validation = facts.valid.num_targets / max(1, facts.train.num_targets)
+    epochs = config.train.batch_size * steps / facts.train.num_sentences
+    validations = steps / (config.train.validate_every or steps)
+    return DryRun(
+        source=facts.source,
+        rows=describe(facts),
+        vocabulary_size=facts.vocabulary_size,
+        num_parameters=parameters,
+        memory_bytes=4 * 4 * parameters + activations,
+        max_steps=steps,
+        seconds_per_step=seconds,
+        # a validation is a forward pass, about a third of a step over the same tokens
+        seconds=seconds * steps * (1 + validations * per_validation / max(epochs, 1e-9) / 3),
+        choices=plan.choices,
+    )

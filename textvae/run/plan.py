@@ -1,0 +1,98 @@
+"""The plan of a run: its data read and tokenized, every setting chosen, and nothing trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from textvae.errors import ConfigError
+from textvae.model.labels import NoLabelsConfig
+from textvae.model.vae import VAE
+from textvae.run.data import (
+    EMBEDDED,
+    DataOptions,
+    RunData,
+    check_labels,
+    read_splits,
+    tokenize,
+)
+from textvae.run.experiment import ExperimentConfig, check_device, choose_data, choose_training
+from textvae.run.stream import stream_run_data
+from textvae.storage.files import saying_why
+from textvae.storage.lock import only_writer
+
+Report = Callable[[str], None]
+
+
+def no_report(line: str) -> None:
+    """Print nothing: the default for lines of progress."""
+
+
+class Plan(NamedTuple):
+    """The data, the config and the directory of a run, before anything is written."""
+
+    config: ExperimentConfig
+    """Resolved: no setting in it is None that has to be chosen."""
+    choices: list[str]
+    """The settings that were chosen for the user, as overrides: `train.max_steps=4000`."""
+    data: RunData
+    run: Path
+
+    def build_model(self) -> VAE:
+        """The initialized model, on its device."""
+        config = self.config
+        names, labels = self.data.facts.label_names, self.data.arrays["train"].labels
+        count = 0 if isinstance(config.model.labels, NoLabelsConfig) else len(names)
+        model = config.model.build(
+            self.data.facts.vocabulary_size, num_labels=count, seed=config.seed
+        )
+        if model.labels is not None and labels is not None:
+            model.labels.counts.copy_(labels[labels >= 0].bincount(minlength=count))
+        return model.to(check_device(str(config.train.device)))
+
+
+def plan_run(
+    options: DataOptions,
+    config: ExperimentConfig,
+    output: Path | None,
+    report: Report = no_report,
+) -> Plan:
+    """Read and tokenize the data, and choose every setting that is None.
+
+    Writes nothing, except with `data.stream`: a streamed corpus goes to the run directory at once,
+    and `report` takes lines of progress.
+
+    Raises:
+        DataError: text that cannot be read as it is.
+        ConfigError: settings that do not fit the data or the machine.
+    """
+    if "\0" in str(output):
+        raise ConfigError(f"--output {str(output)!a}: no directory has a NUL in its name")
+    config, choices = choose_data(config, embedded=options.data is None)
+    run = output if output is not None else Path("runs") / default_name(options.data)
+    if config.data.stream:
+        with saying_why(run):
+            run.mkdir(parents=True, exist_ok=True)
+        with only_writer(run):
+            data = stream_run_data(options, config, run, report=report)
+        config, more = choose_training(config, lengths=data.arrays["train"].lookup())
+        return Plan(config, choices + more, data, run)
+    splits = read_splits(options, config)
+    assert config.data.tokenizer is not None
+    tokenizer = config.data.tokenizer.train(splits.train.texts)
+    source = EMBEDDED if options.data is None else options.data
+    data = tokenize(splits, tokenizer, source, config.model.max_length)
+    if not isinstance(config.model.labels, NoLabelsConfig):
+        check_labels(splits, data)
+    config, more = choose_training(config, lengths=data.arrays["train"].lookup())
+    return Plan(config, choices + more, data, run)
+
+
+def default_name(data: str | None) -> str:
+    """The name of a run without --output: a function of DATA, so that it is found again."""
+    if data is None:
+        return "embedded"
+    if data == "-":
+        return "stdin"
+    name = data.removeprefix("hf:").rstrip("/").rsplit("/", 1)[-1]
+    stem = name.split(".", 1)[0].split("@", 1)[0].replace(":", "-")
+    return stem or "run"
