@@ -1,18 +1,17 @@
-"""How much faster textvae is than what users of torch write, as ratios measured in turn.
+"""The speed of textvae relative to what users of torch write, as ratios measured in turn.
 
 python scripts/benchmark.py [--only train_a,sample] [--json FILE] [--small]
 
 Each row times both sides in one process, A B A B, and prints the median of the ratios with the
-least and the greatest. On a CPU the time is that of the process (CPU-seconds) on one thread, which
-other work on the machine disturbs less than the clock on the wall. The opponents are in
-scripts/opponents.py. Everything takes tens of minutes on a CPU.
+least and the greatest. On a CPU the time is CPU-seconds of the process on one thread, which other
+load on the machine disturbs less than wall-clock time. The opponents are in scripts/opponents.py.
+All rows take tens of minutes on a CPU.
 """
 
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -33,6 +32,7 @@ from benchmark_speed import (
     train_b,
     train_b_autocast,
 )
+from provenance import commit, processor
 
 from textvae.run.experiment import check_device, has_bfloat16
 from textvae.version import installed_version
@@ -53,22 +53,22 @@ ROWS = {
     "curves_full": curves_full,
 }
 EXTRA = ("train_b_autocast", "curves_full")
-"""Rows that take long and say little more; only with --all, or when named."""
+"""Slow rows that add little; only with --all, or when named."""
 
 
 class Target(NamedTuple):
-    """What a ratio must be, and what would be wonderful."""
+    """Bounds of a ratio: the target, and the goal beyond it."""
 
-    must: float
-    moonshot: float
+    target: float
+    goal: float
 
     def reached(self, ratio: float, bound: float) -> bool:
-        """Whether a ratio reaches a bound; where little is good, the bounds are below one."""
-        return ratio >= bound if self.must > 1 else ratio <= bound
+        """Compare a ratio with a bound; where less is better, the bounds are below one."""
+        return ratio >= bound if self.target > 1 else ratio <= bound
 
     def verdict(self, ratio: float, bound: float) -> str:
         """A cell of the table, such as ">= 3.5 met"."""
-        sign = ">=" if self.must > 1 else "<="
+        sign = ">=" if self.target > 1 else "<="
         return f"{sign} {bound:.3g} {'met' if self.reached(ratio, bound) else 'short'}"
 
 
@@ -82,7 +82,7 @@ TARGETS = {
     "threads": Target(1.6, 1.9),
     "memory": Target(1 / 3, 1 / 5),
 }
-HEADER = ("row", "textvae", "opponent", "unit", "ratio (least..greatest)", "must", "moonshot")
+HEADER = ("row", "textvae", "opponent", "unit", "ratio (least..greatest)", "target", "goal")
 WIDTHS = (17, 11, 11, 21, 24, 15, 15)
 
 
@@ -113,15 +113,15 @@ def as_json(name: str, result: Result) -> dict[str, object]:
         target = TARGETS.get(name)
         if target is not None:
             row |= target._asdict() | {
-                "must_met": target.reached(middle, target.must),
-                "moonshot_met": target.reached(middle, target.moonshot),
+                "target_met": target.reached(middle, target.target),
+                "goal_met": target.reached(middle, target.goal),
             }
     return row
 
 
 def provenance(bench: Bench) -> dict[str, object]:
     """The machine and the versions."""
-    machine = cpu_model()
+    machine = processor()
     if bench.device.type == "cuda":
         machine = f"{torch.cuda.get_device_name(bench.device)}; {machine}"
     return {
@@ -141,37 +141,15 @@ def provenance(bench: Bench) -> dict[str, object]:
     }
 
 
-def cpu_model() -> str:
-    """The name of the processor."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit of the checkout, with a + if files differ from it; empty outside of one."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip()
-
-
 def chosen_rows(only: str | None, everything: bool) -> list[str]:
     """The names of the rows to run, in the order of ROWS."""
     if only is None:
         return [name for name in ROWS if everything or name not in EXTRA]
-    wanted = only.split(",")
-    unknown = [name for name in wanted if name not in ROWS]
+    names = only.split(",")
+    unknown = [name for name in names if name not in ROWS]
     if unknown:
         raise click.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    return [name for name in ROWS if name in wanted]
+    return [name for name in ROWS if name in names]
 
 
 @click.command()
@@ -181,7 +159,7 @@ def chosen_rows(only: str | None, everything: bool) -> list[str]:
 @click.option("--repeats", default=5, show_default=True, help="Times each side is measured.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", "num_threads", default=1, show_default=True, help="Of torch on a CPU.")
-@click.option("--small", is_flag=True, help="Tiny sizes, to see that it runs; no result.")
+@click.option("--small", is_flag=True, help="Tiny sizes, to check that it runs.")
 def main(
     only: str | None,
     everything: bool,

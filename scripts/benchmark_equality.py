@@ -1,4 +1,4 @@
-"""The rows of the benchmark that are no speeds: whether the trainers learn the same."""
+"""The rows of the benchmark about learning: the trainers reach the same losses."""
 
 import statistics
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from benchmark_measure import (
     LEARNING_RATE,
-    OBJECTIVE,
     SEED,
     Bench,
     ModelSizes,
@@ -17,10 +16,10 @@ from benchmark_measure import (
     build_opponent,
     difference,
     endless_batches,
+    textvae_step,
 )
 from benchmark_speed import endless, on
 from opponents import (
-    CLIP_NORM,
     Opponent,
     PaddedBatch,
     as_padded,
@@ -39,18 +38,18 @@ from textvae.data.batching import TokenArray
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals
 from textvae.run.experiment import has_bfloat16
-from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
+from textvae.train.step import flush_denormals
 
 TOPICS = 10
-"""Of the sentences learned from, so that the latent has something to say."""
+"""Of the training sentences, so that the latent has something to encode."""
 HELD_OUT = 512
 WINDOWS = 4
 EVALUATION_BATCH = 64
 
 
 class Curve(NamedTuple):
-    """What a trainer made of the same initial weights; minus the ELBO, nats per target."""
+    """Minus the ELBO of a trainer, nats per target; all start from the same weights."""
 
     windows: tuple[float, ...]
     """Of the batches trained on, by quarters of the run."""
@@ -80,8 +79,7 @@ def task(bench: Bench, sizes: ModelSizes) -> Task:
 
 def curves(bench: Bench) -> Result:
     """Minus the ELBO of held-out sentences after the same number of steps, against A's."""
-    given = task(bench, bench.sizes.curve_model)
-    return compare_curves(given)
+    return compare_curves(task(bench, bench.sizes.curve_model))
 
 
 def curves_full(bench: Bench) -> Result:
@@ -89,13 +87,13 @@ def curves_full(bench: Bench) -> Result:
     return compare_curves(task(bench, bench.sizes.model))
 
 
-def compare_curves(given: Task) -> Result:
+def compare_curves(setup: Task) -> Result:
     """Train the three from the same weights with several seeds of batching and noise."""
     trainers = {"textvae": textvae_curve, "A": naive_curve, "B": careful_curve}
-    seeds = range(1, given.bench.sizes.curve_seeds + 1)
-    found = {name: [train(given, seed) for seed in seeds] for name, train in trainers.items()}
-    finals = {name: tuple(curve.held_out for curve in runs) for name, runs in found.items()}
-    details = [curve_line(name, runs) for name, runs in found.items()]
+    seeds = range(1, setup.bench.sizes.curve_seeds + 1)
+    curves_of = {name: [train(setup, seed) for seed in seeds] for name, train in trainers.items()}
+    finals = {name: tuple(curve.held_out for curve in runs) for name, runs in curves_of.items()}
+    details = [curve_line(name, runs) for name, runs in curves_of.items()]
     for name in ("A", "B"):
         gap = difference(finals["textvae"], finals[name])
         details.append(f"textvae minus {name}, held out: {gap} (standard error over seeds)")
@@ -104,10 +102,10 @@ def compare_curves(given: Task) -> Result:
 
 def precision(bench: Bench) -> Result:
     """Minus the ELBO after training in bfloat16 against float32, the same batches and noise."""
-    given = task(bench, bench.sizes.precision_model)
+    setup = task(bench, bench.sizes.precision_model)
     seeds = range(1, bench.sizes.curve_seeds + 1)
-    half = [textvae_curve(given, seed, torch.bfloat16) for seed in seeds]
-    single = [textvae_curve(given, seed, torch.float32) for seed in seeds]
+    half = [textvae_curve(setup, seed, torch.bfloat16) for seed in seeds]
+    single = [textvae_curve(setup, seed, torch.float32) for seed in seeds]
     finals = [tuple(curve.held_out for curve in runs) for runs in (half, single)]
     gaps = [a - b for a, b in zip(*finals, strict=True)]
     details = (
@@ -130,58 +128,50 @@ def curve_line(name: str, runs: list[Curve]) -> str:
     )
 
 
-def textvae_curve(given: Task, seed: int, dtype: torch.dtype | None = None) -> Curve:
+def textvae_curve(setup: Task, seed: int, dtype: torch.dtype | None = None) -> Curve:
     """Train textvae's model on its own batches."""
-    model = build_model(given.sizes, given.bench.device).train()
+    model = build_model(setup.sizes, setup.bench.device).train()
     optimizer = AdamWConfig(learning_rate=LEARNING_RATE).build(model)
-    batches = endless_batches(given.corpus, given.bench.sizes.batch, seed)
+    batches = endless_batches(setup.corpus, setup.bench.sizes.batch, seed)
     losses, targets = [], []
-    with textvae_step.flush_denormals():
-        for number in range(given.steps):
+    with flush_denormals():
+        for number in range(setup.steps):
             batch, count = next(batches)
-            made = textvae_step.train_step(
-                model,
-                optimizer,
-                batch,
-                OBJECTIVE,
-                step=number,
-                total=given.steps,
-                seed=seed,
-                clip_norm=CLIP_NORM,
-                dtype=dtype or given.bench.dtype,
+            loss = textvae_step(
+                model, optimizer, batch, dtype or setup.bench.dtype, step=number, seed=seed
             )
-            losses.append(float(made.loss.value) * batch.lengths.shape[0])
+            losses.append(float(loss) * batch.lengths.shape[0])
             targets.append(count)
-    return Curve(by_window(losses, targets), held_out_loss(given, model.eval()))
+    return Curve(by_window(losses, targets), held_out_loss(setup, model.eval()))
 
 
-def naive_curve(given: Task, seed: int) -> Curve:
+def naive_curve(setup: Task, seed: int) -> Curve:
     """Train A on its own batches."""
-    opponent, sentences = start_opponent(given, seed)
+    opponent, sentences = start_opponent(setup, seed)
     optimizer = naive_optimizer(opponent, LEARNING_RATE)
-    loader = random_batches(sentences, given.bench.sizes.batch, opponent.padding)
-    return opponent_curve(given, opponent, optimizer, endless(loader), autocast=False)
+    loader = random_batches(sentences, setup.bench.sizes.batch, opponent.padding)
+    return opponent_curve(setup, opponent, optimizer, endless(loader), autocast=False)
 
 
-def careful_curve(given: Task, seed: int) -> Curve:
+def careful_curve(setup: Task, seed: int) -> Curve:
     """Train B on its own batches."""
-    opponent, sentences = start_opponent(given, seed)
+    opponent, sentences = start_opponent(setup, seed)
     optimizer = careful_optimizer(opponent, LEARNING_RATE)
-    loader = equal_length_batches(sentences, given.bench.sizes.batch, opponent.padding)
-    autocast = has_bfloat16(given.bench.device)
-    return opponent_curve(given, opponent, optimizer, endless(loader), autocast=autocast)
+    loader = equal_length_batches(sentences, setup.bench.sizes.batch, opponent.padding)
+    autocast = has_bfloat16(setup.bench.device)
+    return opponent_curve(setup, opponent, optimizer, endless(loader), autocast=autocast)
 
 
-def start_opponent(given: Task, seed: int) -> tuple[Opponent, list[Tensor]]:
+def start_opponent(setup: Task, seed: int) -> tuple[Opponent, list[Tensor]]:
     """An opponent with textvae's initial weights, and the corpus as it reads it."""
     seed_everything(seed)
-    model = build_model(given.sizes, given.bench.device)
-    opponent = build_opponent(model, given.sizes).train()
-    return opponent, prepared(as_lists(given.corpus), opponent)
+    model = build_model(setup.sizes, setup.bench.device)
+    opponent = build_opponent(model, setup.sizes).train()
+    return opponent, prepared(as_lists(setup.corpus), opponent)
 
 
 def opponent_curve(
-    given: Task,
+    setup: Task,
     opponent: Opponent,
     optimizer: torch.optim.Optimizer,
     batches: Iterator[PaddedBatch],
@@ -190,30 +180,30 @@ def opponent_curve(
 ) -> Curve:
     """Train an opponent."""
     losses, targets = [], []
-    for _ in range(given.steps):
-        batch = on(given.bench.device, next(batches))
+    for _ in range(setup.steps):
+        batch = on(setup.bench.device, next(batches))
         losses.append(float(train_step(opponent, optimizer, batch, autocast=autocast)))
         targets.append(int(batch.lengths.sum()))
-    return Curve(by_window(losses, targets), held_out_loss(given, opponent.eval()))
+    return Curve(by_window(losses, targets), held_out_loss(setup, opponent.eval()))
 
 
 def by_window(losses: list[float], targets: list[int]) -> tuple[float, ...]:
-    """Nats a target in each quarter of a run, from sums over batches."""
+    """Nats per target in each quarter of a run, from sums over batches."""
     size = len(losses) // WINDOWS
     starts = range(0, WINDOWS * size, size)
     return tuple(sum(losses[i : i + size]) / sum(targets[i : i + size]) for i in starts)
 
 
 @torch.no_grad()
-def held_out_loss(given: Task, model: VAE | Opponent) -> float:
-    """Minus the ELBO of the sentences held out, nats per target."""
+def held_out_loss(setup: Task, model: VAE | Opponent) -> float:
+    """Minus the ELBO of held-out sentences, nats per target."""
     total = 0.0
-    for batch in given.held_out.batches_by_length(EVALUATION_BATCH):
-        noise = normals(key(SEED, "held out"), batch.indices, lanes=given.sizes.latent)
+    for batch in setup.held_out.batches_by_length(EVALUATION_BATCH):
+        noise = normals(key(SEED, "held out"), batch.indices, lanes=setup.sizes.latent)
         if isinstance(model, Opponent):
             loss = model(as_padded(batch, model), noise)
             total += float(loss.cross_entropy) + float(loss.kl)
         else:
             terms = model(batch.inputs, batch.targets, batch.lengths, noise)
             total += float(terms.reconstruction.total) + float(terms.kl.sum())
-    return total / given.held_out.num_targets
+    return total / setup.held_out.num_targets

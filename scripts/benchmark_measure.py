@@ -1,4 +1,4 @@
-"""How the benchmark measures: two sides in turn in one process, and the sizes of both."""
+"""Measuring for the benchmark: two sides in turn in one process, and the sizes of both."""
 
 import math
 import statistics
@@ -9,7 +9,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from opponents import Opponent, copy_weights
+from opponents import CLIP_NORM, Opponent, copy_weights
+from torch import Tensor
+from torch.optim import Optimizer
 
 from textvae.cli.heap import keep_freed_memory
 from textvae.data.batching import Batch, PooledBatches, TokenArray
@@ -19,6 +21,7 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import key, uniforms
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.schedules import ConstantSchedule
+from textvae.train.step import train_step
 
 SEED = 1
 LEARNING_RATE = 1e-3
@@ -48,7 +51,7 @@ class ModelSizes(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much the benchmark does; the small ones only show that it runs."""
+    """Sizes of the work; the small ones only show that it runs."""
 
     model: ModelSizes = ModelSizes()
     batch: int = 32
@@ -112,7 +115,7 @@ class Bench(NamedTuple):
 
     @property
     def second(self) -> str:
-        """What time is measured in."""
+        """The unit of time."""
         return "CPU-second" if self.device.type == "cpu" else "second"
 
     @property
@@ -126,7 +129,7 @@ class Result(NamedTuple):
 
     unit: str
     ours: tuple[float, ...]
-    """One value a repeat."""
+    """One value per repeat."""
     theirs: tuple[float, ...]
     """The same of the other side; empty where there is none."""
     details: tuple[str, ...] = ()
@@ -144,20 +147,18 @@ USUAL_HEAP = 64 << 20
 """Free memory that glibc by itself comes to keep, at most: twice the largest block not mapped."""
 
 Block = Callable[[], float]
-"""Does some work and says how much it was: tokens, sentences, operations."""
+"""Does some work and returns how much: tokens, sentences, operations."""
 
 
 def timed(block: Block, device: torch.device, *, wall: bool = False) -> float:
-    """Units of work a second: of CPU time, of CUDA events, or of the clock on the wall."""
+    """Units of work per second: of CPU time, of CUDA events, or of wall-clock time."""
     if device.type == "cuda":
-        start = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        start.record()  # type: ignore[no-untyped-call]
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        start.record()
         done = block()
-        end.record()  # type: ignore[no-untyped-call]
+        end.record()
         torch.cuda.synchronize(device)
-        milliseconds: float = start.elapsed_time(end)  # type: ignore[no-untyped-call]
-        return done / milliseconds * 1000
+        return done / float(start.elapsed_time(end)) * 1000
     clock = time.perf_counter if wall else time.process_time
     begun = clock()
     done = block()
@@ -174,9 +175,9 @@ def alternate(
     wall: bool = False,
     heap: int = USUAL_HEAP,
 ) -> Result:
-    """Time two sides in turn, A B A B, each once before that for nothing.
+    """Time two sides in turn, A B A B, after one untimed block of each.
 
-    Freed memory is kept as `textvae` does it on our side, and up to `heap` bytes on theirs.
+    Freed memory is kept as `textvae` does on our side, and up to `heap` bytes on theirs.
     """
 
     def pair() -> tuple[float, float]:
@@ -192,7 +193,7 @@ def alternate(
 
 @cache
 def gemm_peak(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """The most floating-point operations a second of a square product, over ten of them."""
+    """The most floating-point operations per second of a square product, over ten of them."""
     left = uniforms(key(SEED, "matrix"), torch.arange(size), lanes=size).to(device, dtype)
     right, out = left.t().contiguous(), torch.empty_like(left)
 
@@ -234,7 +235,7 @@ def recurrent_product(device: torch.device, dtype: torch.dtype, batch: int, hidd
 
 
 def build_model(sizes: ModelSizes, device: torch.device, *, seed: int = SEED) -> VAE:
-    """Textvae's model, with nothing that the opponents lack: no dropout, no tied embeddings."""
+    """Textvae's model without what the opponents lack: no dropout, no tied embeddings."""
     config = ModelConfig(
         latent_dim=sizes.latent,
         encoder=GRUEncoderConfig(embedding_dim=sizes.embedding, hidden_dim=sizes.hidden),
@@ -254,6 +255,30 @@ def build_opponent(model: VAE, sizes: ModelSizes) -> Opponent:
     opponent = Opponent(*sizes).to(model.device)
     copy_weights(model, opponent)
     return opponent
+
+
+def textvae_step(
+    model: VAE,
+    optimizer: Optimizer,
+    batch: Batch,
+    dtype: torch.dtype,
+    *,
+    step: int = 0,
+    seed: int = SEED,
+) -> Tensor:
+    """A step of textvae's training loop with the opponents' objective and clipping; its loss."""
+    made = train_step(
+        model,
+        optimizer,
+        batch,
+        OBJECTIVE,
+        step=step,
+        total=1_000_000,  # the schedules are constant
+        seed=seed,
+        clip_norm=CLIP_NORM,
+        dtype=dtype,
+    )
+    return made.loss.value
 
 
 def as_lists(corpus: TokenArray) -> list[list[int]]:
@@ -282,5 +307,4 @@ def difference(ours: Sequence[float], theirs: Sequence[float]) -> str:
     error = math.sqrt(
         statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)
     )
-    found = statistics.fmean(ours) - statistics.fmean(theirs)
-    return f"{found:+.4f} +- {error:.4f}"
+    return f"{statistics.fmean(ours) - statistics.fmean(theirs):+.4f} +- {error:.4f}"

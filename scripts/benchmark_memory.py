@@ -14,20 +14,19 @@ from pathlib import Path
 import torch
 from benchmark_measure import (
     LEARNING_RATE,
-    OBJECTIVE,
     SEED,
     Bench,
     ModelSizes,
     Result,
     build_model,
     build_opponent,
+    textvae_step,
 )
-from opponents import CLIP_NORM, as_padded, naive_optimizer, train_step
+from opponents import as_padded, naive_optimizer, train_step
 from simulated import simulated_corpus
 
 from textvae.cli.heap import keep_freed_memory
 from textvae.data.batching import Batch
-from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -38,7 +37,7 @@ WARM_BATCH, WARM_LENGTH = 2, 3
 def memory(bench: Bench) -> Result:
     """Peak memory of a training step above what was there before it, against A's."""
     sizes = bench.sizes
-    found = {}
+    peaks = {}
     for side in ("opponent", "textvae"):
         arguments = [side, bench.device, bench.threads, bench.precision]
         arguments += [sizes.memory_batch, sizes.memory_length, *sizes.memory_model]
@@ -48,13 +47,13 @@ def memory(bench: Bench) -> Result:
             stdout=subprocess.PIPE,
             text=True,
         )
-        found[side] = float(json.loads(made.stdout))
+        peaks[side] = float(json.loads(made.stdout))
     v, e, h, z = sizes.memory_model
     detail = (
         f"V {v}, E {e}, H {h}, Z {z}, {sizes.memory_batch} sentences of {sizes.memory_length}; "
         f"textvae: {bench.precision}"
     )
-    return Result("bytes", (found["textvae"],), (found["opponent"],), (detail,))
+    return Result("bytes", (peaks["textvae"],), (peaks["opponent"],), (detail,))
 
 
 def measure(device: torch.device, action: Callable[[], object]) -> int:
@@ -64,8 +63,8 @@ def measure(device: torch.device, action: Callable[[], object]) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         action()
         return int(torch.cuda.max_memory_allocated(device)) - before
-    # Setting up may have needed more than the step will: the high-water mark is put back first.
-    marked = forget_peak()
+    # Setting up may have needed more than the step will, so the high-water mark is reset first.
+    marked = reset_peak()
     before = resident("VmRSS")
     action()
     # ru_maxrss would begin at the size of the parent, whose process this one was before exec.
@@ -73,7 +72,7 @@ def measure(device: torch.device, action: Callable[[], object]) -> int:
     return 1024 * (peak - before)
 
 
-def forget_peak() -> bool:
+def reset_peak() -> bool:
     """Make the present size the peak of this process (Linux: 5 to clear_refs), where allowed."""
     try:
         CLEAR.write_text("5", encoding="ascii")
@@ -99,21 +98,9 @@ def textvae_action(sizes: ModelSizes, batch: Batch, dtype: torch.dtype) -> Calla
     model = build_model(sizes, batch.inputs.device).train()
     optimizer = AdamWConfig(learning_rate=LEARNING_RATE).build(model)
 
-    def step(given: Batch) -> object:
-        return textvae_step.train_step(
-            model,
-            optimizer,
-            given,
-            OBJECTIVE,
-            step=0,
-            total=1,
-            seed=SEED,
-            clip_norm=CLIP_NORM,
-            dtype=dtype,
-        )
-
-    step(any_batch(sizes, WARM_BATCH, WARM_LENGTH, batch.inputs.device))
-    return lambda: step(batch)
+    warm = any_batch(sizes, WARM_BATCH, WARM_LENGTH, batch.inputs.device)
+    textvae_step(model, optimizer, warm, dtype)
+    return lambda: textvae_step(model, optimizer, batch, dtype)
 
 
 def opponent_action(sizes: ModelSizes, batch: Batch) -> Callable[[], object]:

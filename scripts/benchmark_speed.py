@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import torch
 from benchmark_measure import (
     LEARNING_RATE,
-    OBJECTIVE,
     SEED,
     Bench,
     Block,
@@ -18,9 +17,9 @@ from benchmark_measure import (
     endless_batches,
     gemm_peak,
     recurrent_product,
+    textvae_step,
 )
 from opponents import (
-    CLIP_NORM,
     Opponent,
     PaddedBatch,
     careful_optimizer,
@@ -45,8 +44,8 @@ from textvae.generate.strategies import Nucleus, Strategy, Temperature
 from textvae.metrics import likelihood
 from textvae.model.interfaces import END
 from textvae.run.experiment import has_bfloat16
-from textvae.train import step as textvae_step
 from textvae.train.optimizer import AdamWConfig
+from textvae.train.step import flush_denormals
 
 FEEDING_BATCH = 64
 TOP_P = 0.9
@@ -57,7 +56,7 @@ CUDA_MATRIX = 8192
 def gemm(bench: Bench) -> Result:
     """Peak of the matrix product: bfloat16 against float32, where there is bfloat16."""
     single = peak(bench, torch.float32)
-    details = (f"float32 {single / 1e9:.1f} GFLOP/s",)
+    details: tuple[str, ...] = (f"float32 {single / 1e9:.1f} GFLOP/s",)
     if not has_bfloat16(bench.device):
         return Result(f"FLOP/{bench.second}", (single,), (), details)
     half = peak(bench, torch.bfloat16)
@@ -66,7 +65,7 @@ def gemm(bench: Bench) -> Result:
 
 
 def peak(bench: Bench, dtype: torch.dtype) -> float:
-    """Operations a second of a product in a dtype."""
+    """Operations per second of a product in a dtype."""
     size = bench.sizes.matrix if bench.device.type == "cpu" else CUDA_MATRIX
     return gemm_peak(bench.device, dtype, size)
 
@@ -83,8 +82,8 @@ def feeding(bench: Bench) -> Result:
         order = PooledBatches().order(lengths, FEEDING_BATCH, seed=SEED, epoch=0)
         return float(sum(len(corpus.batch(indices).lengths) for indices in order))
 
-    def from_lists(chosen: list[list[int]]) -> PaddedBatch:
-        return collate([torch.tensor([start, *ids, END]) for ids in chosen], padding)
+    def from_lists(rows: list[list[int]]) -> PaddedBatch:
+        return collate([torch.tensor([start, *ids, END]) for ids in rows], padding)
 
     # Typed for datasets, but lists are what it is given.
     lists: DataLoader[PaddedBatch] = DataLoader(
@@ -101,10 +100,9 @@ def feeding(bench: Bench) -> Result:
 
     unit = f"sentences/{bench.second}"
     result = alternate(bench, ours, read(lists), unit)
-    kinder = statistics.median(alternate(bench, ours, read(tensors), unit).ratios())
-    return result._replace(
-        details=(f"against a DataLoader over tensors made beforehand: {kinder:.2f}x",)
-    )
+    ratio = statistics.median(alternate(bench, ours, read(tensors), unit).ratios())
+    detail = f"against a DataLoader over tensors made beforehand: {ratio:.2f}x"
+    return result._replace(details=(detail,))
 
 
 def train_a(bench: Bench) -> Result:
@@ -116,8 +114,8 @@ def train_b(bench: Bench) -> Result:
     """Training: textvae against a careful trainer; autocast where the device has bfloat16."""
     autocast = has_bfloat16(bench.device)
     result = against(bench, equal_length_batches, careful_optimizer, autocast=autocast)
-    said = "bfloat16 autocast" if autocast else "float32, for there is no bfloat16 here"
-    return result._replace(details=(*result.details, f"the opponent: {said}"))
+    precision = "bfloat16 autocast" if autocast else "float32, for there is no bfloat16 here"
+    return result._replace(details=(*result.details, f"the opponent: {precision}"))
 
 
 def train_b_autocast(bench: Bench) -> Result:
@@ -132,7 +130,7 @@ def against(
     *,
     autocast: bool,
 ) -> Result:
-    """Targets a second of both, and the shares of what the machine could do at best."""
+    """Targets per second of both, and the fractions of what the machine could do at best."""
     corpus = training_corpus(bench)
     model = build_model(bench.sizes.model, bench.device)
     opponent = build_opponent(model, bench.sizes.model).train()
@@ -148,7 +146,7 @@ def against(
     arithmetic = sizes.model.training_flops() / peak(bench, bench.dtype)
     product = recurrent_product(bench.device, bench.dtype, sizes.batch, sizes.model.hidden)
     details = [
-        f"share of the {bench.precision} {name}: "
+        f"fraction of the {bench.precision} {name}: "
         + ", ".join(
             f"{side} {100 * statistics.median(speeds) * seconds:.0f} %"
             for side, speeds in (("textvae", result.ours), ("the opponent", result.theirs))
@@ -162,7 +160,7 @@ def against(
 
 
 def threads(bench: Bench) -> Result:
-    """Training of textvae with two threads against one, by the clock on the wall."""
+    """Training of textvae with two threads against one, in wall-clock time."""
     unit = "targets/second"
     if bench.device.type != "cpu":
         return Result(unit, (), (), ("only on a CPU",))
@@ -177,7 +175,7 @@ def threads(bench: Bench) -> Result:
 
     try:
         result = alternate(bench, on_threads(2), on_threads(1), unit, wall=True, heap=KEPT)
-        return result._replace(details=("two threads of textvae against one, by the clock",))
+        return result._replace(details=("two threads of textvae against one, wall-clock time",))
     finally:
         torch.set_num_threads(bench.threads)
 
@@ -193,7 +191,7 @@ def nucleus(bench: Bench) -> Result:
 
 
 def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int) -> Result:
-    """Tokens a second of `decode` against the opponent's loop."""
+    """Tokens per second of `decode` against the opponent's loop."""
     sizes = bench.sizes
     model = build_model(sizes.model, torch.device("cpu"))
     give_usual_lengths(model)
@@ -217,8 +215,8 @@ def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int)
 
     def theirs() -> float:
         tokens, sentences = 0, 0
-        for chosen in latents.split(sizes.opponent_batch)[:batches]:  # type: ignore[no-untyped-call]
-            rows = sample(opponent, chosen, max_length=sizes.max_length, top_p=top_p)
+        for part in latents.split(sizes.opponent_batch)[:batches]:  # type: ignore[no-untyped-call]
+            rows = sample(opponent, part, max_length=sizes.max_length, top_p=top_p)
             tokens += sum(map(len, rows))
             sentences += len(rows)
         means["the opponent"] = tokens / sentences
@@ -243,7 +241,7 @@ def importance(bench: Bench) -> Result:
     opponent = build_opponent(model, sizes.model).eval()
     sentences = [ids.to(bench.device) for ids in prepared(as_lists(corpus), opponent)]
     corpus = corpus.to(bench.device)
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
 
     def ours() -> float:
         posterior = likelihood.encode_corpus(model, corpus, dtype=bench.dtype)
@@ -255,18 +253,18 @@ def importance(bench: Bench) -> Result:
             seed=SEED,
             dtype=bench.dtype,
         )
-        found["textvae"] = float(result.nll.mean())
+        means["textvae"] = float(result.nll.mean())
         return float(len(sentences))
 
     def theirs() -> float:
         estimates = [importance_weighted(opponent, ids, sizes.num_samples) for ids in sentences]
-        found["the opponent"] = -statistics.fmean(estimates)
+        means["the opponent"] = -statistics.fmean(estimates)
         return float(len(sentences))
 
     seed_everything(SEED)
     result = alternate(bench, ours, theirs, f"sentences/{bench.second}")
     seconds = [1 / statistics.median(side) for side in (result.ours, result.theirs)]
-    nll = ", ".join(f"{name} {value:.4f}" for name, value in found.items())
+    nll = ", ".join(f"{name} {value:.4f}" for name, value in means.items())
     return result._replace(
         details=(
             f"seconds per sentence: textvae {seconds[0]:.3g}, the opponent {seconds[1]:.3g}; "
@@ -282,27 +280,17 @@ def training_corpus(bench: Bench) -> TokenArray:
 
 
 def textvae_steps(bench: Bench, corpus: TokenArray) -> Block:
-    """A block of steps as in textvae's training loop; each call goes on where the last stopped."""
+    """A block of steps of textvae's training loop; each call continues where the last stopped."""
     model = build_model(bench.sizes.model, bench.device).train()
     optimizer = AdamWConfig(learning_rate=LEARNING_RATE).build(model)
     batches = enumerate(endless_batches(corpus.to(bench.device), bench.sizes.batch, SEED))
 
     def block() -> float:
         targets = 0
-        with textvae_step.flush_denormals():
+        with flush_denormals():
             for _ in range(bench.sizes.steps):
                 number, (batch, count) = next(batches)
-                textvae_step.train_step(
-                    model,
-                    optimizer,
-                    batch,
-                    OBJECTIVE,
-                    step=number,
-                    total=1_000_000,
-                    seed=SEED,
-                    clip_norm=CLIP_NORM,
-                    dtype=bench.dtype,
-                )
+                textvae_step(model, optimizer, batch, bench.dtype, step=number)
                 targets += count
         return float(targets)
 

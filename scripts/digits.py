@@ -87,7 +87,7 @@ def train(model: DigitVAE, images: Tensor, steps: int, seed: int) -> None:
         loss = objective(OBJECTIVE, terms, Stage(step, steps), OBJECTIVE.rate.start())
         set_learning_rate(optimizer, OPTIMIZER.learning_rate * RATE.factor(step, steps))
         optimizer.zero_grad(set_to_none=True)
-        loss.value.backward()
+        loss.value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 

@@ -1,4 +1,4 @@
-"""Figures of a run on the embedded corpus that only a grammar can give, as JSON.
+"""Figures of a run on the embedded corpus that need its grammar, as JSON.
 
 python scripts/embedded_figures.py [RUN]      (RUN: runs/embedded unless given; 500 samples each)
 """
@@ -14,16 +14,16 @@ vae = textvae.TextVAE.from_pretrained(run)
 grammar, splits = embedded_grammar(), embedded_splits()
 test, train = splits.test.texts, set(splits.train.texts)
 
-found = vae.evaluate(num_samples=500)
-figures = {
-    "nll": found.nll,
-    "nll_stderr": found.nll_stderr,
-    "exact_nll": found.source_nll,
-    "percent_above_exact": 100 * (found.nll / (found.source_nll or 1) - 1),
-    "kl": found.kl,
-    "mutual_information": found.mutual_information,
-    "permutation_cost": found.permutation_cost,
-    "active_units": found.active_units,
+evaluation = vae.evaluate(num_samples=500)
+figures: dict[str, object] = {
+    "nll": evaluation.nll,
+    "nll_stderr": evaluation.nll_stderr,
+    "exact_nll": evaluation.source_nll,
+    "percent_above_exact": 100 * (evaluation.nll / (evaluation.source_nll or 1) - 1),
+    "kl": evaluation.kl,
+    "mutual_information": evaluation.mutual_information,
+    "permutation_cost": evaluation.permutation_cost,
+    "active_units": evaluation.active_units,
 }
 
 samples = vae.sample(1000, seed=1)
@@ -37,12 +37,12 @@ pairs = [
     (grammar.attributes(text), grammar.attributes(other))
     for text, other in zip(test, vae.reconstruct(test), strict=True)
 ]
-kept = {
+unchanged = {
     name: sum(b is not None and a is not None and a[name] == b[name] for a, b in pairs) / len(pairs)
     for name in grammar.attributes(test[0]) or {}
 }
-figures["attributes_reconstructed"] = sum(kept.values()) / len(kept)
-figures["attributes_reconstructed_each"] = kept
+figures["attributes_reconstructed"] = sum(unchanged.values()) / len(unchanged)
+figures["attributes_reconstructed_each"] = unchanged
 
 middles = [vae.interpolate(test[i], test[i + 500], steps=3) for i in range(500)]
 figures["middles_grammatical"] = sum(grammar.accepts(path[1]) for path in middles) / 500

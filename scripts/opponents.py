@@ -261,6 +261,7 @@ def copy_weights(model: VAE, opponent: Opponent) -> None:
     """Give the opponent exactly the weights of a model with GRUs of one layer, nothing tied."""
     encoder, decoder = model.encoder, model.decoder
     assert isinstance(encoder, GRUEncoder)
+    assert encoder.embedding is not None
     assert isinstance(decoder, GRUDecoder)
     assert decoder.initial_weight is not None
     assert decoder.initial_bias is not None

@@ -1,8 +1,8 @@
 """The methods that `reproduce.py` compares, as settings, and published figures to stand beside.
 
-Each method says all that it is about (the prior, the KL weight, the floor, the rate, word dropout,
-the posterior, the procedure), so that what a recipe chose does not leak into it; sizes, dropout
-rates, the optimizer and the number of steps stay those of the recipe, for every method the same.
+Each method sets everything that distinguishes methods (prior, KL weight, free bits, rate, word
+dropout, posterior, procedure), so that a recipe's choice does not leak into it. Sizes, dropout
+rates, the optimizer and the number of steps are those of the recipe, the same for every method.
 """
 
 from typing import NamedTuple
@@ -29,14 +29,14 @@ class Method(NamedTuple):
     """After those of the recipe; of two for one key the last counts."""
     paper: str
     cost: float = 1.0
-    """What a step costs at most, in steps of the others: it gets so many fewer of them."""
+    """The most that a step costs, in steps of the others; the number of steps is divided by it."""
     without: tuple[str, ...] = ()
-    """Beginnings of settings for all methods that do not belong to this one."""
+    """Prefixes of settings for all methods that this one does not have."""
 
 
 def _with(paper: str, *overrides: str, cost: float = 1.0) -> Method:
-    own = any(text.startswith(_KL_WEIGHT) for text in overrides)
-    annealing = () if own else (f"{_KL_WEIGHT}share=0.25",)
+    has_weight = any(text.startswith(_KL_WEIGHT) for text in overrides)
+    annealing = () if has_weight else (f"{_KL_WEIGHT}share=0.25",)
     return Method((*_PLAIN, *annealing, *overrides), paper, cost)
 
 
@@ -107,7 +107,7 @@ METHODS: dict[str, Method] = {
 
 
 class Published(NamedTuple):
-    """Figures of a paper; None is what it does not say."""
+    """Figures of a paper; None where it states none."""
 
     corpus: str
     """The name of the directory of the data."""

@@ -1,20 +1,19 @@
-"""Rows of a table of results: what they hold, where they are kept, how they are printed."""
+"""Rows of a table of results: their fields, their files, and the Markdown table."""
 
 import math
 import os
-import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from provenance import processor
 from reproduce_methods import METHODS, Published
 
 from textvae.storage.files import write_file
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A method on a corpus with one seed; nats per sentence, `</s>` counted, if nothing is said."""
+    """A method on a corpus with one seed; nats per sentence, `</s>` counted, unless stated."""
 
     key: str
     """sha256 of the settings, the data and the protocol: a row is never measured twice."""
@@ -31,7 +30,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     nll_stderr: float | None
     """Over sentences."""
     perplexity: float
-    """A token of the model's tokenizer, `</s>` counted."""
+    """Per token of the model's tokenizer, `</s>` counted."""
     tokenizer: str
     elbo: float
     kl: float
@@ -52,7 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     hardware: str
     """That trained it."""
     commit: str
-    """Of the checkout that measured it, and trained it, unless it was trained elsewhere."""
+    """Of the checkout that measured the model, and trained it, unless trained elsewhere."""
     test_sha256: str
     created: str
     command: str
@@ -65,42 +64,20 @@ def hardware(device: str, num_threads: int) -> str:
         import torch  # noqa: PLC0415 -- only here
 
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else name}, {os.cpu_count()} cores, {num_threads} threads"
-
-
-def commit() -> str:
-    """The commit of this checkout, and whether it was changed since."""
-    folder = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        found = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, check=False
-        )
-        return found.stdout.strip() if found.returncode == 0 else ""
-
-    name = git("rev-parse", "--short=12", "HEAD")
-    if not name:
-        return "unknown"
-    return f"{name}, changed" if git("status", "--porcelain", "--untracked-files=no") else name
+    return f"{processor()}, {os.cpu_count()} cores, {num_threads} threads"
 
 
 def read_row(path: Path, key: str) -> Row | None:
     """A row that was measured before; None where there is none, or one of other settings."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Row)
-    except FileNotFoundError:
-        return None
+        row = msgspec.json.decode(path.read_bytes(), type=Row)
     except (msgspec.DecodeError, OSError):
-        return None  # damaged, or of another version: measured again
-    return found if found.key == key else None
+        return None  # absent, damaged, or of another version: measured again
+    return row if row.key == key else None
 
 
 def write_row(path: Path, row: Row) -> None:
-    """Keep a row; a crash leaves the old one or the new one."""
+    """Write a row; a crash leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, msgspec.json.format(msgspec.json.encode(row), indent=2) + b"\n")
 
@@ -112,10 +89,10 @@ HEAD = (
 
 
 def markdown(rows: Sequence[Row], published: Sequence[Published]) -> str:
-    """The table: a line a method, means over its seeds; published figures in their own columns.
+    """The table: one line per method, means over its seeds; published figures in their own columns.
 
-    Figures of a method that was not run stand alone, and those of a corpus that has none are left
-    out, with their columns.
+    Published figures of a method that was not run have a line of their own. Where `published` is
+    empty there are no such columns.
     """
     names = list(dict.fromkeys(row.method for row in rows))
     lines = []
@@ -180,7 +157,7 @@ def _mean(values: Sequence[float | None], digits: int) -> str:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """What all rows have in common, in words."""
+    """The settings that all rows have in common."""
     if not rows:
         return "no row"
     first = rows[0]
@@ -195,6 +172,6 @@ def caption(rows: Sequence[Row]) -> str:
 
 
 def papers(rows: Sequence[Row]) -> str:
-    """Whose methods they are."""
+    """The papers of the methods."""
     names = list(dict.fromkeys(row.method for row in rows if row.method in METHODS))
     return "; ".join(f"{name}: {METHODS[name].paper}" for name in names)
