@@ -13,7 +13,7 @@ from opponents import CLIP_NORM, Opponent, copy_weights
 from torch import Tensor
 from torch.optim import Optimizer
 
-from textvae.cli.heap import keep_freed_memory
+from textvae.cli.process import keep_freed_memory
 from textvae.data.batching import Batch, PooledBatches, TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig

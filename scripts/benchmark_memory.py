@@ -25,7 +25,7 @@ from benchmark_measure import (
 from opponents import as_padded, naive_optimizer, train_step
 from simulated import simulated_corpus
 
-from textvae.cli.heap import keep_freed_memory
+from textvae.cli.process import keep_freed_memory
 from textvae.data.batching import Batch
 from textvae.train.optimizer import AdamWConfig
 

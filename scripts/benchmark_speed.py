@@ -37,7 +37,7 @@ from simulated import give_usual_lengths, simulated_corpus
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from textvae.cli.heap import KEPT
+from textvae.cli.process import KEPT
 from textvae.data.batching import PooledBatches, TokenArray
 from textvae.generate.decoding import decode
 from textvae.generate.strategies import Nucleus, Strategy, Temperature

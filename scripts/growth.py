@@ -19,7 +19,7 @@ import click
 import torch
 from simulated import simulated_corpus
 
-from textvae.cli.heap import keep_freed_memory
+from textvae.cli.process import keep_freed_memory
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer, WordTokenizerConfig

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from textvae.cli.main import program
 
-# As the command line does, but before any test imports torch: see exit_code in cli/main.py.
+# As the command line does, but before any test imports torch: see exit_code in cli/process.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 Invoke = Callable[..., Result]

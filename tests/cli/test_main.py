@@ -1,9 +1,6 @@
-"""The group: the table of verbs, help, usage errors and exit codes."""
+"""The group: the table of verbs, help and usage errors."""
 
-import errno
 import importlib
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -12,9 +9,7 @@ import pytest
 from click.testing import Result
 
 from textvae.cli import options
-from textvae.cli.main import VERBS, exit_code, program
-from textvae.cli.terminal import OutputError
-from textvae.errors import CheckpointError, ConfigError, DataError, StorageError, TrainingError
+from textvae.cli.main import VERBS, program
 
 Invoke = Callable[..., Result]
 
@@ -87,70 +82,6 @@ def test_no_verb_shows_the_help_on_stderr(invoke: Invoke) -> None:
     result = invoke()
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == invoke("--help").stdout
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [
-        (ConfigError("a: b"), 2, "a: b"),
-        (TrainingError("two\n  lines"), 4, "two lines"),
-        (StorageError("x: cannot be written"), 74, "x: cannot be written"),
-        (CheckpointError("x: cannot be written"), 2, "x: cannot be written"),
-        (DataError("x: cannot be read"), 2, "x: cannot be read"),
-        (OSError(errno.ENOSPC, "No space", "m.jsonl"), 74, "m.jsonl: cannot be written: No space"),
-        (OutputError("stdout is full"), 74, "stdout is full"),
-    ],
-    ids=repr,
-)
-def test_errors_have_exit_codes(
-    capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
-) -> None:
-    def run() -> None:
-        raise error
-
-    with pytest.MonkeyPatch.context() as patch:
-        # What could not be written is discarded with stdout, which here belongs to pytest.
-        patch.setattr("sys.stdout", None)
-        assert exit_code(run) == code
-    assert one_line(capsys.readouterr().err) == said
-
-
-def test_an_interrupt_is_130_and_a_fault_of_ours_keeps_its_traceback(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def interrupted() -> None:
-        raise KeyboardInterrupt
-
-    def broken() -> None:
-        raise ZeroDivisionError
-
-    before = signal.getsignal(signal.SIGTERM)
-    for run, code in [
-        (interrupted, 130),
-        (lambda: os.kill(os.getpid(), signal.SIGINT), 130),
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), 143),
-    ]:
-        assert exit_code(run) == code
-        assert capsys.readouterr().err == "stopped\n"
-        assert signal.getsignal(signal.SIGTERM) is before
-    with pytest.raises(ZeroDivisionError):
-        exit_code(broken)
-
-
-@pytest.mark.parametrize(
-    ("policy", "spins", "after"), [(None, None, "200000"), (None, "7", "7"), ("ACTIVE", None, None)]
-)
-def test_idle_threads_spin_for_a_moment_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, policy: str | None, spins: str | None, after: str | None
-) -> None:
-    for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
-        monkeypatch.setenv(name, "")  # so that it is put back afterwards
-        monkeypatch.delenv(name)
-        if value is not None:
-            monkeypatch.setenv(name, value)
-    assert exit_code(lambda: None) == 0
-    assert os.environ.get("OMP_WAIT_POLICY") == policy
-    assert os.environ.get("GOMP_SPINCOUNT") == after
 
 
 def test_shell_completion_knows_the_verbs(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:

@@ -47,7 +47,8 @@ def test_a_reader_that_goes_away_ends_it_silently(place: Path) -> None:
 def emitting(text: str, times: int = 1) -> list[str]:
     """A process that emits a line as every verb does, without the cost of importing torch."""
     program = (
-        "import sys; from textvae.cli.main import exit_code; from textvae.cli.terminal import emit;"
+        "import sys; from textvae.cli.process import exit_code\n"
+        "from textvae.cli.terminal import emit\n"
         f"sys.exit(exit_code(lambda: emit({text!a} * {times})))"
     )
     return [sys.executable, "-c", program]
@@ -128,7 +129,8 @@ def test_a_signal_stops_a_run_that_the_same_command_continues(
 
 def test_the_first_lines_of_help_come_at_once_for_every_verb(tmp_path: Path) -> None:
     program = (
-        "import sys; from textvae.cli.main import VERBS, exit_code, program\n"
+        "import sys; from textvae.cli.main import VERBS, program\n"
+        "from textvae.cli.process import exit_code\n"
         "for verb in VERBS:\n"
         "    exit_code(lambda: program.make_context('textvae', [verb, '--help']).exit())\n"
         "    program.get_command(None, verb)\n"

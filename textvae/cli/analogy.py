@@ -8,7 +8,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream
-from textvae.cli.terminal import emit, emit_json, flush, say_which
+from textvae.cli.terminal import emit, emit_json, flush, log_model
 from textvae.errors import DataError
 from textvae.generate.options import Decoding
 
@@ -46,7 +46,7 @@ def command(
     triples, shown = tee(chunks(stream.sentences, 3))
     for number, text in enumerate(analogies(vae, triples, source=stream.where, **decoding)):
         if number == 0:
-            say_which(where, named=len(texts) < len(arguments))
+            log_model(where, named=len(texts) < len(arguments))
         row = dict(zip(("first", "second", "third"), next(shown), strict=True))
         emit_json(row | {"text": text}) if as_json else emit(text)
     flush()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from textvae import distributed
-from textvae.cli.terminal import talk
+from textvae.cli.terminal import log
 from textvae.errors import CheckpointError, DataError
 
 RUNS = Path("runs")
@@ -192,7 +192,7 @@ def _ready_stdin() -> None:
     if sys.stdin is None:  # what Python makes of a closed descriptor
         raise DataError("standard input: is closed; give one sentence a line, or as arguments")
     if sys.stdin.isatty():
-        talk("reading sentences from standard input, one a line; end with Ctrl-D")
+        log("reading sentences from standard input, one a line; end with Ctrl-D")
 
 
 def _checked(text: str, number: int) -> str:
@@ -224,5 +224,5 @@ def _read_stdin() -> list[str]:
         found = f"only {blank:,} blank lines" if blank else "nothing"
         raise DataError(f"standard input: holds {found}; give one sentence a line")
     if blank:
-        talk(f"standard input: {blank:,} blank lines left out")
+        log(f"standard input: {blank:,} blank lines left out")
     return sentences

@@ -10,7 +10,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
-from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.cli.terminal import emit, emit_json, flush, log, log_model
 from textvae.errors import ConfigError, DataError
 from textvae.generate.options import Decoding
 
@@ -99,7 +99,7 @@ def command(
     if output is not None:
         save_vector(Path(output), vae, found)
     if stream is None:
-        say_which(where, named=named)
+        log_model(where, named=named)
         _report(str(output), found, as_json=as_json)
         return
     given, shown = tee(iter(stream.sentences))
@@ -113,7 +113,7 @@ def command(
     )
     for number, text in enumerate(edited):
         if number == 0:
-            say_which(where, named=named)
+            log_model(where, named=named)
         emit_json({"sentence": next(shown), "text": text}) if as_json else emit(text)
     flush()
 
@@ -147,7 +147,7 @@ def _vector(vae: "TextVAE", sources: Given) -> "AttributeVector":
         streams, names = (first.sentences, second.sentences), (first.where, second.where)
     found = attribute_vector(vae, *streams, sources=names, skipped=too_long.append)
     if too_long:
-        talk(f"{len(too_long):,} sentences too long for the model left out")
+        log(f"{len(too_long):,} sentences too long for the model left out")
     return found
 
 

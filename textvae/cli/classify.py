@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data, take_stream
-from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.cli.terminal import emit, emit_json, flush, log, log_model
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def command(
     stream = None if scores else take_stream(given, text_column, may_be_empty=True)
     found = fit(options.load(where, device), kind=cast("Kind | None", classifier), labelled=known)
     named = len(arguments) == 2 or (len(arguments) == 1 and given is None)
-    say_which(where, named=named)
+    log_model(where, named=named)
     if truth is not None:
         figures = found.evaluate(truth)._asdict()
         if as_json:
@@ -94,4 +94,4 @@ def command(
                 emit(f"{one.label}\t{one.probability:.4f}")
         flush()
     if stream.blank():
-        talk(f"{stream.where}: {stream.blank():,} blank lines left out")
+        log(f"{stream.where}: {stream.blank():,} blank lines left out")

@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data
-from textvae.cli.terminal import emit, emit_json, flush, say_which
+from textvae.cli.terminal import emit, emit_json, flush, log_model
 from textvae.generate.options import Decoding
 
 
@@ -38,6 +38,6 @@ def command(
     texts = sentences_at(vae, read_latents(file or "-", vae.latent_dim), **decoding)
     for index, text in enumerate(texts):
         if index == 0:
-            say_which(where, named=len(arguments) > (file is not None))
+            log_model(where, named=len(arguments) > (file is not None))
         emit_json({"index": index, "text": text}) if as_json else emit(text)
     flush()

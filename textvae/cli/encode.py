@@ -10,7 +10,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import OTHERS, share_sentences, split_model_and_data, take_stream
-from textvae.cli.terminal import emit, emit_json, emit_raw, flush, say_which, talk
+from textvae.cli.terminal import emit, emit_json, emit_raw, flush, log, log_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,9 +74,9 @@ def command(
         for found in posteriors(vae, share_sentences(stream.sentences), source=stream.where):
             add(found.texts, found.posterior)
             count += len(found.texts)
-    say_which(where, named=len(arguments) > (given is not None))
+    log_model(where, named=len(arguments) > (given is not None))
     if (blank := stream.blank()) > 0:
-        talk(f"{stream.where}: {blank:,} blank lines left out")
+        log(f"{stream.where}: {blank:,} blank lines left out")
     if output is None:
         return
     if as_json:

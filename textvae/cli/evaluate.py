@@ -11,7 +11,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import share_stdin, split_model_and_data
-from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.cli.terminal import emit, emit_json, flush, log, log_model
 from textvae.errors import CheckpointError, TextVAEError
 
 if TYPE_CHECKING:
@@ -114,13 +114,13 @@ def command(
         return
     # Kept before it is shown: a reader of the pipe who goes away loses nothing.
     not_kept = _keep(found, where, output)
-    say_which(where, named=len(arguments) > (data is not None))
+    log_model(where, named=len(arguments) > (data is not None))
     _show(found, as_json=as_json)
     flush()
     if not_kept is not None:
         if output is not None:
             raise not_kept
-        talk(f"{not_kept}; --output FILE keeps the figures elsewhere")
+        log(f"{not_kept}; --output FILE keeps the figures elsewhere")
 
 
 def _chosen(
@@ -188,7 +188,7 @@ class _Busy:
         """What begins now."""
         self._lines.append(line)
         if self._late:
-            talk(line)
+            log(line)
 
     @contextmanager
     def after(self, seconds: float) -> Iterator[None]:
@@ -203,4 +203,4 @@ class _Busy:
 
     def _speak(self) -> None:
         self._late = True
-        talk(": ".join([self._lines[0], *self._lines[1:][-1:]]))
+        log(": ".join([self._lines[0], *self._lines[1:][-1:]]))

@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, say_which
+from textvae.cli.terminal import emit, emit_json, log_model
 from textvae.errors import DataError
 from textvae.generate.options import Decoding
 
@@ -86,7 +86,7 @@ def command(
         label=label,
         **decoding,
     )
-    say_which(where, named=len(texts) < len(arguments))
+    log_model(where, named=len(texts) < len(arguments))
     for number, step in enumerate(result.steps):
         if as_json:
             emit_json({"step": number} | step._asdict() | {"mean_change": result.mean_change})

@@ -1,30 +1,16 @@
-"""The command line: verbs imported when they are called, exit codes, errors in one line.
+"""The command line: verbs by name, each imported when it is called."""
 
-Exit codes: 0 done (also where the reader of a pipe went away), 1 a fault of textvae (with its
-traceback), 2 something the user has to put right, 4 training diverged, 74 a result that could not
-be written, 75 another process of the run was lost, 130 and 143 stopped by SIGINT and SIGTERM. They
-are stable: docs/develop/reliability.md.
-"""
-
-import _thread
-import contextlib
 import difflib
 import importlib
 import inspect
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
 from textvae import distributed
-from textvae.cli.heap import keep_freed_memory
-from textvae.cli.terminal import OutputError, complain, discard_stdout, flush, talk
-from textvae.errors import RankError, TextVAEError
-from textvae.storage.files import is_disk_error
+from textvae.cli.process import USAGE, exit_code
 
 VERBS = {
     "train": "Train a model on a corpus, or continue a run that stopped.",
@@ -36,23 +22,16 @@ VERBS = {
     "neighbors": "Find the sentences of a corpus that are nearest to a sentence.",
     "analogy": "Edit one sentence as two others differ.",
     "attribute": "Change sentences by the difference of two sets of them.",
-    "score": "Say how strange sentences are, one score a line.",
+    "score": "Write the anomaly score of each sentence, one a line.",
     "classify": "Write the label of each sentence, and its probability.",
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
-    "report": "Write a page to look at: curves, figures, a map, sentences.",
-    "info": "Say what a model is: sizes, data, numbers, checksums.",
+    "report": "Write an HTML page: curves, figures, a map, sentences.",
+    "info": "Show a model: sizes, data, figures, checksums.",
     "recipes": "List the recipes for train --recipe.",
 }
 
 SHARED = {"train", "sample", "encode", "score", "evaluate"}
 """What several processes (`torchrun -m textvae ...`) do together."""
-
-USAGE, OUTPUT = 2, 74
-SIGNALLED = 128  # shells add the number of the signal
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM where no loop is there to finish its step."""
 
 
 class Program(click.Group):
@@ -89,8 +68,8 @@ class Program(click.Group):
         """Run and leave the process with an exit code; never returns."""
         if "_TEXTVAE_COMPLETE" in os.environ:  # a shell asks for completion; click answers it
             super().main(prog_name="textvae")
-        given = kwargs.get("args", args[0] if args else None)
-        arguments = sys.argv[1:] if given is None else list(given)
+        words = kwargs.get("args", args[0] if args else None)
+        arguments = sys.argv[1:] if words is None else list(words)
 
         def run() -> None:
             if not distributed.is_first() and not SHARED.intersection(arguments[:1]):
@@ -101,108 +80,8 @@ class Program(click.Group):
         sys.exit(exit_code(run))
 
 
-def exit_code(run: Callable[[], None]) -> int:
-    """Run, say what went wrong in one line on stderr, and return the exit code.
-
-    A fault that is ours comes through as it is, for its traceback.
-    """
-    # libgomp's idle threads spin for long by default, which on a machine that is busy otherwise
-    # made a training step 4 to 7 times slower; not to spin at all (OMP_WAIT_POLICY=PASSIVE) halves
-    # the speed of small models on a quiet one, 9,600 against 19,700 tokens/s. A spin of a fraction
-    # of a millisecond gives both (docs/develop/log.md). It is read once,
-    # when torch loads the library.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "200000")
-    keep_freed_memory()
-    try:
-        with _interruptible():
-            return _flushed(run)
-    except click.UsageError as error:
-        hint = f" See: {error.ctx.command_path} --help" if error.ctx else ""
-        return _refuse(f"{error.format_message()}{hint}", USAGE)
-    except click.ClickException as error:
-        return _refuse(error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort) as stop:
-        # Where it came inside a codec, Python puts words of its own into it, and the cause beside.
-        talk("stopped" if stop.__cause__ else str(stop) or "stopped")
-        return SIGNALLED + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
-    except OutputError as error:
-        discard_stdout()
-        return _refuse(str(error), OUTPUT)
-    except TextVAEError as error:
-        return _refuse(str(error), error.exit_code)
-    except BrokenPipeError:
-        discard_stdout()
-        return 0
-    except OSError as error:
-        if not is_disk_error(error):
-            raise
-        if error.filename is None:  # of click's own output, such as --help
-            discard_stdout()
-        return _refuse(f"{error.filename or 'output'}: cannot be written: {error.strerror}", OUTPUT)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make SIGTERM leave as SIGINT does, through everything that tidies up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-
-    def leave(number: int, frame: object) -> None:
-        raise Terminated
-
-    before, hook = signal.signal(signal.SIGTERM, leave), sys.unraisablehook
-    sys.unraisablehook = _insisting(hook)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        signal.signal(signal.SIGTERM, before)
-
-
-def _insisting(
-    hook: Callable[["sys.UnraisableHookArgs"], object],
-) -> Callable[["sys.UnraisableHookArgs"], None]:
-    """A hook that sends a signal once more which came where nothing can be raised.
-
-    Python drops what is raised in a finalizer or in a callback of a weak reference, of which the
-    import of a module has some: the verb would go on for as long as it takes.
-    """
-
-    def insist(dropped: "sys.UnraisableHookArgs") -> None:
-        if not issubclass(dropped.exc_type, KeyboardInterrupt):
-            hook(dropped)
-            return
-        number = signal.SIGTERM if issubclass(dropped.exc_type, Terminated) else signal.SIGINT
-        again = threading.Timer(0.01, _thread.interrupt_main, [number])  # when we are out of it
-        again.daemon = True
-        again.start()
-
-    return insist
-
-
-def _flushed(run: Callable[[], None]) -> int:
-    try:
-        run()
-    except click.exceptions.Exit as stop:
-        flush()
-        return stop.exit_code
-    flush()
-    return 0
-
-
-def _refuse(message: str, code: int) -> int:
-    line = "error: " + " ".join(message.split())
-    if distributed.is_first():
-        talk(line)
-    elif code != RankError.exit_code:  # else the one that was lost has spoken, or the first will
-        complain(f"process {os.environ['RANK']}: {line}")
-    return code
-
-
-def _print_version(context: click.Context, option: click.Parameter, asked: bool) -> None:
-    if not asked:
+def _print_version(context: click.Context, option: click.Parameter, is_set: bool) -> None:
+    if not is_set:
         return
     from textvae.version import installed_version  # noqa: PLC0415 -- 20 ms
 
@@ -215,7 +94,7 @@ def _print_version(context: click.Context, option: click.Parameter, asked: bool)
     invoke_without_command=True,
     subcommand_metavar="VERB ...",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Results go to stdout and talk to stderr. `textvae VERB --help` says more.",
+    epilog="Results go to stdout, messages to stderr. More help: `textvae VERB --help`.",
 )
 @click.option(
     "--version",

@@ -7,7 +7,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
-from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.cli.terminal import emit, emit_json, flush, log, log_model
 from textvae.errors import DataError
 
 TOGETHER = 64
@@ -89,9 +89,9 @@ def command(
             skipped=too_long.append,
         )
         if number == 0:
-            say_which(where, named=len(given) < len(arguments))
+            log_model(where, named=len(given) < len(arguments))
             if too_long:
-                talk(f"{pool.where}: {len(too_long):,} sentences too long for the model left out")
+                log(f"{pool.where}: {len(too_long):,} sentences too long for the model left out")
         for sentence, near in zip(sentences, found, strict=True):
             if (from_stdin or len(given) > 1) and not as_json:
                 emit(sentence)

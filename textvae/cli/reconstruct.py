@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, say_which
+from textvae.cli.terminal import emit, emit_json, log_model
 from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def command(
         tokenize=cast("Tokenization | None", tokenize),
         **decoding,
     )
-    say_which(where, named=len(texts) < len(arguments))
+    log_model(where, named=len(texts) < len(arguments))
     if scores:
         emit_json(result.scores._asdict()) if as_json else emit(_table(result.scores))
         return

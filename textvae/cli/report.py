@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data
-from textvae.cli.terminal import emit, emit_json, say_which
+from textvae.cli.terminal import emit, emit_json, log_model
 
 
 @click.command(
@@ -97,7 +97,7 @@ def command(
         csv_folder=csv_folder,
         overwrite=overwrite,
     )
-    say_which(where, named=len(arguments) > (data is not None))
+    log_model(where, named=len(arguments) > (data is not None))
     corpus = found.material.corpus
     if as_json:
         emit_json(

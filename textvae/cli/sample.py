@@ -7,7 +7,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import find_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, flush, say_which
+from textvae.cli.terminal import emit, emit_json, flush, log_model
 from textvae.errors import DataError
 from textvae.generate.options import Decoding
 
@@ -70,7 +70,7 @@ def command(
         )
         for count, sample in enumerate(samples):
             if not count:  # the options are right: an error would have stood alone
-                say_which(where, named=model is not None)
+                log_model(where, named=model is not None)
             emit_json(_row(sample)) if as_json else emit(sample.text)
             flush()  # at once, so that `| head` ends a long list early
 

@@ -16,7 +16,7 @@ from textvae.cli.arguments import (
     split_model_and_data,
     take_stream,
 )
-from textvae.cli.terminal import emit, emit_json, flush, say_which, talk
+from textvae.cli.terminal import emit, emit_json, flush, log, log_model
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def command(
                 background=other,
                 num_samples=num_samples,
                 seed=seed,
-                report=talk,
+                report=log,
             )
             bound = None if rate is None else threshold(vae, normal, rate, by=kind)
             found = score(
@@ -139,11 +139,11 @@ def command(
                 together=together,
             )
             _say_scores(found, bound, together, as_json=as_json)
-    say_which(where, named=len(arguments) > (given is not None))
+    log_model(where, named=len(arguments) > (given is not None))
     if (blank := stream.blank()) > 0:
-        talk(f"{stream.where}: {blank:,} blank lines left out")
+        log(f"{stream.where}: {blank:,} blank lines left out")
     if too_long.value:
-        talk(f"{stream.where}: {too_long.value:,} sentences too long for the model left out")
+        log(f"{stream.where}: {too_long.value:,} sentences too long for the model left out")
 
 
 def _check(kind: str, background: str | None, rate: float | None) -> None:

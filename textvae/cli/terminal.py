@@ -1,7 +1,11 @@
-"""Results on stdout, one a line and UTF-8 whatever the locale; talk on stderr."""
+"""Results on stdout, one a line and UTF-8 whatever the locale; messages on stderr.
+
+`emit` writes a result, `log` a message; nothing else of the command line prints.
+"""
 
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -12,7 +16,7 @@ _NOT_WRITTEN = "standard output: cannot be written"
 
 
 class OutputError(Exception):
-    """A result that stdout did not take."""
+    """A result that could not be written to stdout."""
 
 
 def emit(line: str) -> None:
@@ -32,31 +36,24 @@ def emit_raw(line: bytes) -> None:
     _write(line + b"\n")
 
 
-def talk(line: str) -> None:
-    """Say something to a person; where nobody can hear it, work goes on.
+def log(line: str, *, any_process: bool = False) -> None:
+    """Write a message to stderr, of several processes the first one's alone unless `any_process`.
 
-    Of several processes the first one talks.
+    A closed stderr is no reason to stop.
     """
-    if is_first():
-        complain(line)
+    if any_process or is_first():
+        with suppress(OSError):
+            click.echo(line, err=True)
 
 
-def complain(line: str) -> None:
-    """Say something whichever process this is."""
-    try:
-        click.echo(line, err=True)
-    except OSError:
-        return
-
-
-def say_which(model: object, *, named: bool) -> None:
-    """Say which model was found, if the user left it out; last, so that an error stands alone."""
+def log_model(model: object, *, named: bool) -> None:
+    """Log the model that is used, if the user did not name it; last, so that errors stand alone."""
     if not named:
-        talk(f"model: {model}")
+        log(f"model: {model}")
 
 
 def flush() -> None:
-    """Hand over what was emitted, so that a full disk is noticed while it can be said."""
+    """Flush results, so that a full disk is an error while it can still be logged."""
     if sys.stdout is None:  # closed, and so nothing was emitted
         return
     try:
@@ -68,7 +65,7 @@ def flush() -> None:
 
 
 def discard_stdout() -> None:
-    """Let the interpreter's last flush go nowhere: what it holds could not be written."""
+    """Redirect the interpreter's last flush to nowhere: its buffer could not be written."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

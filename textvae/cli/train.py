@@ -8,7 +8,7 @@ import click
 
 from textvae import distributed
 from textvae.cli import options
-from textvae.cli.terminal import emit, emit_json, flush, talk
+from textvae.cli.terminal import emit, emit_json, flush, log
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpac
     with distributed.joined():
         plan, outcome = _run(given) if distributed.is_first() else (None, follow())
     if outcome.result is not None and outcome.result.signal is not None:
-        talk(
+        log(
             f"{outcome.path}: stopped after step {outcome.result.steps:,}; the same command "
             "continues from there"
         )
@@ -116,7 +116,7 @@ def _try_out(given: Given, *, as_json: bool) -> None:
         raise ConfigError("data.stream: writes into the run directory, so there is no --dry-run")
     plan = _plan(given)
     for line in (*plan.data.notes, explicit_command(given, plan.choices, plan.run)):
-        talk(line)
+        log(line)
     tried = dry_run(plan)
     emit_json(tried) if as_json else emit("\n".join(tried.lines()))
 
@@ -129,7 +129,7 @@ def _run(given: Given) -> "tuple[Plan, RunOutcome]":
 
     def report(*lines: str) -> None:
         for line in (*unsaid, *lines):
-            talk(line)
+            log(line)
         unsaid.clear()
 
     # Held back where the run directory may yet be refused: the error then stands alone.
@@ -158,7 +158,7 @@ def _plan(given: Given) -> "Plan":
         labels=given["labels"],
     )
     output = None if given["output"] is None else Path(given["output"])
-    return plan_run(data, _config(given), output, report=talk)
+    return plan_run(data, _config(given), output, report=log)
 
 
 def recipe_of(given: Given) -> str | None:
