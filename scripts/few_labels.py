@@ -150,9 +150,7 @@ class Case:
         model = config.model.build(
             self.tokenizer.vocabulary_size, num_labels=len(self.names), seed=self.seed
         )
-        if model.labels is not None:
-            known = self.labels[self.labels >= 0]
-            model.labels.counts.copy_(known.bincount(minlength=len(self.names)))
+        model.labels.set_counts(self.labels)
         return model, config.train
 
     def trained(self, kind: str, steps: int) -> VAE:

@@ -27,8 +27,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.labelling import UNKNOWN_LABEL
-from textvae.model.labels import LabelsConfig, NoLabelsConfig
-from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels import LabelsConfig, M2LabelsConfig, NoLabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key

@@ -20,7 +20,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoder
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels import M2LabelsConfig
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.model.prior_mixture import MixturePrior

@@ -14,7 +14,7 @@ from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
-from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels import M2LabelsConfig
 from textvae.model.vae import ModelConfig
 from textvae.report.corpus import DataChoice
 from textvae.report.material import gather

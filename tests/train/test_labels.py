@@ -10,8 +10,7 @@ import torch
 from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.labels import LabelsConfig
-from textvae.model.labels_m2 import M2LabelsConfig
+from textvae.model.labels import LabelsConfig, M2LabelsConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key

@@ -98,11 +98,11 @@ def classifier(
         DataError: no labelled sentences, or of one label only.
         ConfigError: an unknown kind, labelled sentences for the model's own, no scikit-learn.
     """
-    chosen = kind or ("model" if vae.model.labels is not None else "prototypes")
+    chosen = kind or ("model" if vae.model.labels.num_labels else "prototypes")
     if chosen not in get_args(Kind):
         raise ConfigError(f"--classifier {chosen}: must be one of {', '.join(get_args(Kind))}")
     if chosen == "model":
-        if vae.model.labels is None:
+        if not vae.model.labels.num_labels:
             raise CheckpointError(
                 f"{vae.path or 'this model'}: was trained without labels, so it has no classifier "
                 "of its own; take --classifier prototypes or logistic"

@@ -73,7 +73,7 @@ def show(plan: Plan, outcome: RunOutcome) -> Showing:
         plan.data.tokenizer,
         plan.config.model,
         path=outcome.path,
-        labels=plan.data.facts.label_names if outcome.model.labels is not None else (),
+        labels=plan.data.facts.label_names if outcome.model.labels.num_labels else (),
     )
     seed, embedded = plan.config.seed, plan.data.facts.source == EMBEDDED
     samples = vae.sample(JUDGED if embedded else SHOWN, seed=seed)

@@ -16,7 +16,7 @@ from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import AnyStrategy, write
 from textvae.metrics.latent_usage import standard_error
-from textvae.metrics.likelihood import encode_corpus, importance_weighted, label_log_posteriors
+from textvae.metrics.likelihood import encode_corpus, importance_weighted, likeliest_labels
 from textvae.metrics.smoothness import changes, edit_distance
 from textvae.randomness import key, permutation
 
@@ -106,10 +106,10 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
                 for pair in pairs
             ]
         )
-        labels = None
-        if subject.model.labels is not None:  # a path keeps the label of its first sentence
-            own = label_log_posteriors(subject.model, subject.data).argmax(1)
-            labels = own[pairs[:, 0].to(own.device)].repeat_interleave(self.steps)
+        labels = likeliest_labels(subject.model, subject.data)
+        if labels is not None:  # a path keeps the label of its first sentence
+            first = pairs[:, 0].to(labels.device)
+            labels = labels[first].repeat_interleave(self.steps)
         written = write(
             subject.model,
             subject.model.condition(latents, labels),

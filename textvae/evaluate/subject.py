@@ -13,7 +13,6 @@ from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.measurements import MeasuredCorpus
-from textvae.generate.labels import draw_labels
 from textvae.generate.strategies import Strategy
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import ROWS, encode_corpus
@@ -108,7 +107,7 @@ class Subject:
         known = self._samples.get(strategy, [])
         if len(known) < size:
             latents = self.model.prior.sample(size, seed=self.seed)
-            labels = draw_labels(self.model, size, seed=self.seed)
+            labels = self.model.labels.sample(size, seed=self.seed)
             with torch.inference_mode():
                 read = self.model.condition(latents.to(self.model.device), labels)
             known = write(self.model, read, strategy, seed=self.seed, max_length=self.max_length)

@@ -18,8 +18,6 @@ from textvae import distributed
 from textvae.data.batching import Batch, TokenArray
 from textvae.kernels.linear_cross_entropy import token_log_likelihood
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.labelling import label_kl
-from textvae.model.labels_m2 import M2Labels
 from textvae.model.vae import VAE, sum_by_sentence, target_mask
 from textvae.randomness import key, normals, uniforms
 
@@ -75,7 +73,6 @@ def _zeros(model: VAE, data: TokenArray, *sizes: int) -> Tensor:
 
 def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
     """Log q(y|x) of a corpus in nats, `[N, L]`, in its order."""
-    assert model.labels is not None, "a model without labels"
     result = _zeros(model, data, model.labels.num_labels)
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):
@@ -83,14 +80,19 @@ def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
     return distributed.all_reduce_sum(result)
 
 
+def likeliest_labels(model: VAE, data: TokenArray) -> Tensor | None:
+    """The label with the largest q(y|x) of each sentence, int64 `[N]`; None without labels."""
+    if not model.labels.num_labels:
+        return None
+    return label_log_posteriors(model, data).argmax(1)
+
+
 def at_own_labels(model: VAE, data: TokenArray, latents: Tensor) -> Tensor:
     """What the decoder reads for a latent a sentence, `[N, Z]` -> `[N, C]`.
 
     Of M2 that is the latent and the likeliest label of the sentence.
     """
-    if not isinstance(model.labels, M2Labels):
-        return latents
-    return model.condition(latents, label_log_posteriors(model, data).argmax(1))
+    return model.condition(latents, likeliest_labels(model, data))
 
 
 def importance_weighted(
@@ -162,7 +164,7 @@ def _stream(
         numbers = torch.arange(first, min(first + chunk, num_samples), device=zeros.device)
         noise = normals(samples_key, sentences, numbers[:, None], lanes=posterior.mean.shape[1])
         local, labels, extra = posterior, None, torch.zeros(())
-        if isinstance(model.labels, M2Labels):
+        if model.labels.num_labels:
             draws = uniforms(key(seed, "importance label"), sentences, numbers[:, None])
             local, labels, extra = _labelled(model, batch, draws)
         latents = local.sample(noise)
@@ -184,30 +186,26 @@ def _labelled(model: VAE, batch: Batch, draws: Tensor) -> tuple[DiagonalGaussian
 
     The sample of the importance weights is the pair (y, z): w = p(x|z,y) p(y) p(z) / q(y,z|x).
     """
-    assert isinstance(model.labels, M2Labels)
-    features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
-    base = model.encoder.posterior(model.encoder.moments_of(features), training=False)
-    log_q = model.labels.log_posterior(features, batch.lengths)
+    base, log_q = model.base_posterior(_readings(model, batch))
     cumulative = log_q.double().exp().cumsum(1)
     labels = (draws[:, :, None] >= cumulative).sum(2).clamp_(max=log_q.shape[1] - 1)
     chosen = log_q.expand(draws.shape[0], -1, -1).gather(2, labels[:, :, None])[:, :, 0]
     return model.labels.posterior(base, labels), labels, model.labels.log_prior()[labels] - chosen
 
 
+def _readings(model: VAE, batch: Batch) -> Tensor:
+    return model.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
+
+
 def _kl(model: VAE, data: TokenArray, posterior: DiagonalGaussian) -> Tensor:
     """The KL of each sentence in nats `[N]`; of M2 that of the pair (y, z), summed over labels."""
-    if not isinstance(model.labels, M2Labels):
+    if not model.labels.num_labels:
         return model.prior.kl(posterior).sum(1)
     result = _zeros(model, data)
     for batch in data.shared_batches(ENCODER_BATCH):
-        features = model.encoder.read(batch.targets, batch.lengths, noise=None, dtype=torch.float32)
-        base = model.encoder.posterior(model.encoder.moments_of(features), training=False)
-        log_q = model.labels.log_posterior(features, batch.lengths)
-        every = torch.arange(log_q.shape[1], device=log_q.device)[:, None].expand(-1, len(log_q))
-        latent = model.prior.kl(model.labels.posterior(base, every)).sum(2).t()
-        unknown = torch.full_like(batch.lengths, -1)
-        found = label_kl(log_q, model.labels.log_prior(), unknown)
-        result[batch.indices] = found + (log_q.exp() * latent).sum(1)
+        result[batch.indices] = model.labels.kl(
+            *model.base_posterior(_readings(model, batch)), model.prior
+        )
     return distributed.all_reduce_sum(result)
 
 

@@ -41,7 +41,7 @@ class Inferred(NamedTuple):
     """As in `ElboTerms`."""
     posterior: DiagonalGaussian
     """As in `ElboTerms`."""
-    tried: Pairs | None = None
+    pairs: Pairs | None = None
     """Of M2."""
     labels: LabelTerms | None = None
     """As in `ElboTerms`, but for the cross-entropy."""
@@ -63,20 +63,20 @@ class Inferred(NamedTuple):
     @property
     def passed_on(self) -> tuple[Tensor, ...]:
         """Through which gradients come back from the decoder: `[R, Z]` and, of M2, `[R]`."""
-        return (self.latents,) if self.tried is None else (self.latents, self.tried.weights)
+        return (self.latents,) if self.pairs is None else (self.latents, self.pairs.weights)
 
     def rows_of(self, some: slice) -> slice:
         """Which of the R belong to some sentences, all in one piece."""
-        if self.tried is None:
+        if self.pairs is None:
             return some
         ends = torch.tensor([some.start, some.stop], device=self.latents.device)
-        return slice(*torch.searchsorted(self.tried.rows, ends).tolist())
+        return slice(*torch.searchsorted(self.pairs.rows, ends).tolist())
 
     def part(self, some: slice) -> "Inferred":
         """What is to be read of some sentences, cut off from what it was worked out from."""
         own = self.rows_of(some)
-        latents, tried = self.latents[own].detach().requires_grad_(), None
-        if self.tried is not None:
-            weights = self.tried.weights[own].detach().requires_grad_()
-            tried = Pairs(self.tried.rows[own] - some.start, self.tried.labels[own], weights)
-        return self._replace(latents=latents, tried=tried)
+        latents, pairs = self.latents[own].detach().requires_grad_(), None
+        if self.pairs is not None:
+            weights = self.pairs.weights[own].detach().requires_grad_()
+            pairs = Pairs(self.pairs.rows[own] - some.start, self.pairs.labels[own], weights)
+        return self._replace(latents=latents, pairs=pairs)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.inferred import Inferred
+from textvae.model.labelling import Labelling
 from textvae.randomness import Noise
 
 END, UNKNOWN = 0, 1
@@ -196,3 +198,59 @@ class Decoder(Protocol):
             tabulate: work out what every word contributes beforehand, which pays where more words
                 will be written than the vocabulary has.
         """
+
+
+class Labels(Protocol):
+    """Labels of sentences, of which most may be unknown; `NoLabels` for a model without."""
+
+    num_labels: int
+    """L; 0 for a model without labels."""
+    condition_dim: int
+    """The columns that a label adds to the condition of the decoder."""
+
+    def set_counts(self, labels: Tensor) -> None:
+        """Let p(y) follow the labels of the training sentences, int64 `[N]`."""
+
+    def log_prior(self) -> Tensor:
+        """Log p(y) in nats, `[L]`."""
+
+    def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor | None:
+        """Draws `start` to `start + N - 1` of p(y), int64 `[N]`, on the CPU; None without labels.
+
+        Draw i is a function of (seed, i).
+        """
+
+    def log_posterior(
+        self, features: Features, lengths: Tensor, *, noise: Noise | None = None
+    ) -> Tensor:
+        """Log q(y|x) in nats, `[B, L]`."""
+
+    def likeliest(self, log_posterior: Tensor) -> Tensor | None:
+        """The label with the largest log q(y|x), int64 `[B]`; None for a model without labels."""
+
+    def posterior(self, base: DiagonalGaussian, labels: Tensor | None) -> DiagonalGaussian:
+        """q(z|x, y) from q(z|x) `[..., Z]` and labels, int64 `[...]`."""
+
+    def infer(
+        self,
+        base: DiagonalGaussian,
+        log_posterior: Tensor,
+        normals: Tensor,
+        labelling: Labelling | None,
+        prior: Prior,
+    ) -> Inferred:
+        """The latents that the decoder is to read, and their KL.
+
+        Args:
+            base: q(z|x), `[B, Z]`.
+            log_posterior: log q(y|x), `[B, L]`.
+            normals: `[B, Z]`, the standard normals of the reparameterization.
+            labelling: the labels of the batch; None if all are unknown.
+            prior: p(z).
+        """
+
+    def kl(self, base: DiagonalGaussian, log_posterior: Tensor, prior: Prior) -> Tensor:
+        """The KL from posterior to prior of each sentence, labels included: `[B]` nats."""
+
+    def condition(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The decoder's condition `[..., C]` for latents `[..., Z]` and labels, int64 `[...]`."""

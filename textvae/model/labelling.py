@@ -45,15 +45,9 @@ class Labelling(NamedTuple):
     labelled: Labelled | None = None
 
 
-def unlabelled(draws: Tensor) -> Labelling:
-    """Of sentences `[B]` whose labels are not to be looked at; `draws` as in `Labelling`."""
-    return Labelling(torch.full_like(draws, UNKNOWN_LABEL, dtype=torch.int64), draws)
-
-
-def unknown_labels(like: Tensor) -> Labelling:
-    """Of a batch `[B, ...]` of which no label is known: the bound sums over all."""
-    labels = torch.full(like.shape[:1], UNKNOWN_LABEL, dtype=torch.int64, device=like.device)
-    return Labelling(labels)
+def unknown_labels(rows: Tensor) -> Tensor:
+    """The labels of sentences `[B, ...]` of which none is known, int64 `[B]`."""
+    return torch.full(rows.shape[:1], UNKNOWN_LABEL, dtype=torch.int64, device=rows.device)
 
 
 class LabelTerms(NamedTuple):

@@ -17,19 +17,9 @@ from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms, Inferred
-from textvae.model.interfaces import Decoder, Encoder, Prior
-from textvae.model.labelling import (
-    Labelled,
-    Labelling,
-    LabelTerms,
-    cross_entropy_of,
-    label_kl,
-    one_hot,
-    pairs,
-    unknown_labels,
-)
-from textvae.model.labels import Labels, LabelsConfig, NoLabelsConfig
-from textvae.model.labels_m2 import M2Labels
+from textvae.model.interfaces import Decoder, Encoder, Labels, Prior
+from textvae.model.labelling import Labelled, Labelling, cross_entropy_of
+from textvae.model.labels import LabelsConfig, NoLabels, NoLabelsConfig
 from textvae.model.prior import PriorConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
 from textvae.model.recurrent import initialize
@@ -60,7 +50,7 @@ class ModelConfig(Config):
             )
         if not self.latent_dim and not isinstance(self.encoder, NoEncoderConfig):
             raise ValueError("latent_dim 0 is a language model, so encoder.kind must be none")
-        if not self.latent_dim and not isinstance(self.labels, NoLabelsConfig):
+        if not self.latent_dim and self.labels.has_labels:
             raise ValueError("a language model has no encoder to tell labels: labels.kind is none")
 
     def build(self, vocabulary_size: int, *, num_labels: int = 0, seed: int | None = 0) -> "VAE":
@@ -73,8 +63,8 @@ class ModelConfig(Config):
                 vocabulary_size, self.latent_dim, self.decoder.embedding_dim
             )
             labels = self.labels.build(encoder.feature_dim, self.latent_dim, num_labels)
-            extra = 0 if labels is None else labels.condition_dim
-            decoder = self.decoder.build(vocabulary_size, self.latent_dim + extra)
+            condition_dim = self.latent_dim + labels.condition_dim
+            decoder = self.decoder.build(vocabulary_size, condition_dim)
             prior = self.prior.build(self.latent_dim)
         model = VAE(encoder, prior, decoder, labels)
         # Counted before anything is allocated: a system that promises more memory than it has
@@ -92,13 +82,14 @@ class ModelConfig(Config):
 
 
 class VAE(nn.Module):
-    """Any objects that honour `model.interfaces` can be put together here."""
+    """Encoder, prior, decoder and labels: any objects that honour `model.interfaces`."""
 
     def __init__(
         self, encoder: Encoder, prior: Prior, decoder: Decoder, labels: Labels | None = None
     ) -> None:
         super().__init__()
-        self.encoder, self.prior, self.decoder, self.labels = encoder, prior, decoder, labels
+        self.encoder, self.prior, self.decoder = encoder, prior, decoder
+        self.labels: Labels = NoLabels() if labels is None else labels
         encoder.attach(decoder)
 
     @property
@@ -130,13 +121,13 @@ class VAE(nn.Module):
             inputs: `[B, T]`, `<s>` and the words.
             targets: `[B, T]`, the words and `</s>`; the encoder reads these.
             lengths: int64 `[B]`, `</s>` counted.
-            normals: `[B, Z]`, the standard normals of the reparameterisation.
+            normals: `[B, Z]`, the standard normals of the reparameterization.
             decoder_inputs: `[B, T]` in place of `inputs`, after word dropout.
             encoder_sentences: tokens `[B, T]` and lengths `[B]` that the encoder reads in place of
                 `targets` and `lengths`, after denoising noise.
             noise: dropout masks; None in evaluation.
             dtype: of the matrix products; KL and softmax stay float32.
-            labelling: of a model with labels; None knows none and sums over all.
+            labelling: the labels of the batch; None if all are unknown.
         """
         inputs = inputs if decoder_inputs is None else decoder_inputs
         tokens, read_lengths = encoder_sentences or (targets, lengths)
@@ -150,28 +141,31 @@ class VAE(nn.Module):
             return inferred.terms(reconstruction, torch.zeros((), device=self.device))
         return inferred.terms(reconstruction, self.label_cross_entropy(labelled, dtype=dtype))
 
-    # The same in parts: what is read of each sentence by itself, what all of a batch have to do
-    # with each other, and what each costs by itself.
+    # The same in phases, for a batch that is cut into parts: read each sentence by itself, infer
+    # the latents of the whole batch, reconstruct each sentence by itself.
 
     @property
     def reading_dim(self) -> int:
-        """What `read` knows of a sentence: 2Z numbers, of M2 2Z + L."""
-        extra = self.labels.num_labels if isinstance(self.labels, M2Labels) else 0
-        return 2 * self.prior.latent_dim + extra
+        """The size of a row of `read`: 2Z and, with labels, L."""
+        return 2 * self.prior.latent_dim + self.labels.num_labels
 
     def read(
         self, targets: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
     ) -> Tensor:
-        """What is read of each sentence, whatever else is in the batch, `[B, reading_dim]`.
+        """Moments of q(z|x) and log q(y|x) of each sentence, `[B, reading_dim]`.
 
-        The moments of its posterior and, of M2, log q(y|x).
+        A row does not depend on the other sentences of the batch.
         """
         features = self.encoder.read(targets, lengths, noise=noise, dtype=dtype)
-        moments = self.encoder.moments_of(features)
-        if not isinstance(self.labels, M2Labels):
-            return moments
         log_q = self.labels.log_posterior(features, lengths, noise=noise)
-        return torch.cat([moments, log_q], dim=1)
+        return torch.cat([self.encoder.moments_of(features), log_q], dim=1)
+
+    def base_posterior(
+        self, readings: Tensor, *, training: bool = False
+    ) -> tuple[DiagonalGaussian, Tensor]:
+        """q(z|x) before labels shift it, and log q(y|x) `[B, L]`, of rows of `read`."""
+        moments, log_q = readings.tensor_split([2 * self.prior.latent_dim], dim=1)
+        return self.encoder.posterior(moments, training=training), log_q
 
     def infer(
         self,
@@ -181,32 +175,9 @@ class VAE(nn.Module):
         labelling: Labelling | None,
         noise: Noise | None,
     ) -> Inferred:
-        """Latents of a batch, and what they cost, from all that `read` knows of it."""
-        width = 2 * self.prior.latent_dim
-        base = self.encoder.posterior(readings[:, :width], training=noise is not None)
-        if isinstance(self.labels, M2Labels):
-            if labelling is None:
-                labelling = unknown_labels(readings)
-            return self._over_labels(base, readings[:, width:], normals, labelling)
-        return Inferred(base.sample(normals), self.prior.kl(base), base)
-
-    def _over_labels(
-        self, base: DiagonalGaussian, log_q: Tensor, normals: Tensor, labelling: Labelling
-    ) -> Inferred:
-        """Of M2: marginalised over q(y|x) `[B, L]` where no label is known."""
-        assert isinstance(self.labels, M2Labels)
-        tried = pairs(log_q, labelling, summed=self.labels.config.summed_labels)
-        posterior = self.labels.posterior(base.select(tried.rows), tried.labels)
-        kl = tried.weights[:, None] * self.prior.kl(posterior)
-        label = torch.where(labelling.labels >= 0, labelling.labels, log_q.argmax(1))
-        cost = label_kl(log_q, self.labels.log_prior(), labelling.labels)
-        return Inferred(
-            posterior.sample(normals[tried.rows]),
-            torch.zeros_like(base.mean).index_add(0, tried.rows, kl),
-            self.labels.posterior(base, label),
-            tried,
-            LabelTerms(cost, cost.new_zeros(())),
-        )
+        """Latents of a whole batch and their KL, from the rows of `read`."""
+        base, log_q = self.base_posterior(readings, training=noise is not None)
+        return self.labels.infer(base, log_q, normals, labelling, self.prior)
 
     def reconstruct_inferred(
         self,
@@ -218,33 +189,33 @@ class VAE(nn.Module):
         noise: Noise | None,
         dtype: torch.dtype,
     ) -> CrossEntropy:
-        """-log p(x|z) of a batch at latents of `infer`; of M2 its expectation over q(y|x)."""
-        tried = inferred.tried
-        if tried is None:
+        """-log p(x|z) of a batch at latents of `infer`; with labels its expectation over q(y|x)."""
+        pairs = inferred.pairs
+        if pairs is None:
             return self.reconstruct(
                 inputs, targets, lengths, inferred.latents, noise=noise, dtype=dtype
             )
-        rows = tried.rows
+        rows = pairs.rows
         if noise is not None:
             noise = noise._replace(examples=noise.examples[rows])
         return self.reconstruct(
             inputs[rows],
             targets[rows],
             lengths[rows],
-            self.condition(inferred.latents, tried.labels),
+            self.condition(inferred.latents, pairs.labels),
             noise=noise,
             dtype=dtype,
-            weights=tried.weights,
+            weights=pairs.weights,
         )
 
     def label_cross_entropy(
         self, labelled: Labelled, *, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """-log q(y|x) of labelled sentences, averaged: scalar nats."""
-        told = self.label_log_posterior(
+        log_q = self.label_log_posterior(
             labelled.tokens, labelled.lengths, noise=labelled.noise, dtype=dtype
         )
-        return cross_entropy_of(told, labelled.labels)
+        return cross_entropy_of(log_q, labelled.labels)
 
     def label_log_posterior(
         self,
@@ -255,7 +226,6 @@ class VAE(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Log q(y|x) `[B, L]` in nats."""
-        assert self.labels is not None, "a model without labels"
         features = self.encoder.read(tokens, lengths, noise=noise, dtype=dtype)
         return self.labels.log_posterior(features, lengths, noise=noise)
 
@@ -267,24 +237,20 @@ class VAE(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
     ) -> DiagonalGaussian:
-        """q(z|x), or q(z|x, y) of M2 for labels int64 `[B]`, or the likeliest."""
-        base = self.encoder(tokens, lengths, noise=None, dtype=dtype)
-        if not isinstance(self.labels, M2Labels):
-            return base
+        """q(z|x), or q(z|x, y) for labels int64 `[B]`, by default the likeliest."""
+        readings = self.read(tokens, lengths, noise=None, dtype=dtype)
+        base, log_q = self.base_posterior(readings)
         if labels is None:
-            labels = self.label_log_posterior(tokens, lengths, dtype=dtype).argmax(1)
+            labels = self.labels.likeliest(log_q)
         return self.labels.posterior(base, labels)
+
+    def condition(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """The decoder's condition `[..., C]`: latents `[..., Z]` and, of M2, labels `[...]`."""
+        return self.labels.condition(latents, labels)
 
     def scale_logits(self, factor: float) -> None:
         """Multiply the logits of all words by a factor for good; nothing else changes."""
         self.encoder.follow_word_vectors(self.decoder.scale_logits(factor))
-
-    def condition(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        """What the decoder reads, `[..., C]`: latents `[..., Z]`, of M2 with labels `[...]`."""
-        if not isinstance(self.labels, M2Labels):
-            return latents
-        assert labels is not None, "the decoder of M2 reads a label"
-        return torch.cat([latents, one_hot(labels, self.labels.num_labels, latents)], dim=-1)
 
     def reconstruct(
         self,

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from textvae.errors import CheckpointError, ConfigError, DataError
-from textvae.generate.labels import draw_labels
 from textvae.generate.latents import check_latents
-from textvae.metrics.likelihood import label_log_posteriors
-from textvae.model.labels_m2 import M2Labels
+from textvae.metrics.likelihood import likeliest_labels
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.held_out import Origin, given, tokenize_given
 
@@ -37,7 +35,7 @@ def find_label(model: VAE, names: Sequence[str], label: str, path: Path | None =
         CheckpointError: the model knows no labels.
         DataError: not this one.
     """
-    if model.labels is None:
+    if not model.labels.num_labels:
         raise CheckpointError(
             f"{path or 'this model'}: was trained without labels; leave out the label, or train "
             "with --set model.labels.kind=m2 on text with labels"
@@ -70,22 +68,18 @@ def conditions(
         CheckpointError: a label for a model without labels.
         DataError: an unknown label, or none for M2.
     """
-    latents = latents.to(model.device)
-    if label is None:
-        if isinstance(model.labels, M2Labels) and len(latents):
-            raise DataError(
-                f"{path or 'this model'}: its decoder reads a label beside the latent; give one "
-                f"of {', '.join(names[:12])}"
-            )
-        width = model.labels.condition_dim if isinstance(model.labels, M2Labels) else 0
-        return torch.cat([latents, latents.new_zeros(len(latents), width)], dim=1)
+    if label is None and model.labels.num_labels and len(latents):
+        raise DataError(
+            f"{path or 'this model'}: its decoder reads a label beside the latent; give one "
+            f"of {', '.join(names[:12])}"
+        )
     if isinstance(label, str):
-        found = torch.full(latents.shape[:1], find_label(model, names, label, path))
+        numbers = [find_label(model, names, label, path)] * len(latents)
     else:
-        found = torch.tensor([find_label(model, names, one, path) for one in label])
-    wanted = found.long().to(model.device)
+        numbers = [find_label(model, names, one, path) for one in label or ()]
+    labels = torch.tensor(numbers, dtype=torch.int64, device=model.device)
     with torch.inference_mode():
-        return model.condition(latents, wanted)
+        return model.condition(latents.to(model.device), labels)
 
 
 class Sampled(NamedTuple):
@@ -122,7 +116,7 @@ def sample_conditions(
     if near:
         labels = None if label is None else [label] * count
         return Sampled(conditions(model, names, latents, labels), labels)
-    numbers = draw_labels(model, count, seed=seed, start=start)
+    numbers = model.labels.sample(count, seed=seed, start=start)
     if numbers is None:
         return Sampled(conditions(model, names, latents, None), None)
     if label is not None:
@@ -133,11 +127,11 @@ def sample_conditions(
 
 def own_labels(vae: Model, sentences: Sequence[str]) -> list[str] | None:
     """The likeliest label of each sentence where the decoder reads one, else None."""
-    if not isinstance(vae.model.labels, M2Labels):
+    if not vae.model.labels.num_labels:
         return None
     array, _ = tokenize_given(vae.origin, given(sentences), sentences)
-    log_q = label_log_posteriors(vae.model, array.to(vae.model.device))
-    return [vae.labels[number] for number in log_q.argmax(1).tolist()]
+    numbers = likeliest_labels(vae.model, array.to(vae.model.device))
+    return None if numbers is None else [vae.labels[number] for number in numbers.tolist()]
 
 
 def held_label(vae: Model, sentence: str) -> str | None:

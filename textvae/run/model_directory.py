@@ -12,7 +12,6 @@ from textvae.config import Config, decode, encode_json, parse_json
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.summary import Evaluation
-from textvae.model.labels import NoLabelsConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.data import DATA, DataFacts, load_facts
 from textvae.run.experiment import read_experiment, refuse_removed_labels
@@ -98,7 +97,7 @@ def publish(
     }
     if results is not None:
         files[RESULTS] = msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n"
-    if model.labels is not None:
+    if model.labels.num_labels:
         assert len(labels) == model.labels.num_labels
         files |= label_files(labels)
     save_model_directory(path, files)
@@ -118,8 +117,7 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
         return _load_unfinished(path)
     files = open_model_directory(path, verify=verify)
     config, tokenizer = _config(path, files.config), _tokenizer(path, files.tokenizer)
-    has_labels = not isinstance(config.labels, NoLabelsConfig)
-    labels = read_labels(path, wanted=has_labels, verify=verify)
+    labels = read_labels(path, wanted=config.labels.has_labels, verify=verify)
     model = _model_for_weights(path, config, tokenizer, files.shapes, len(labels))
     model.load_state_dict(files.read_tensors())
     return LoadedModel(model.eval(), tokenizer, config, read_results(path), labels)
@@ -139,7 +137,7 @@ def _load_unfinished(path: Path) -> LoadedModel:
     weights = {n.removeprefix(prefix): t for n, t in state.tensors.items() if n.startswith(prefix)}
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     facts, labels = load_facts(path / DATA), tuple[str, ...]()
-    if facts is not None and not isinstance(config.labels, NoLabelsConfig):
+    if facts is not None and config.labels.has_labels:
         labels = facts.label_names
     model = _model_for_weights(path, config, tokenizer, shapes, len(labels))
     model.load_state_dict(weights)

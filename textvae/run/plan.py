@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from textvae.errors import ConfigError
-from textvae.model.labels import NoLabelsConfig
 from textvae.model.vae import VAE
 from textvae.run.data import (
     EMBEDDED,
@@ -41,12 +40,12 @@ class Plan(NamedTuple):
         """The initialized model, on its device."""
         config = self.config
         names, labels = self.data.facts.label_names, self.data.arrays["train"].labels
-        count = 0 if isinstance(config.model.labels, NoLabelsConfig) else len(names)
+        count = len(names) if config.model.labels.has_labels else 0
         model = config.model.build(
             self.data.facts.vocabulary_size, num_labels=count, seed=config.seed
         )
-        if model.labels is not None and labels is not None:
-            model.labels.counts.copy_(labels[labels >= 0].bincount(minlength=count))
+        if labels is not None:
+            model.labels.set_counts(labels)
         return model.to(check_device(str(config.train.device)))
 
 
@@ -81,7 +80,7 @@ def plan_run(
     tokenizer = config.data.tokenizer.train(splits.train.texts)
     source = EMBEDDED if options.data is None else options.data
     data = tokenize(splits, tokenizer, source, config.model.max_length)
-    if not isinstance(config.model.labels, NoLabelsConfig):
+    if config.model.labels.has_labels:
         check_labels(splits, data)
     config, more = choose_training(config, lengths=data.arrays["train"].lookup())
     return Plan(config, choices + more, data, run)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from textvae.data.batching import Batch, TokenArray
-from textvae.model.labelling import UNKNOWN_LABEL, Labelled, Labelling
+from textvae.model.labelling import Labelled, Labelling, unknown_labels
 from textvae.model.vae import VAE
 from textvae.randomness import Noise, hashes, key, uniforms
 
@@ -49,12 +49,10 @@ def labelling_of(
 
     `drawn` gives labelled sentences for a step, as `labelled_batch` does.
     """
-    if model.labels is None:
+    if not model.labels.num_labels:
         return None
     labelled = None if drawn is None else drawn(step=step)
-    labels = batch.labels
-    if labels is None:
-        labels = torch.full_like(batch.lengths, UNKNOWN_LABEL)
+    labels = unknown_labels(batch.lengths) if batch.labels is None else batch.labels
     more = None
     if labelled is not None and labelled.labels is not None:
         noise = Noise(key(seed, "labelled"), step, labelled.indices)

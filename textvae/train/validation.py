@@ -6,7 +6,7 @@ from textvae import distributed
 from textvae.data.batching import TokenArray
 from textvae.metrics.latent_usage import active_units
 from textvae.metrics.likelihood import ENCODER_BATCH
-from textvae.model.labelling import unlabelled
+from textvae.model.labelling import Labelling, unknown_labels
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals, uniforms
 from textvae.train.state import Validation
@@ -27,7 +27,7 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
             noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
             draws = uniforms(key(seed, "validation label"), batch.indices)
             three = batch.inputs, batch.targets, batch.lengths
-            terms = model(*three, noise, labelling=unlabelled(draws))
+            terms = model(*three, noise, labelling=Labelling(unknown_labels(draws), draws))
             nats = terms.reconstruction.total, terms.bound_kl.sum()
             sums += torch.stack([part.double() for part in nats])
             means[batch.indices] = terms.posterior.mean.to(means)
