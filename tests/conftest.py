@@ -27,6 +27,7 @@ LISTED_SKIPS = (
     "no device that is always full",
     "there is no CUDA device",
     "there is a CUDA device",
+    "Triton is not installed",
     "needs the files of Linux in /proc",
     "needs glibc, 64 bits wide",
     "strace is not installed or may not trace",

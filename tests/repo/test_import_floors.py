@@ -28,9 +28,10 @@ FLOORS = {
     "storage": 2,
     "config": 1,
     "distributed": 1,
+    "randomness": 1,
     "config_faults": 0,
     "errors": 0,
-    "randomness": 0,
+    "randomness_triton": 0,
     "version": 0,
 }
 
@@ -45,6 +46,7 @@ HOMES = {
     "click": ["cli"],
     "tqdm": ["train.metrics", "cli"],
     "sklearn": ["metrics.prototypes"],
+    "triton": ["randomness_triton"],
 }
 
 

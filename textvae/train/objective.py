@@ -2,14 +2,13 @@
 
 from typing import Annotated, NamedTuple
 
-import torch
 from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config
 from textvae.model.inferred import ElboTerms
 from textvae.model.interfaces import UNKNOWN
-from textvae.randomness import key, uniforms
+from textvae.randomness import keyed, replace_words
 from textvae.train.denoise import DenoiseConfig
 from textvae.train.rate import NoTargetRate, RateConfig, RateState
 from textvae.train.schedules import ConstantSchedule, LinearSchedule, ScheduleConfig
@@ -160,9 +159,4 @@ def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step:
     """
     if rate <= 0.0:
         return inputs
-    draws = uniforms(
-        key(seed, "word dropout", step), indices[:, None], torch.arange(inputs.shape[1]).to(indices)
-    )
-    dropped = draws < rate
-    dropped[:, 0] = False
-    return inputs.masked_fill(dropped, UNKNOWN)
+    return replace_words(inputs, keyed(step, seed, "word dropout"), indices, rate, UNKNOWN)
