@@ -9,7 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -269,3 +269,37 @@ def command(tiny_run: Path) -> Callable[..., Child]:
         return Child(act)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def evaluate_tokens() -> Callable[..., Any]:
+    """`evaluate` for arrays of tokens without text: (model, data, num_samples=, seed=, ...)."""
+    # Not at the top: torch is imported after the environment is set.
+    from textvae.data.tokenizer import WordTokenizerConfig  # noqa: PLC0415 -- torch
+    from textvae.evaluate.measurements import MeasuredCorpus  # noqa: PLC0415 -- torch
+    from textvae.evaluate.subject import Corpus, Subject  # noqa: PLC0415 -- torch
+    from textvae.evaluate.summary import Evaluation, evaluate  # noqa: PLC0415 -- torch
+
+    def run(
+        model: Any,
+        data: Any,
+        *,
+        num_samples: int,
+        num_words: int = 1,
+        num_characters: int = 1,
+        **settings: Any,
+    ) -> Evaluation:
+        facts = MeasuredCorpus(
+            source="",
+            sha256="",
+            num_sentences=data.num_sentences,
+            num_tokens=data.num_targets,
+            num_words=num_words,
+            num_characters=num_characters,
+            num_unknown=None,
+        )
+        tokenizer = WordTokenizerConfig().train(["word"])
+        subject = Subject(model, tokenizer, Corpus(data, facts), max_length=17, **settings)
+        return evaluate(subject, num_samples=num_samples)
+
+    return run

@@ -1,11 +1,12 @@
 """On CUDA the same code gives the same numbers as on the CPU: pretended in CI, real by `-m gpu`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.evaluate.bounds import TextCounts
-from textvae.evaluate.summary import evaluate
 from textvae.generate.decoding import decode
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.model.decoder import GRUDecoderConfig
@@ -56,10 +57,11 @@ def test_training_steps_agree_with_the_cpu(cuda: torch.device) -> None:
         torch.testing.assert_close(left, right.cpu(), rtol=1e-4, atol=1e-4)
 
 
-def test_evaluation_agrees_with_the_cpu(cuda: torch.device) -> None:
+def test_evaluation_agrees_with_the_cpu(
+    cuda: torch.device, evaluate_tokens: Callable[..., Any]
+) -> None:
     found = [
-        evaluate(build(d).eval(), corpus(), TextCounts(1, 1), num_samples=31, seed=0)
-        for d in ("cpu", cuda)
+        evaluate_tokens(build(d).eval(), corpus(), num_samples=31, seed=0) for d in ("cpu", cuda)
     ]
     for name in ("nll", "elbo", "kl", "mutual_information", "permutation_cost"):
         left, right = (getattr(f, name) for f in found)

@@ -17,11 +17,10 @@ from textvae.evaluate.measurements import (
     read_measurements,
     write_measurements,
 )
-from textvae.evaluate.tables import table
 
 FIGURES = [
-    Figure(name="nll", value=2.5, stderr=0.25, unit="nats a sentence", settings="K = 3"),
-    Figure(name="kl", value=4.0, unit="nats a sentence"),
+    Figure("nll", 2.5, "nats per sentence", "K = 3", stderr=0.25),
+    Figure("kl", 4.0, "nats a sentence"),
     Figure(name="active_units", value=None, stderr=None),
     Figure(name="kl_per_dimension", value=[0.5, 3.5], settings="7 sentences"),
     Figure(name="novelty", value=0.125, unit="share"),
@@ -99,11 +98,11 @@ def test_flat_names_each_figure_and_each_error(found: Measurements) -> None:
 
 
 def test_the_table_says_value_error_and_settings(found: Measurements) -> None:
-    lines = table(found).splitlines()
+    lines = found.table().splitlines()
     assert lines[0] == "7 sentences of there, </s> counted (float32, seed 5)"
     assert lines[1].startswith("  3 of 31 tokens are <unk> (9.68 %)")
     expected = {
-        "nll": ["2.500 +- 0.250", "nats a sentence, K = 3"],
+        "nll": ["2.500 +- 0.250", "nats per sentence, K = 3"],
         "active units": ["unknown +- unknown"],
         "kl per dimension": ["0.500 to 3.500", "7 sentences"],
         "novelty": ["12.5 %"],
@@ -117,9 +116,9 @@ def test_the_table_says_value_error_and_settings(found: Measurements) -> None:
 
 
 def test_the_table_says_where_the_text_is_not_at_hand(found: Measurements) -> None:
-    assert "decode to" not in table(found)
+    assert "decode to" not in found.table()
     data = structs.replace(found.data, decoded=True, num_unknown=0)
-    lines = table(structs.replace(found, data=data)).splitlines()
+    lines = structs.replace(found, data=data).table().splitlines()
     assert "the text is not at hand" in lines[1]
     assert not any("<unk>" in line for line in lines)
 

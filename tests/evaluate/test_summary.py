@@ -1,11 +1,16 @@
-"""The table of an evaluation can be read, whatever the figures."""
+"""An evaluation is a view of measurements, and its table can be read whatever the figures."""
 
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 import pytest
 import torch
 
+from textvae.api.evaluate import run_evaluators
+from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.evaluate.bounds import TextCounts
-from textvae.evaluate.summary import Evaluation, evaluate
+from textvae.evaluate.summary import Evaluation
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import ModelConfig
@@ -14,15 +19,15 @@ V = 11
 
 
 @pytest.fixture(scope="module")
-def found() -> Evaluation:
+def found(evaluate_tokens: Callable[..., Evaluation]) -> Evaluation:
     config = ModelConfig(
         latent_dim=3,
         encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7),
         decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
     )
     data = TokenArray.from_lists([[2, 3, 4] * 4, [5], [], [6, 7]], V)
-    counts = TextCounts(num_words=4, num_characters=41)
-    return evaluate(config.build(V).eval(), data, counts, num_samples=5, seed=0)
+    model = config.build(V).eval()
+    return evaluate_tokens(model, data, num_words=4, num_characters=41, num_samples=5, seed=0)
 
 
 def test_figures_follow_from_each_other(found: Evaluation) -> None:
@@ -40,7 +45,23 @@ def test_columns_stay_apart_where_a_word_is_a_whole_sentence(found: Evaluation) 
     assert found.perplexity_per_word > 1e4
     for value, said in ((12345.678, "perplexity 12345.678 "), (4.7e15, "perplexity 4.70e+15 ")):
         changed = {name: getattr(found, name) for name in found.__struct_fields__}
-        table = Evaluation(**(changed | {"perplexity_per_word": value})).table()
-        (line,) = [line for line in table.splitlines() if "a word" in line]
+        table = Evaluation(**(changed | {"tokenizer": "bpe", "perplexity_per_word": value})).table()
+        (line,) = [line for line in table.splitlines() if "per word" in line]
         assert said in line
         assert line.endswith("4 words")
+
+
+def test_it_is_a_view_of_measurements(tiny_run: Path, tiny_data: Path) -> None:
+    vae = TextVAE.from_pretrained(tiny_run, device="cpu")
+    measured = run_evaluators(vae, tiny_data / "valid.txt", evaluators="likelihood,latent")
+    view = Evaluation.of(measured)
+    flat = measured.flat()
+    for name in ("nll", "nll_stderr", "kl", "perplexity", "mutual_information", "active_units"):
+        assert getattr(view, name) == flat[name]
+    assert (view.num_words, view.source) == (measured.data.num_words, measured.data.source)
+    again = view.measurements(vae.model, vae.tokenizer)
+    assert Evaluation.of(again) == view
+    assert again.model == msgspec.structs.replace(measured.model, path=None)
+    figures = {figure.name: figure for figure in measured}
+    assert len(list(again)) > 12
+    assert all(figures[figure.name] == figure for figure in again)

@@ -1,6 +1,7 @@
 """Without a latent the ELBO is the log-likelihood, and the model is its decoder."""
 
 import math
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -10,8 +11,6 @@ import torch
 from textvae.config import decode
 from textvae.data.batching import Batch, TokenArray
 from textvae.errors import ConfigError
-from textvae.evaluate.bounds import TextCounts
-from textvae.evaluate.summary import evaluate
 from textvae.metrics.latent_usage import diagnosis
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
@@ -68,11 +67,11 @@ def test_the_nll_is_the_sum_of_log_softmaxes_and_so_is_every_other_figure(num_sa
     assert float(found.monte_carlo_variance.max()) < 1e-11
 
 
-def test_the_report_is_exact_with_one_sample_whatever_was_asked() -> None:
+def test_the_report_is_exact_with_one_sample_whatever_was_asked(
+    evaluate_tokens: Callable[..., Any],
+) -> None:
     model, data = build(), corpus()
-    reports = [
-        evaluate(model, data, TextCounts(N, N), num_samples=k, seed=k, rows=k) for k in (1, 500)
-    ]
+    reports = [evaluate_tokens(model, data, num_samples=k, seed=k, rows=k) for k in (1, 500)]
     for found in reports:
         assert found.nll == -found.elbo == found.reconstruction
         assert found.nll == pytest.approx(float(by_hand(model, data).mean()), rel=1e-6)
@@ -124,12 +123,12 @@ def test_one_step_has_no_kl_and_the_gradient_of_the_likelihood() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_a_uniform_model_pays_log_v_a_target() -> None:
+def test_a_uniform_model_pays_log_v_per_target(evaluate_tokens: Callable[..., Any]) -> None:
     model, data = build(), corpus()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    found = evaluate(model, data, TextCounts(N, N), num_samples=1, seed=0)
+    found = evaluate_tokens(model, data, num_samples=1, seed=0)
     assert found.perplexity == pytest.approx(V, rel=1e-6)
     assert found.nll == pytest.approx(data.num_targets * math.log(V) / N, rel=1e-6)
 

@@ -35,11 +35,11 @@ def test_figures_of_a_run_are_those_it_ended_with(vae: TextVAE, material: Materi
     assert evaluation is not None
     assert material.numbers.value("nll") == evaluation.nll
     assert material.numbers.figures["permutation_cost"].stderr == evaluation.permutation_cost_stderr
-    assert material.numbers.when.startswith("Measured when training ended")
+    assert material.numbers.origin.startswith("Measured when training ended")
     other = gather(vae, DataChoice(material.corpus.texts[:7]), seed=3, num_samples=5)
     expected = vae.evaluate(material.corpus.texts[:7], num_samples=5, seed=3)
     assert other.numbers.value("nll") == expected.nll
-    assert other.numbers.when.startswith("Measured for this report")
+    assert other.numbers.origin.startswith("Measured for this report")
 
 
 def test_figures_that_evaluate_kept_go_before_if_they_are_of_this_model(
@@ -51,12 +51,12 @@ def test_figures_that_evaluate_kept_go_before_if_they_are_of_this_model(
     evaluators: tuple[EvaluatorConfig, ...] = (LikelihoodEvaluator(num_samples=2),)
     write_measurements(run / FILE, run_evaluators(copy, evaluators=evaluators, seed=11))
     found = gather(copy).numbers
-    assert (found.when, found.seed) == ("Measured by `textvae evaluate`", 11)
+    assert (found.origin, found.seed) == ("Measured by `textvae evaluate`", 11)
     assert found.value("nll") == pytest.approx(copy.evaluate(num_samples=2, seed=11).nll)
     assert found.value("active_units") is None  # was not measured
     elsewhere = run_evaluators(copy, ["red cat eats"], evaluators=evaluators)
     write_measurements(run / FILE, elsewhere)
-    assert gather(copy).numbers.when.startswith("Measured when training ended")
+    assert gather(copy).numbers.origin.startswith("Measured when training ended")
 
 
 def test_kl_neighbors_and_the_hardest_by_brute_force(vae: TextVAE, material: Material) -> None:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "textvae"
 
 def numbers(latent_dim: int = 7, tokenizer: str = "bpe", **figures: float | Number) -> Numbers:
     made = {k: v if isinstance(v, Number) else Number(v) for k, v in figures.items()}
-    return Numbers(made, "somewhere", 11, tokenizer, latent_dim, 3, "float32", "Measured")
+    return Numbers(made, "somewhere", tokenizer, latent_dim, 3, "float32", "Measured", None)
 
 
 @pytest.mark.parametrize(

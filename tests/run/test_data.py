@@ -89,7 +89,6 @@ def test_denominators_count_an_end_for_each_sentence(tmp_path: Path) -> None:
     assert test.num_targets == data.arrays["test"].num_targets == 4 + 2
     assert test.num_words == 4 + 2
     assert test.num_characters == len("two two two") + len("one") + 2
-    assert test.counts() == (test.num_words, test.num_characters)
 
 
 def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,8 @@
 """All evaluators of a config in one pass over a corpus: figures, settings and provenance."""
 
-import hashlib
-import platform
-import sys
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import torch
 
 from textvae.api.text_vae import TextVAE
@@ -16,16 +10,13 @@ from textvae.evaluate.evaluators import (
     EvaluatorConfig,
     check_evaluators,
     choose_evaluators,
-    kind_of,
+    measure,
 )
-from textvae.evaluate.measurements import Measured, MeasuredCorpus, MeasuredModel, Measurements
-from textvae.evaluate.subject import Corpus, Subject, count_unknown
+from textvae.evaluate.measurements import Measurements
 from textvae.metrics.likelihood import ROWS
 from textvae.run.experiment import read_experiment
-from textvae.run.held_out import HeldOut, held_out, run_split
+from textvae.run.held_out import held_out, subject_of
 from textvae.storage.checkpoint import EXPERIMENT
-from textvae.storage.tensors import tensors_to_bytes
-from textvae.version import installed_version
 
 
 def configured_evaluators(path: Path | None) -> tuple[EvaluatorConfig, ...] | None:
@@ -69,99 +60,11 @@ def run_evaluators(
         DataError: sentences that cannot be read, or one longer than the model's limit.
         ConfigError: an unknown evaluator, or one twice.
     """
-    begun = time.perf_counter()
-    chosen = evaluators
-    if chosen is None or isinstance(chosen, str):
-        chosen = choose_evaluators(chosen, configured_evaluators(vae.path))
-    chosen = check_evaluators(chosen)
-    found = held_out(vae.origin, data, text_column=text_column)
-    subject = _subject(vae, found, seed=seed, rows=rows, dtype=dtype, report=report)
-    measured = [_run(one, subject) for one in chosen]
-    training = subject.training_if_read
-    return Measurements(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=time.perf_counter() - begun,
-        model=_model(vae),
-        data=subject.facts,
-        training=None if training is None else training.facts,
-        seed=seed,
-        precision=str(dtype).removeprefix("torch."),
-        device=str(vae.model.device),
-        num_threads=torch.get_num_threads(),
-        versions=_versions(),
-        measured=measured,
+    if evaluators is None or isinstance(evaluators, str):
+        evaluators = choose_evaluators(evaluators, configured_evaluators(vae.path))
+    evaluators = check_evaluators(evaluators)
+    sentences = held_out(vae.origin, data, text_column=text_column)
+    subject = subject_of(
+        vae.model, vae.origin, sentences, seed=seed, rows=rows, dtype=dtype, report=report
     )
-
-
-def _subject(
-    vae: TextVAE,
-    found: HeldOut,
-    *,
-    seed: int,
-    rows: int,
-    dtype: torch.dtype,
-    report: Callable[[str], object],
-) -> Subject:
-    return Subject(
-        vae.model,
-        vae.tokenizer,
-        _corpus(found),
-        max_length=vae.config.max_length,
-        texts=found.texts,
-        embedded=found.embedded,
-        split=lambda name: _optional(run_split(vae.origin, name)),
-        seed=seed,
-        rows=rows,
-        dtype=dtype,
-        report=report,
-    )
-
-
-def _run(evaluator: EvaluatorConfig, subject: Subject) -> Measured:
-    begun, kind = time.perf_counter(), kind_of(evaluator)
-    subject.report(f"measuring {kind}")
-    figures = list(evaluator.run(subject))
-    seconds = time.perf_counter() - begun
-    config: dict[str, object] = msgspec.to_builtins(evaluator)
-    return Measured(evaluator=config, figures=figures, seconds=seconds)
-
-
-def _corpus(found: HeldOut) -> Corpus:
-    facts = MeasuredCorpus(
-        source=found.facts.read.source,
-        sha256=found.facts.read.sha256,
-        num_sentences=found.facts.num_sentences,
-        num_tokens=found.facts.num_targets,
-        num_words=found.facts.num_words,
-        num_characters=found.facts.num_characters,
-        num_unknown=count_unknown(found.array),
-        decoded=found.texts is None,
-    )
-    return Corpus(found.array, facts)
-
-
-def _optional(found: HeldOut | None) -> Corpus | None:
-    return None if found is None else _corpus(found)
-
-
-def _model(vae: TextVAE) -> MeasuredModel:
-    data = tensors_to_bytes(vae.model.state_dict())
-    return MeasuredModel(
-        path=None if vae.path is None else str(vae.path),
-        sha256=hashlib.sha256(data).hexdigest(),
-        tokenizer=vae.tokenizer.kind,
-        vocabulary_size=vae.tokenizer.vocabulary_size,
-        latent_dim=vae.config.latent_dim,
-        num_parameters=sum(p.numel() for p in vae.model.parameters()),
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {
-        "textvae": installed_version(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-    if "sacrebleu" in sys.modules:
-        found["sacrebleu"] = str(sys.modules["sacrebleu"].__version__)
-    return found
+    return measure(subject, evaluators, path=vae.path)

@@ -11,7 +11,7 @@ from textvae import distributed
 from textvae.api.inputs import all_gather, as_latents, as_sentences
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
-from textvae.evaluate.summary import Evaluation
+from textvae.evaluate.summary import Evaluation, evaluate
 from textvae.generate.decoding import ROWS as FIRST_BLOCK
 from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.latents import sample_latents
@@ -28,8 +28,7 @@ from textvae.run.conditions import (
 )
 from textvae.run.data import DataOptions
 from textvae.run.experiment import ExperimentConfig, check_device
-from textvae.run.held_out import Origin, given, held_out, tokenize_given
-from textvae.run.measure import measure
+from textvae.run.held_out import Origin, given, held_out, subject_of, tokenize_given
 from textvae.run.model_directory import Results, load_model, publish, require_latent
 from textvae.run.plan import plan_run
 from textvae.run.training import execute, follow
@@ -433,18 +432,9 @@ class TextVAE:
             ConfigError: no samples.
         """
         _at_least(1, num_samples=num_samples)
-        found = held_out(self.origin, data, text_column=text_column)
-        return measure(
-            self.model,
-            self.tokenizer,
-            found.array,
-            found.facts,
-            embedded_texts=found.texts if found.embedded else None,
-            num_samples=num_samples,
-            seed=seed,
-            rows=rows,
-            dtype=dtype,
-        )
+        sentences = held_out(self.origin, data, text_column=text_column)
+        subject = subject_of(self.model, self.origin, sentences, seed=seed, rows=rows, dtype=dtype)
+        return evaluate(subject, num_samples=num_samples)
 
     @property
     def origin(self) -> Origin:

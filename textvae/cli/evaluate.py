@@ -163,9 +163,7 @@ def _keep(found: "Measurements", where: Path, output: Path | None) -> TextVAEErr
 def _show(found: "Measurements", *, as_json: bool) -> None:
     """The table, or the object of the file with every figure under its own name as well."""
     if not as_json:
-        from textvae.evaluate.tables import table  # noqa: PLC0415 -- imports torch
-
-        emit(table(found))
+        emit(found.table())
         return
 
     import msgspec  # noqa: PLC0415 -- 20 ms

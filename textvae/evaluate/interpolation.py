@@ -71,7 +71,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
         yield Figure(
             name="path_perplexity",
             value=self._perplexity(subject, TokenArray.from_lists(middles, subject.data.start)),
-            unit="a token",
+            unit="per token",
             settings=f"fluency: of the {len(middles):,} sentences between the ends, read as new "
             f"ones by the model itself, K = {self.num_samples}",
         )
@@ -79,7 +79,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
         yield Figure(
             name="path_ends_perplexity",
             value=self._perplexity(subject, ends),
-            unit="a token",
+            unit="per token",
             settings=f"to compare: of the {ends.num_sentences:,} sentences of the corpus that "
             f"were paired, K = {self.num_samples}",
         )

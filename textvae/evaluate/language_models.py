@@ -72,7 +72,7 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
         if subject.training is None or subject.validation is None:
             for name in names:
                 reason = "the training set is not beside the model"
-                yield Figure(name=name, value=None, unit="a token", settings=reason)
+                yield Figure(name=name, value=None, unit="per token", settings=reason)
             return
         drawn = subject.samples(self.num_samples, self.strategy)
         samples = TokenArray.from_lists(drawn, subject.data.start)
@@ -86,7 +86,7 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
             yield Figure(
                 name=name,
                 value=found.perplexity,
-                unit="a token",
+                unit="per token",
                 settings=f"of {what} ({found.num_tokens:,} tokens) under {fitted}",
             )
 
@@ -112,7 +112,7 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
         name = "reverse_perplexity_of_data"
         if subject.training is None:
             reason = "the training set is not beside the model"
-            yield Figure(name=name, value=None, unit="a token", settings=reason)
+            yield Figure(name=name, value=None, unit="per token", settings=reason)
             return
         training = subject.training.array
         order = permutation(key(subject.seed, "as many"), training.num_sentences)
@@ -135,7 +135,7 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
         return Figure(
             name=name,
             value=found.perplexity,
-            unit="a token",
+            unit="per token",
             settings=f"of {subject.data.num_sentences:,} sentences ({found.num_tokens:,} tokens) "
             f"under {FITTED} fitted to {size - num_held_out:,} and selected by {num_held_out:,} "
             f"{what} in {self.fit.max_steps:,} steps",

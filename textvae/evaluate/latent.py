@@ -1,16 +1,15 @@
-"""The evaluator `latent`: what it holds, where, and how far its aggregate is from the prior."""
+"""The evaluator `latent`: what it carries, where, and how far its aggregate is from the prior."""
 
-from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import torch
 from msgspec import Meta
 from torch import Tensor
 
 from textvae.config import Config
-from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import NATS
-from textvae.evaluate.measurements import Figure
+from textvae.evaluate.measurements import Figure, Value, stderr_of
 from textvae.evaluate.subject import Subject
 from textvae.generate.neighbors import AggregateMoments
 from textvae.metrics.latent_usage import (
@@ -22,58 +21,8 @@ from textvae.metrics.latent_usage import (
     permutation_costs,
     standard_error,
 )
-from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance
+from textvae.model.gaussian import aggregate_covariance
 from textvae.model.interfaces import Prior
-from textvae.model.vae import VAE
-
-
-class LatentUse(NamedTuple):
-    """How much of the latent is used; as fields of `report.Evaluation`."""
-
-    mutual_information: float
-    mutual_information_stderr: float | None
-    mutual_information_cap: float
-    active_units: int | None
-    latent_dim: int
-    permutation_cost: float | None
-    permutation_cost_stderr: float | None
-
-
-def latent_use(
-    model: VAE,
-    data: TokenArray,
-    posterior: DiagonalGaussian,
-    *,
-    seed: int,
-    dtype: torch.dtype = torch.float32,
-    draws: AggregateDraws | None = None,
-) -> LatentUse:
-    """Mutual information, active units and the cost of permuting latents, of N sentences.
-
-    Args:
-        model: in evaluation mode.
-        data: on the model's device.
-        posterior: of the same sentences, `[N, Z]`.
-        seed: of the draws and of the permutation.
-        dtype: of the matrix products.
-        draws: of `aggregate_draws`, where they are at hand.
-
-    Returns:
-        What a single sentence cannot say is None.
-    """
-    information = mutual_information(posterior, seed=seed, draws=draws)
-    costs = permutation_costs(model, data, posterior.mean, seed=seed, dtype=dtype)
-    known = not bool(costs.isnan().any())
-    stderr = standard_error(costs)
-    return LatentUse(
-        mutual_information=information.value,
-        mutual_information_stderr=information.stderr,
-        mutual_information_cap=information.cap,
-        active_units=active_units(posterior.mean),
-        latent_dim=posterior.mean.shape[1],
-        permutation_cost=float(costs.mean()) if known else None,
-        permutation_cost_stderr=stderr if known else None,
-    )
 
 
 def aggregate_kl(draws: AggregateDraws, prior: Prior) -> tuple[float, float | None]:
@@ -110,76 +59,69 @@ class LatentEvaluator(Config, tag_field="kind", tag="latent"):
 
     def run(self, subject: Subject) -> Iterator[Figure]:
         """The figures; none of a language model, which has no latent."""
-        if subject.model.is_language_model:
+        model = subject.model
+        if model.is_language_model:
             return
-        posterior = subject.posterior
-        chosen = subject.subset(self.max_sentences, "latent").to(posterior.mean.device)
-        some = posterior.select(chosen)
-        draws = aggregate_draws(some, seed=subject.seed)
-        data, size = subject.data, len(chosen)
+        chosen = subject.subset(self.max_sentences, "latent").to(subject.posterior.mean.device)
+        posterior, data, size = subject.posterior.select(chosen), subject.data, len(chosen)
         if size < data.num_sentences:
-            data = subject.data.select(chosen)
-        found = latent_use(
-            subject.model, data, some, seed=subject.seed, dtype=subject.dtype, draws=draws
+            data = data.select(chosen)
+        draws = aggregate_draws(posterior, seed=subject.seed)
+        information = mutual_information(posterior, seed=subject.seed, draws=draws)
+        costs = permutation_costs(
+            model, data, posterior.mean, seed=subject.seed, dtype=subject.dtype
         )
-        pairs = f"from {size:,} sentences"
-        yield Figure(
-            name="mutual_information",
-            value=found.mutual_information,
-            stderr=found.mutual_information_stderr,
-            unit=NATS,
-            settings=f"at most {found.mutual_information_cap:.3f} {pairs}",
-        )
-        yield Figure(
-            name="mutual_information_cap",
-            value=found.mutual_information_cap,
-            unit=NATS,
-            settings=f"log {size:,}",
-        )
-        yield Figure(
-            name="active_units",
-            value=found.active_units,
-            settings=f"of {found.latent_dim}: means vary by more than {ACTIVE_VARIANCE}, {pairs}",
-        )
-        yield Figure(
-            name="permutation_cost",
-            value=found.permutation_cost,
-            stderr=found.permutation_cost_stderr,
-            unit=NATS,
-            settings=f"at posterior means, {pairs}",
-        )
-        yield from _where(subject, posterior)
-        distance, stderr = aggregate_kl(draws, subject.model.prior)
-        yield Figure(
-            name="aggregate_kl",
-            value=distance,
-            stderr=stderr,
-            unit="nats",
-            settings=f"KL(q(z) || p(z)), {pairs}, one draw each",
-        )
+        known = not bool(costs.isnan().any())
+        values: dict[str, Value] = {
+            "mutual_information": information.value,
+            "mutual_information_stderr": information.stderr,
+            "mutual_information_cap": information.cap,
+            "active_units": active_units(posterior.mean),
+            "permutation_cost": float(costs.mean()) if known else None,
+            "permutation_cost_stderr": standard_error(costs) if known else None,
+        }
+        yield from latent_figures(values, num_sentences=size, latent_dim=model.prior.latent_dim)
+        yield from _moments(subject)
+        distance, stderr = aggregate_kl(draws, model.prior)
+        settings = f"KL(q(z) || p(z)), from {size:,} sentences, one draw each"
+        yield Figure("aggregate_kl", distance, "nats", settings, stderr)
 
 
-def _where(subject: Subject, posterior: DiagonalGaussian) -> Iterator[Figure]:
-    """In which dimensions the KL lies, and the moments of the aggregate posterior."""
-    kl = subject.model.prior.kl(posterior).double().mean(0)
+def latent_figures(
+    values: Mapping[str, Value], *, num_sentences: int, latent_dim: int
+) -> Iterator[Figure]:
+    """Figures from their values by name, with units and settings.
+
+    Args:
+        values: the figures and their standard errors; None is unknown.
+        num_sentences: that they were measured on.
+        latent_dim: Z.
+    """
+    cap, size = values["mutual_information_cap"], f"from {num_sentences:,} sentences"
+    rows = [
+        ("mutual_information", NATS, f"at most {cap:.3f} {size}"),
+        ("mutual_information_cap", NATS, f"log {num_sentences:,}"),
+        ("active_units", "", f"of {latent_dim}: means vary by more than {ACTIVE_VARIANCE}, {size}"),
+        ("permutation_cost", NATS, f"at posterior means, {size}"),
+    ]
+    for name, unit, settings in rows:
+        yield Figure(name, values[name], unit, settings, stderr_of(name, values))
+
+
+def _moments(subject: Subject) -> Iterator[Figure]:
+    """The KL of each dimension, and the moments of the aggregate posterior."""
+    prior, posterior = subject.model.prior, subject.posterior
+    kl = prior.kl(posterior).double().mean(0)
     total, size = float(kl.sum()), f"{len(posterior.mean):,} sentences"
-    yield Figure(name="kl_per_dimension", value=kl.tolist(), unit=NATS, settings=size)
-    yield Figure(
-        name="kl_largest_share",
-        value=float(kl.max()) / total if total > 0.0 else None,
-        unit="share",
-        settings=f"of the KL, in dimension {int(kl.argmax())} of 0 to {len(kl) - 1}",
-    )
+    yield Figure("kl_per_dimension", kl.tolist(), NATS, size)
+    largest = float(kl.max()) / total if total > 0.0 else None
+    where = f"of the KL, in dimension {int(kl.argmax())} of 0 to {len(kl) - 1}"
+    yield Figure("kl_largest_share", largest, "share", where)
     moments = AggregateMoments()
     moments.add(posterior)
-    yield Figure(name="aggregate_mean", value=moments.mean.tolist(), settings=size)
-    yield Figure(name="aggregate_deviation", value=moments.deviation.tolist(), settings=size)
-    if not subject.model.prior.kl_is_exact:
-        return  # how far a normal is from a mixture is no bound of aggregate_kl
-    covariance = aggregate_covariance(posterior).cpu()
-    yield Figure(
-        name="aggregate_moments_kl",
-        value=moments_kl(moments.mean, covariance, subject.model.prior),
-        unit="nats",
-        settings="of the normal with the moments of q(z) from the prior, exact",
-    )
+    yield Figure("aggregate_mean", moments.mean.tolist(), settings=size)
+    yield Figure("aggregate_deviation", moments.deviation.tolist(), settings=size)
+    if prior.kl_is_exact:  # how far a Gaussian is from a mixture does not bound aggregate_kl
+        distance = moments_kl(moments.mean, aggregate_covariance(posterior).cpu(), prior)
+        settings = "of the normal with the moments of q(z) from the prior, exact"
+        yield Figure("aggregate_moments_kl", distance, "nats", settings)

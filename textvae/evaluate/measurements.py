@@ -1,11 +1,12 @@
-"""What `textvae evaluate` leaves behind: a versioned JSON file of figures with their provenance."""
+"""Measured figures with their provenance, their versioned JSON file, and their table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from textvae.errors import DataError
+from textvae.metrics.latent_usage import diagnosis
 from textvae.storage.files import read_bytes, write_file
 
 VERSION = 1
@@ -13,27 +14,37 @@ VERSION = 1
 FILE = "evaluation.json"
 """Its name in a model directory."""
 _LARGEST = 64 * 2**20
+_SCIENTIFIC = 1e6
+"""From this value on a figure has three digits: a word of unspaced text is a sentence."""
 
 Value = int | float | str | list[float] | None
-"""Of a figure. None is unknown: it was asked for, and the data or the model do not say."""
+"""Of a figure. None is unknown: the data or the model do not determine it."""
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     """A number, or a list of them, with what it takes to read it."""
 
     name: str
     """Unique among all figures, such as `perplexity` or `kl_per_dimension`."""
     value: Value
-    stderr: float | msgspec.UnsetType | None = msgspec.UNSET
-    """Standard error over what was averaged; None where unknown, absent where there is none."""
     unit: str = ""
-    """Such as `nats a sentence`, `share`, `%`, `tokens`."""
+    """Such as `nats per sentence`, `share` (a fraction), `tokens`. Files of older versions hold
+    `nats a sentence`."""
     settings: str = ""
     """What the number depends on: K, a signature of sacrebleu, how many sentences."""
+    stderr: float | msgspec.UnsetType | None = msgspec.UNSET
+    """Standard error of the mean; None where unknown, absent where there is none."""
+
+
+def stderr_of(name: str, values: Mapping[str, Value]) -> float | msgspec.UnsetType | None:
+    """The value named `NAME_stderr`, as the standard error of a figure."""
+    stderr = values.get(f"{name}_stderr", msgspec.UNSET)
+    assert stderr is None or isinstance(stderr, float | msgspec.UnsetType)
+    return stderr
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What one evaluator found."""
+    """The figures of one evaluator."""
 
     evaluator: dict[str, object]
     """Its whole config; `kind` is its name."""
@@ -47,7 +58,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasuredModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model was measured."""
+    """The model that was measured."""
 
     path: str | None
     sha256: str
@@ -60,7 +71,7 @@ class MeasuredModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasuredCorpus(msgspec.Struct, frozen=True, kw_only=True):
-    """Sentences, and what was counted in them."""
+    """The sentences measured on, and their counts."""
 
     source: str
     sha256: str
@@ -72,13 +83,13 @@ class MeasuredCorpus(msgspec.Struct, frozen=True, kw_only=True):
     num_characters: int
     """Characters, and one end for each sentence."""
     num_unknown: int | None
-    """Tokens that are `<unk>`, of `num_tokens`; None where nobody counted."""
+    """Tokens that are `<unk>`, of `num_tokens`; None: not counted."""
     decoded: bool = False
-    """Whether the text itself was at hand, or what its tokens decode to stood in for it."""
+    """The text was not available, and its decoded tokens took its place."""
 
 
 class Measurements(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one call of `textvae evaluate` found, and how."""
+    """The figures of a model on a corpus, and how they were measured."""
 
     version: int = VERSION
     created: str
@@ -86,9 +97,9 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     model: MeasuredModel
     data: MeasuredCorpus
-    """What was measured on."""
+    """The sentences measured on."""
     training: MeasuredCorpus | None
-    """What novelty is about, where it was needed and could be found."""
+    """The training set, where an evaluator needed it and it could be read."""
     seed: int
     precision: str
     """Of the matrix products."""
@@ -123,6 +134,41 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                 found[f"{figure.name}_stderr"] = figure.stderr
         return found
 
+    def table(self) -> str:
+        """A line per figure; of a list of numbers, its range."""
+        data = self.data
+        lines = [
+            f"{data.num_sentences:,} sentences of {data.source}, </s> counted ({self.precision}, "
+            f"seed {self.seed})"
+        ]
+        if data.num_unknown:
+            share = 100 * data.num_unknown / data.num_tokens
+            lines.append(
+                f"  {data.num_unknown:,} of {data.num_tokens:,} tokens are <unk> ({share:.2f} %), "
+                "which costs less than the words it stands for"
+            )
+        if data.decoded:
+            lines.append("  the text is not at hand: what its tokens decode to stands in for it")
+        for one in self.measured:
+            if one.figures:
+                lines += [f"{one.kind} ({one.seconds:.1f} s)", *map(_line, one.figures)]
+        collapse = self.diagnosis()
+        return "\n".join([*lines, *([] if collapse is None else [collapse])])
+
+    def diagnosis(self) -> str | None:
+        """A warning that the latent is collapsed, or None."""
+        figures = self.flat()
+        kl, active = figures.get("kl"), figures.get("active_units")
+        if not isinstance(kl, float) or "active_units" not in figures:
+            return None
+        cost = figures.get("permutation_cost")
+        return diagnosis(
+            kl,
+            active if isinstance(active, int) else None,
+            self.model.latent_dim,
+            cost if isinstance(cost, float) else None,
+        )
+
 
 def write_measurements(path: Path, found: Measurements) -> None:
     """Write the file; a crash leaves the old one or the new one, whole.
@@ -155,3 +201,31 @@ def read_measurements(path: Path) -> Measurements:
 
 class _Versioned(msgspec.Struct):
     version: int
+
+
+def _line(figure: Figure) -> str:
+    value = _brief(figure.value, figure.unit == "share")
+    if figure.stderr is None:
+        value += " +- unknown"
+    elif figure.stderr is not msgspec.UNSET:
+        value += f" +- {_brief(figure.stderr, figure.unit == 'share')}"
+    unit = "" if figure.unit == "share" else figure.unit
+    note = ", ".join(part for part in (unit, figure.settings) if part)
+    return f"  {figure.name.replace('_', ' '):<28}{value:<22}{note}".rstrip()
+
+
+def _brief(value: object, as_percent: bool = False) -> str:
+    """A value in at most some twenty characters."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, list):
+        if not value:
+            return "none"
+        return f"{_brief(min(value), as_percent)} to {_brief(max(value), as_percent)}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if as_percent:
+            return f"{100 * value:.1f} %"
+        return f"{value:.3f}" if abs(value) < _SCIENTIFIC else f"{value:.2e}"
+    return str(value)

@@ -1,24 +1,34 @@
-"""Every figure of a model on a corpus in one pass, each with the settings that made it."""
+"""The likelihood of a corpus and the use of the latent as one flat object: `Evaluation`."""
 
-import time
+import math
 
 import msgspec
-import torch
 
-from textvae.data.batching import TokenArray
-from textvae.evaluate.bounds import TextCounts, bounds
-from textvae.evaluate.latent import latent_use
-from textvae.evaluate.subject import count_unknown
+from textvae.data.tokenizer import Tokenizer
+from textvae.evaluate.bounds import LikelihoodEvaluator, likelihood_figures
+from textvae.evaluate.evaluators import EvaluatorConfig, measure, model_facts
+from textvae.evaluate.latent import LatentEvaluator, latent_figures
+from textvae.evaluate.measurements import Figure, Measured, MeasuredCorpus, Measurements, Value
+from textvae.evaluate.subject import Subject
 from textvae.metrics.latent_usage import diagnosis
-from textvae.metrics.likelihood import ROWS, encode_corpus
 from textvae.model.vae import VAE
+
+NO_LATENT: dict[str, object] = {
+    "mutual_information": 0.0,
+    "mutual_information_stderr": 0.0,
+    "active_units": 0,
+    "permutation_cost": 0.0,
+    "permutation_cost_stderr": 0.0,
+}
+"""The latent of a language model."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Figures of a model on a corpus. Nats a sentence, `</s>` counted, unless it says otherwise.
+    """The figures of likelihood and latent as attributes; results.json holds them so.
 
-    None is unknown: of a single sentence no standard error, no active unit and no permutation, of
-    a single sample no Monte Carlo error.
+    Nats per sentence, `</s>` counted, unless the attribute says otherwise. None is unknown: a
+    single sentence has no standard error, no active unit and no permutation, a single sample no
+    Monte Carlo error.
     """
 
     nll: float
@@ -67,14 +77,57 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the sentences."""
     num_unknown: int | None = None
     """Of `num_tokens`, those that are `<unk>`: a word that the vocabulary lacks costs less than the
-    word itself, so every figure a word or a character is flattered by them. None: not counted."""
+    word itself, so figures per word and per character are flattered by them. None: not counted."""
     source_nll: float | None = None
     """The exact nll of the same sentences under the grammar they were drawn from."""
     source_entropy: float | None = None
     """The exact entropy of that grammar: what source_nll is on average."""
 
+    @classmethod
+    def of(cls, measurements: Measurements) -> "Evaluation":
+        """The view of measurements of likelihood and latent."""
+        corpus, model = measurements.data, measurements.model
+        values = NO_LATENT if model.latent_dim == 0 else {}
+        values = {"mutual_information_cap": math.log(corpus.num_sentences)} | values
+        values |= msgspec.to_builtins(corpus) | measurements.flat()
+        values |= {"latent_dim": model.latent_dim, "tokenizer": model.tokenizer}
+        values |= {"torch_version": measurements.versions["torch"]}
+        for name in ("seed", "precision", "device", "seconds"):
+            values[name] = getattr(measurements, name)
+        return msgspec.convert(values, cls)
+
+    def measurements(self, model: VAE, tokenizer: Tokenizer) -> Measurements:
+        """The figures with their units and settings, of the model that they belong to."""
+        values: dict[str, Value] = msgspec.structs.asdict(self)
+        corpus = msgspec.convert(values, MeasuredCorpus)
+        likelihood = likelihood_figures(
+            values, corpus, exact=model.is_language_model, kl_is_exact=model.prior.kl_is_exact
+        )
+        size, latent_dim = self.num_sentences, self.latent_dim
+        latent = latent_figures(values, num_sentences=size, latent_dim=latent_dim)
+        parts: list[tuple[EvaluatorConfig, list[Figure]]] = [
+            (LikelihoodEvaluator(num_samples=self.num_samples), list(likelihood)),
+            (LatentEvaluator(), list(latent) if latent_dim else []),
+        ]
+        return Measurements(
+            created="",
+            seconds=self.seconds,
+            model=model_facts(model, tokenizer),
+            data=corpus,
+            training=None,
+            seed=self.seed,
+            precision=self.precision,
+            device=self.device,
+            num_threads=0,
+            versions={"torch": self.torch_version},
+            measured=[
+                Measured(evaluator=msgspec.to_builtins(config), figures=figures, seconds=0.0)
+                for config, figures in parts
+            ],
+        )
+
     def table(self) -> str:
-        """The figures for a reader."""
+        """A line per figure."""
         kind = f"K = {self.num_samples}" if self.latent_dim else "exact: there is no latent"
         rows = [
             ("nll", plus_minus(self.nll, self.nll_stderr), kind),
@@ -84,33 +137,34 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.tokenizer != "word":
             rows.append(
                 (
-                    "a word",
+                    "per word",
                     f"perplexity {_brief(self.perplexity_per_word)}",
                     f"{self.num_words:,} words",
                 )
             )
             rows.append(
-                ("a character", f"{self.bits_per_character:.4f} bits", f"{self.num_characters:,}")
+                ("per character", f"{self.bits_per_character:.4f} bits", f"{self.num_characters:,}")
             )
         if self.num_unknown:
-            share = f"{100 * self.num_unknown / self.num_tokens:.2f} % of the tokens"
-            rows.append(("unknown words", f"{self.num_unknown:,}", f"{share} are <unk>"))
+            fraction = f"{100 * self.num_unknown / self.num_tokens:.2f} % of the tokens"
+            rows.append(("unknown words", f"{self.num_unknown:,}", f"{fraction} are <unk>"))
         if self.source_nll is not None and self.source_entropy is not None:
             above = 100.0 * (self.nll / self.source_nll - 1.0)
             rows.append(
                 ("exact nll", f"{self.source_nll:.3f}", f"the model is {above:+.2f} % from it")
             )
         lines = [f"  {name:<19} {value:<21} {note}".rstrip() for name, value, note in rows]
-        head = f"{self.num_sentences:,} sentences, nats a sentence, </s> counted ({self.precision})"
+        head = f"{self.num_sentences:,} sentences, nats per sentence, </s> counted"
+        head += f" ({self.precision})"
         collapsed = self.diagnosis()
         return "\n".join([head, *lines, *([] if collapsed is None else [collapsed])])
 
     def diagnosis(self) -> str | None:
-        """A collapsed latent in words, with the next thing to try."""
+        """A warning that the latent is collapsed, with the next thing to try, or None."""
         return diagnosis(self.kl, self.active_units, self.latent_dim, self.permutation_cost)
 
     def _latent_rows(self) -> list[tuple[str, str, str]]:
-        """What only a model with a latent has."""
+        """The rows that a language model lacks."""
         return [
             ("elbo", f"{self.elbo:.3f}", f"perplexity {self.perplexity_elbo:.3f}"),
             ("kl", f"{self.kl:.3f}", f"reconstruction {self.reconstruction:.3f}"),
@@ -128,47 +182,15 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ]
 
 
-def evaluate(
-    model: VAE,
-    data: TokenArray,
-    counts: TextCounts,
-    *,
-    num_samples: int,
-    seed: int,
-    rows: int = ROWS,
-    dtype: torch.dtype = torch.float32,
-) -> Evaluation:
-    """All figures of a model on a corpus.
+def evaluate(subject: Subject, *, num_samples: int) -> Evaluation:
+    """Measure likelihood and latent of a subject, the latent on all of its sentences.
 
     Args:
-        model: in evaluation mode.
-        data: N sentences, tokenized; each counts once.
-        counts: of the same sentences.
-        num_samples: K of the importance-weighted bound; of a language model one is exact.
-        seed: of the samples.
-        rows: latents decoded at once, which bounds the memory.
-        dtype: of the matrix products.
+        subject: the model and the sentences.
+        num_samples: K of the importance-weighted bound.
     """
-    begun, data = time.perf_counter(), data.to(model.device)
-    posterior = encode_corpus(model, data, dtype=dtype)
-    likelihood = bounds(
-        model, data, counts, posterior, num_samples=num_samples, seed=seed, rows=rows, dtype=dtype
-    )
-    use = latent_use(model, data, posterior, seed=seed, dtype=dtype)
-    return Evaluation(
-        **likelihood._asdict(),
-        **use._asdict(),
-        num_tokens=data.num_targets,
-        num_sentences=data.num_sentences,
-        num_words=counts.num_words,
-        num_characters=counts.num_characters,
-        num_unknown=count_unknown(data),
-        seed=seed,
-        precision=str(dtype).removeprefix("torch."),
-        device=str(model.device),
-        torch_version=str(torch.__version__),
-        seconds=time.perf_counter() - begun,
-    )
+    latent = LatentEvaluator(max_sentences=subject.data.num_sentences)
+    return Evaluation.of(measure(subject, [LikelihoodEvaluator(num_samples=num_samples), latent]))
 
 
 def _brief(value: float) -> str:

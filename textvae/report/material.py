@@ -1,6 +1,5 @@
 """Everything a report shows, gathered from a model: data alone, nothing about how it looks."""
 
-import hashlib
 from typing import NamedTuple
 
 import torch
@@ -10,19 +9,21 @@ from textvae.api.interpolate import Walk, walk
 from textvae.api.text_vae import TextVAE
 from textvae.data.grammar import embedded_grammar
 from textvae.errors import ConfigError
+from textvae.evaluate.bounds import LikelihoodEvaluator
+from textvae.evaluate.evaluators import measure, weights_sha256
+from textvae.evaluate.latent import LatentEvaluator
 from textvae.evaluate.measurements import FILE, Measurements, read_measurements
 from textvae.generate.neighbors import Nearest, Neighbor
-from textvae.metrics.latent_usage import ACTIVE_VARIANCE, diagnosis
+from textvae.metrics.latent_usage import ACTIVE_VARIANCE
 from textvae.metrics.likelihood import at_own_labels, encode_corpus, importance_weighted
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.randomness import key, permutation
 from textvae.report.corpus import NO_LABELS, Corpus, DataChoice, Labels, read_corpus
 from textvae.report.curves import Curves, read_curves
-from textvae.report.numbers import Numbers, numbers_of, numbers_of_file
+from textvae.report.numbers import Numbers, numbers_of
 from textvae.report.projection import Projection, principal_plane
 from textvae.report.surprise import Piece, surprises
-from textvae.run.measure import measure
-from textvae.storage.tensors import tensors_to_bytes
+from textvae.run.held_out import HeldOut, subject_of
 
 NUM_SAMPLES, NUM_WALKS, WALK_STEPS = 16, 3, 7
 NUM_QUERIES, NUM_NEIGHBORS, NUM_WORST = 4, 5, 10
@@ -90,8 +91,6 @@ class Material(NamedTuple):
     corpus: Corpus
     curves: Curves | Missing
     numbers: Numbers
-    diagnosis: str | None
-    """A collapsed latent in words."""
     unigram_perplexity: float
     """Of the sentences under their own token frequencies: what knowing no order would give."""
     kl: list[float] | Missing
@@ -143,7 +142,6 @@ def gather(
         curves=curves
         or Missing("There is no metrics.jsonl beside the model: it is not a run directory."),
         numbers=numbers,
-        diagnosis=_diagnosis(numbers),
         unigram_perplexity=_unigram_perplexity(corpus),
         kl=_kl(vae, posterior) if has_latent else Missing(NO_LATENT),
         active=_active(posterior.mean),
@@ -157,40 +155,28 @@ def gather(
 
 
 def _numbers(vae: TextVAE, corpus: Corpus, num_samples: int, seed: int) -> Numbers:
-    """Those a run ended with if they are of these sentences' set, else measured now."""
-    results = vae.results
-    if corpus.is_test_of_run and (kept := _kept(vae, corpus)) is not None:
-        return numbers_of_file(kept)
-    if corpus.is_test_of_run and results is not None and results.evaluation is not None:
-        return numbers_of(results.evaluation, "Measured when training ended")
-    found = measure(
-        vae.model,
-        vae.tokenizer,
-        corpus.array,
-        corpus.facts,
-        embedded_texts=corpus.texts if corpus.is_embedded else None,
-        num_samples=num_samples,
-        seed=seed,
-    )
-    return numbers_of(found, "Measured for this report")
+    """Those of the run if the sentences are its test set, else measured now."""
+    if corpus.is_test_of_run:
+        kept = _kept(vae, corpus)
+        if kept is not None:
+            return numbers_of(kept, "Measured by `textvae evaluate`")
+        if vae.results is not None and vae.results.evaluation is not None:
+            summary = vae.results.evaluation.measurements(vae.model, vae.tokenizer)
+            return numbers_of(summary, "Measured when training ended")
+    held = HeldOut(corpus.array, corpus.facts, corpus.texts, embedded=corpus.is_embedded)
+    subject = subject_of(vae.model, vae.origin, held, seed=seed)
+    evaluators = LikelihoodEvaluator(num_samples=num_samples), LatentEvaluator()
+    return numbers_of(measure(subject, evaluators), "Measured for this report")
 
 
 def _kept(vae: TextVAE, corpus: Corpus) -> Measurements | None:
-    """What `textvae evaluate` left beside the model, if it is of this model and this test set."""
+    """The file of `textvae evaluate`, if it is of this model and this test set."""
     file = None if vae.path is None else vae.path / FILE
     if file is None or not file.is_file():
         return None
-    found = read_measurements(file)
-    weights = hashlib.sha256(tensors_to_bytes(vae.model.state_dict())).hexdigest()
-    same = found.model.sha256 == weights and found.data.source == corpus.whole_source
-    return found if same else None
-
-
-def _diagnosis(numbers: Numbers) -> str | None:
-    kl, active = numbers.value("kl"), numbers.value("active_units")
-    if kl is None or active is None:
-        return None
-    return diagnosis(kl, int(active), numbers.latent_dim, numbers.value("permutation_cost"))
+    kept = read_measurements(file)
+    same_weights = kept.model.sha256 == weights_sha256(vae.model)
+    return kept if same_weights and kept.data.source == corpus.whole_source else None
 
 
 def _unigram_perplexity(corpus: Corpus) -> float:

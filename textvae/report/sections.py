@@ -226,10 +226,10 @@ def _curve_table(curves: Curves) -> Markup:
 def figures_section(material: Material) -> Markup:
     """The numbers, with what they mean."""
     found = material.numbers
-    lead = f"{found.when} on {found.source}, in {found.precision}, with seed {found.seed}."
+    lead = f"{found.origin} on {found.source}, in {found.precision}, with seed {found.seed}."
     judged = judge(found, material.unigram_perplexity)
     writing = judge_writing(found)
-    warning = "" if material.diagnosis is None else tag("p", material.diagnosis, class_="warning")
+    warning = "" if found.diagnosis is None else tag("p", found.diagnosis, class_="warning")
     rows = tag("dl", *map(_figure, judged.values()), class_="figures")
     if not writing:
         note = "`textvae evaluate MODEL` adds figures of reconstructions, samples and paths."

@@ -13,7 +13,6 @@ from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sent
 from textvae.data.grammar import ATTRIBUTES, embedded_splits
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
-from textvae.evaluate.bounds import TextCounts
 from textvae.run.experiment import ExperimentConfig
 from textvae.storage.files import saying_why, write_file
 
@@ -53,10 +52,6 @@ class SplitFacts(Config):
     """Of the array as it is saved; runs of earlier versions have none."""
     num_labelled: int = 0
     """Sentences with a label."""
-
-    def counts(self) -> TextCounts:
-        """The denominators that do not depend on the tokenizer."""
-        return TextCounts(self.num_words, self.num_characters)
 
 
 class DataFacts(Config):

@@ -1,8 +1,10 @@
 """The sentences that a model is measured on, and those it was trained on, wherever they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from textvae.config_faults import shorten
 from textvae.data.batching import TokenArray
@@ -11,6 +13,10 @@ from textvae.data.corpus import Sentences, read_sentences, sentences_of
 from textvae.data.grammar import embedded_splits
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
+from textvae.evaluate.measurements import MeasuredCorpus
+from textvae.evaluate.subject import Corpus, Subject, count_unknown
+from textvae.metrics.likelihood import ROWS
+from textvae.model.vae import VAE
 from textvae.run.data import (
     DATA,
     EMBEDDED,
@@ -130,3 +136,59 @@ def _embedded(origin: Origin, name: str) -> HeldOut:
     part = sentences_of(texts, source=f"{EMBEDDED}, {name}")
     array, facts, kept = tokenize_sentences(part, origin.tokenizer, origin.max_length)
     return HeldOut(array, facts, kept, embedded=True)
+
+
+def subject_of(
+    model: VAE,
+    origin: Origin,
+    sentences: HeldOut,
+    *,
+    seed: int,
+    rows: int = ROWS,
+    dtype: torch.dtype = torch.float32,
+    report: Callable[[str], object] = lambda line: None,
+) -> Subject:
+    """A model and sentences, for evaluators.
+
+    Args:
+        model: in evaluation mode.
+        origin: of the model; the splits of its run are read when an evaluator needs them.
+        sentences: to measure on.
+        seed: of every draw.
+        rows: latents decoded at once, which bounds the memory; no effect on the result.
+        dtype: of the matrix products.
+        report: takes lines of progress.
+    """
+
+    def split(name: str) -> Corpus | None:
+        part = run_split(origin, name)
+        return None if part is None else _corpus(part)
+
+    return Subject(
+        model,
+        origin.tokenizer,
+        _corpus(sentences),
+        max_length=origin.max_length,
+        texts=sentences.texts,
+        embedded=sentences.embedded,
+        split=split,
+        seed=seed,
+        rows=rows,
+        dtype=dtype,
+        report=report,
+    )
+
+
+def _corpus(sentences: HeldOut) -> Corpus:
+    facts = sentences.facts
+    counts = MeasuredCorpus(
+        source=facts.read.source,
+        sha256=facts.read.sha256,
+        num_sentences=facts.num_sentences,
+        num_tokens=facts.num_targets,
+        num_words=facts.num_words,
+        num_characters=facts.num_characters,
+        num_unknown=count_unknown(sentences.array),
+        decoded=sentences.texts is None,
+    )
+    return Corpus(sentences.array, counts)

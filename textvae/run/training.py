@@ -10,7 +10,7 @@ from textvae.config import differences, encode_json
 from textvae.data.corpus import sentences_of
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError
-from textvae.evaluate.summary import Evaluation
+from textvae.evaluate.summary import Evaluation, evaluate
 from textvae.model.vae import VAE
 from textvae.randomness import key, permutation
 from textvae.run.data import (
@@ -23,7 +23,7 @@ from textvae.run.data import (
     tokenize_sentences,
 )
 from textvae.run.experiment import read_experiment
-from textvae.run.measure import measure
+from textvae.run.held_out import HeldOut, Origin, subject_of
 from textvae.run.model_directory import Results, TrainingFacts, load_model, publish, read_results
 from textvae.run.plan import Plan, Report, no_report
 from textvae.run.stream import STREAM
@@ -160,19 +160,14 @@ def _is_free(run: Path) -> bool:
 
 def _measure(plan: Plan, model: VAE) -> Evaluation:
     """The evaluation at the end of training, on a random subset of the test split."""
-    config, texts = plan.config, plan.data.test_texts
-    order = permutation(key(config.seed, "report"), len(texts))[: config.evaluate.max_sentences]
-    joined = "\n".join(texts[i] for i in order.sort().values.tolist())
+    config, test = plan.config, plan.data.test_texts
+    order = permutation(key(config.seed, "report"), len(test))[: config.evaluate.max_sentences]
+    joined = "\n".join(test[i] for i in order.sort().values.tolist())
     subset = distributed.broadcast(joined).split("\n")  # only the first process has the texts
     read = plan.data.facts.test.read
     part = sentences_of(subset, None, source=f"{len(subset):,} of {read.source}")
-    array, facts, _ = tokenize_sentences(part, plan.data.tokenizer, config.model.max_length)
-    return measure(
-        model,
-        plan.data.tokenizer,
-        array,
-        facts,
-        embedded_texts=subset if plan.data.facts.source == EMBEDDED else None,
-        num_samples=config.evaluate.num_samples,
-        seed=config.seed,
-    )
+    array, facts, texts = tokenize_sentences(part, plan.data.tokenizer, config.model.max_length)
+    sentences = HeldOut(array, facts, texts, embedded=plan.data.facts.source == EMBEDDED)
+    origin = Origin(plan.data.tokenizer, config.model.max_length, plan.run, None)
+    subject = subject_of(model, origin, sentences, seed=config.seed)
+    return evaluate(subject, num_samples=config.evaluate.num_samples)
