@@ -317,7 +317,9 @@ def test_training_gives_the_model_of_its_run(
             os.kill(os.getpid(), signal.SIGINT)
 
     run = tmp_path / "run"
-    with pytest.raises(TrainingError, match="stopped by signal 2 at step 5; the same call goes on"):
+    with pytest.raises(
+        TrainingError, match="stopped by signal 2 at step 5; the same call continues"
+    ):
         textvae.TextVAE.train(tiny_data, config=config, output=run, report=stop)
     found = textvae.TextVAE.train(tiny_data, config=config, output=str(run))
     assert found.path == run
