@@ -243,15 +243,22 @@ class Child:
         )
 
 
+def _needs_posix() -> None:
+    if os.name == "nt":
+        pytest.skip("signals and pipes of POSIX")
+
+
 @pytest.fixture(scope="session")
 def fork() -> Callable[[Callable[[], object]], Child]:
     """Start something in a forked process."""
+    _needs_posix()
     return Child
 
 
 @pytest.fixture(scope="session")
 def command(tiny_run: Path) -> Callable[..., Child]:
     """Start the command line in a forked process that has torch; `tiny_run` has imported it."""
+    _needs_posix()
     from textvae.cli.main import program  # noqa: PLC0415 -- as above
 
     def start(

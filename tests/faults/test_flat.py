@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the files of Linux in /proc"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="needs the files of Linux in /proc"
+)
 
 
 def held() -> tuple[int, int, int]:
