@@ -106,7 +106,7 @@ def test_under_a_mixture_it_is_the_sum_of_its_exact_answers(linear_gaussian: VAE
     mean = torch.tensor([[1.0, -0.6, 0.2], [-0.3, 0.1, 0.9]], dtype=torch.float64)
     factor = torch.tensor([[0.6, 0.0, 0.0], [0.2, 0.5, 0.0], [-0.1, 0.3, 0.8]]).double()
     prior = MixturePrior(3, 4)
-    prior.take(GaussianMixture(weights.log(), mean, torch.stack([factor, 0.7 * factor])))
+    prior.set_mixture(GaussianMixture(weights.log(), mean, torch.stack([factor, 0.7 * factor])))
     model = VAE(linear_gaussian.encoder, prior, linear_gaussian.decoder)
     variance = decoder.scale**2
     exact = torch.stack(

@@ -38,7 +38,7 @@ def posteriors(size: int = 501, dim: int = Z) -> DiagonalGaussian:
 
 def fitted(dim: int = Z, dtype: torch.dtype = torch.float64) -> GaussianPrior:
     prior = GaussianPrior(dim).to(dtype)
-    prior.fit(posteriors(dim=dim))
+    prior.fit_moments(posteriors(dim=dim))
     return prior
 
 
@@ -57,8 +57,8 @@ def mixture() -> GaussianMixture:
 def mixed(dtype: torch.dtype = torch.float64) -> MixturePrior:
     """With room for two more components."""
     prior = MixturePrior(Z, 5).to(dtype)
-    prior.fit(posteriors())
-    prior.take(mixture())
+    prior.fit_moments(posteriors())
+    prior.set_mixture(mixture())
     return prior
 
 
@@ -136,8 +136,8 @@ def test_before_it_is_fitted_it_is_the_standard_normal_to_the_bit(gaussian: Gaus
         assert torch.equal(gaussian.log_prob(noise), standard.log_prob(noise))
         assert torch.equal(gaussian.to_normals(noise), noise)
     assert torch.equal(gaussian.sample(7, seed=2), standard.sample(7, seed=2))
-    gaussian.fit(q)
-    gaussian.forget()
+    gaussian.fit_moments(q)
+    gaussian.reset()
     assert torch.equal(gaussian.kl(q), standard.kl(q))
 
 
@@ -150,7 +150,7 @@ def test_without_components_a_mixture_is_the_gaussian_and_a_file_says_which() ->
     prior, q = mixed(), posteriors(23)
     state = {name: value.clone() for name, value in prior.state_dict().items()}
     assert not prior.kl_is_exact
-    prior.fit(posteriors())
+    prior.fit_moments(posteriors())
     assert prior.kl_is_exact
     for found, gaussian in (
         (prior.kl(q), fitted().kl(q)),
@@ -168,19 +168,25 @@ def test_without_components_a_mixture_is_the_gaussian_and_a_file_says_which() ->
 def test_to_one_gaussian_the_estimate_is_exact_dimension_by_dimension() -> None:
     """What is quadratic in a latent has its exact mean, however far from N(m, C) it is."""
     q, other = posteriors(23, 3), GaussianPrior(3).double()
-    other.fit(DiagonalGaussian(posteriors(dim=3).mean.flip(1) * 1.5, torch.zeros(501, 3).double()))
+    other.fit_moments(
+        DiagonalGaussian(posteriors(dim=3).mean.flip(1) * 1.5, torch.zeros(501, 3).double())
+    )
     prior = MixturePrior(3, 2).double()
-    prior.fit(posteriors(dim=3))
+    prior.fit_moments(posteriors(dim=3))
     assert float((prior.kl(q) - other.kl(q)).abs().min()) > 1e-3
-    prior.take(GaussianMixture(torch.zeros(1).double(), other.mean[None], other.factor[None]))
+    prior.set_mixture(
+        GaussianMixture(torch.zeros(1).double(), other.mean[None], other.factor[None])
+    )
     assert not prior.kl_is_exact
     torch.testing.assert_close(prior.kl(q), other.kl(q))
 
 
 def test_processes_take_the_mixture_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = mixed(), MixturePrior(Z, 5).double()
-    second.fit(posteriors())
-    second.take(GaussianMixture(torch.zeros(1).double(), torch.ones(1, Z), torch.eye(Z)[None]))
+    second.fit_moments(posteriors())
+    second.set_mixture(
+        GaussianMixture(torch.zeros(1).double(), torch.ones(1, Z), torch.eye(Z)[None])
+    )
     parts = [first.weights.clone(), first.means.clone(), first.factors.clone()]
     for rank, prior in enumerate((first, second)):
         sent = iter(parts)
@@ -189,7 +195,7 @@ def test_processes_take_the_mixture_of_the_first(monkeypatch: pytest.MonkeyPatch
             monkeypatch.setattr(
                 "textvae.distributed.all_reduce_sum", lambda own, sent=sent: own + next(sent)
             )
-        prior.share()
+        prior.broadcast()
         assert prior.num_components == 3
         assert torch.equal(prior.log_prob(draws("z", 5)), mixed().log_prob(draws("z", 5)))
 
@@ -246,7 +252,7 @@ def test_each_dimension_is_charged_what_those_before_it_do_not_say() -> None:
 def test_of_what_diverges_no_prior_is_fitted(size: float) -> None:
     """Two dimensions that are the same, so that their variances are lost to rounding; or worse."""
     prior, mean = GaussianPrior(2), size * draws("singular", 31)[:, :1].expand(-1, 2)
-    prior.fit(DiagonalGaussian(mean, torch.zeros(31, 2)))
+    prior.fit_moments(DiagonalGaussian(mean, torch.zeros(31, 2)))
     assert not any(bool(value.any()) for value in prior.buffers())
 
 

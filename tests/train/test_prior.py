@@ -25,7 +25,7 @@ from textvae.train.config import TrainConfig
 from textvae.train.loop import train
 from textvae.train.objective import FreeBitsPerDimension, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
-from textvae.train.prior import FIT_SENTENCES, fit_mixture_prior, fitted_prior
+from textvae.train.prior import FIT_SENTENCES, fit_density, fitted_prior
 from textvae.train.state import Validation
 from textvae.train.validation import validate
 
@@ -147,9 +147,9 @@ def test_the_gaussian_stays_where_the_mixture_is_not_surely_better(
     )
     prior = vae.prior
     assert isinstance(prior, MixturePrior)
-    prior.fit(posterior(size, min(spread, 9.0)))
+    prior.fit_moments(posterior(size, min(spread, 9.0)))
     before, after = Validation(0.0, 3.0, 3), Validation(elbo, 2.0, 3)
-    found = fit_mixture_prior(vae, data, before, lambda: after, seed=0, report=lines.append)
+    found = fit_density(vae, data, before, lambda: after, seed=0, report=lines.append)
     taken = said.startswith("prior: validation")
     assert found == (after if taken else before)
     assert bool(prior.num_components) is taken
@@ -167,7 +167,7 @@ def test_of_a_large_corpus_ten_times_as_many_sentences_are_read_as_for_the_gauss
 
     monkeypatch.setattr("textvae.train.prior.encode_corpus", encoded)
     many = corpus().select(torch.arange(4 * FIT_SENTENCES + 1) % 101)
-    fit_mixture_prior(
+    fit_density(
         vae,
         many,
         Validation(0.0, 0.0, 3),

@@ -1,7 +1,6 @@
 """The sections that are about the model and its numbers: what it is, curves, figures, KL."""
 
 from textvae.model.encoder_none import NoEncoderConfig
-from textvae.model.prior import name_of
 from textvae.report.curves import Curves
 from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
@@ -59,7 +58,7 @@ def model_section(material: Material) -> Markup:
     if isinstance(config.encoder, NoEncoderConfig):
         pairs.append(("Latent", "none: a language model"))
     else:
-        prior = name_of(config.prior, vae.model.prior)
+        prior = vae.model.prior.description
         both = ", both directions" if config.encoder.bidirectional else ""
         layers = f"{config.encoder.num_layers} \u00d7 {config.encoder.hidden_dim}{both}"
         pairs.append(("Latent", f"{config.latent_dim} dimensions, {prior}"))

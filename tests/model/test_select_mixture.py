@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from textvae.errors import DataError
-from textvae.metrics.aggregate import select_mixture
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.mixture import select_mixture
 from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.randomness import key, normals
 
