@@ -78,17 +78,11 @@ def task(bench: Bench, sizes: ModelSizes) -> Task:
 
 
 def curves(bench: Bench) -> Result:
-    """Minus the ELBO of held-out sentences after the same number of steps, against A's."""
-    return compare_curves(task(bench, bench.sizes.curve_model))
+    """Minus the ELBO of held-out sentences after the same number of steps, against A's.
 
-
-def curves_full(bench: Bench) -> Result:
-    """The same with the model of the training rows; by far the slowest row."""
-    return compare_curves(task(bench, bench.sizes.model))
-
-
-def compare_curves(setup: Task) -> Result:
-    """Train the three from the same weights with several seeds of batching and noise."""
+    All three start from the same weights; seeds decide batching and noise.
+    """
+    setup = task(bench, bench.sizes.curve_model)
     trainers = {"textvae": textvae_curve, "A": naive_curve, "B": careful_curve}
     seeds = range(1, setup.bench.sizes.curve_seeds + 1)
     curves_of = {name: [train(setup, seed) for seed in seeds] for name, train in trainers.items()}

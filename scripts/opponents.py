@@ -152,7 +152,7 @@ def random_batches(
         sentences,  # type: ignore[arg-type]
         batch_size=batch_size,
         shuffle=True,
-        collate_fn=lambda chosen: collate(chosen, padding),
+        collate_fn=lambda rows: collate(rows, padding),
     )
 
 
@@ -185,7 +185,7 @@ def equal_length_batches(
     return DataLoader(
         sentences,  # type: ignore[arg-type]
         batch_sampler=EqualLengths([len(sentence) for sentence in sentences], batch_size),
-        collate_fn=lambda chosen: collate(chosen, padding),
+        collate_fn=lambda rows: collate(rows, padding),
     )
 
 

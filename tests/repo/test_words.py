@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted(ROOT.glob("textvae/**/*.py"))
+PACKAGE = sorted(ROOT.glob("textvae/**/*.py"))
+SOURCES = [*PACKAGE, *sorted(ROOT.glob("scripts/*.py"))]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 VAGUE_NAMES = {"found", "told", "given", "wanted", "kept", "chosen", "own", "some"}
@@ -85,7 +86,7 @@ def test_rates_are_written_with_per(path: Path) -> None:
 
 def test_two_public_things_never_share_a_name() -> None:
     homes: dict[str, list[str]] = defaultdict(list)
-    for path in SOURCES:
+    for path in PACKAGE:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                 homes[node.name].append(relative(path))
