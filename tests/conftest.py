@@ -284,7 +284,7 @@ def evaluate_tokens() -> Callable[..., Any]:
     # Not at the top: torch is imported after the environment is set.
     from textvae.data.tokenizer import WordTokenizerConfig  # noqa: PLC0415 -- torch
     from textvae.evaluate.measurements import MeasuredCorpus  # noqa: PLC0415 -- torch
-    from textvae.evaluate.subject import Corpus, Subject  # noqa: PLC0415 -- torch
+    from textvae.evaluate.subject import Subject, TokenizedCorpus  # noqa: PLC0415 -- torch
     from textvae.evaluate.summary import Evaluation, evaluate  # noqa: PLC0415 -- torch
 
     def run(
@@ -306,7 +306,7 @@ def evaluate_tokens() -> Callable[..., Any]:
             num_unknown=None,
         )
         tokenizer = WordTokenizerConfig().train(["word"])
-        subject = Subject(model, tokenizer, Corpus(data, facts), max_length=17, **settings)
+        subject = Subject(model, tokenizer, TokenizedCorpus(data, facts), max_length=17, **settings)
         return evaluate(subject, num_samples=num_samples)
 
     return run

@@ -16,11 +16,11 @@ from textvae.data.batching import TokenArray
 from textvae.data.stream import chunks_until_error
 from textvae.errors import ConfigError, DataError
 from textvae.metrics.scores import (
-    Features,
     KLScore,
     MahalanobisScore,
     NLLPerTokenScore,
     ScoreConfig,
+    ScoreFeatures,
     measure_features,
 )
 from textvae.run.model_directory import require_latent
@@ -160,7 +160,7 @@ class _Part(NamedTuple):
 
 def _fitted(
     vae: TextVAE, by: ScoreConfig | str, reference: Reference
-) -> Callable[[Features], Tensor]:
+) -> Callable[[ScoreFeatures], Tensor]:
     by = score_of(by) if isinstance(by, str) else by
     if isinstance(by, KLScore | MahalanobisScore):
         require_latent(vae.model, vae.path)
