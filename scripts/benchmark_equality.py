@@ -42,7 +42,7 @@ from textvae.train.optimizer import AdamWConfig
 from textvae.train.step import flush_denormals
 
 TOPICS = 10
-"""Of the training sentences, so that the latent has something to encode."""
+"""The sentences have topics, so that the latent has something to encode."""
 HELD_OUT = 512
 WINDOWS = 4
 EVALUATION_BATCH = 64
@@ -52,9 +52,9 @@ class Curve(NamedTuple):
     """Minus the ELBO of a trainer, nats per target; all start from the same weights."""
 
     windows: tuple[float, ...]
-    """Of the batches trained on, by quarters of the run."""
+    """The loss of the batches trained on, by quarters of the run."""
     held_out: float
-    """Of sentences not trained on, in float32, from the same noise for everyone."""
+    """The loss of held-out sentences, in float32, with the same noise for every trainer."""
 
 
 class Task(NamedTuple):

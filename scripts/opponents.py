@@ -36,7 +36,7 @@ SAMPLE_CHUNK = 100
 
 
 class PaddedBatch(NamedTuple):
-    """What the opponents' collate function makes; V is `<s>` and V + 1 is the padding."""
+    """A batch of the opponents' collate function; V is `<s>` and V + 1 is the padding."""
 
     inputs: Tensor
     """int64 `[B, T]`: `<s>` and the words; beyond the length `</s>` and padding."""
