@@ -40,6 +40,8 @@ def as_latents(latents: object) -> Tensor:
     if isinstance(latents, DiagonalGaussian):
         return latents.mean
     try:
+        if isinstance(latents, list | tuple) and latents:  # row by row: arrays in a list are slow
+            latents = torch.stack([torch.as_tensor(row) for row in latents])
         tensor = torch.as_tensor(latents)
     except (TypeError, ValueError, RuntimeError):
         tensor = None
