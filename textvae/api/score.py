@@ -117,7 +117,7 @@ def _scored(
     vae: TextVAE,
     part: TokenizedPart,
     reference: Reference,
-    fitted: Callable[[Features], Tensor],
+    fitted: Callable[[ScoreFeatures], Tensor],
     normal: Tensor,
     background: TextVAE | None,
 ) -> Iterator[Scored]:
