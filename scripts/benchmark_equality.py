@@ -42,7 +42,7 @@ from textvae.train.optimizer import AdamWConfig
 from textvae.train.step import flush_denormals
 
 TOPICS = 10
-"""The sentences have topics, so that the latent has something to encode."""
+"""Of the training sentences, so that the latent has something to encode."""
 HELD_OUT = 512
 WINDOWS = 4
 EVALUATION_BATCH = 64
@@ -52,9 +52,9 @@ class Curve(NamedTuple):
     """Minus the ELBO of a trainer, nats per target; all start from the same weights."""
 
     windows: tuple[float, ...]
-    """The loss of the batches trained on, by quarters of the run."""
+    """Of the batches trained on, by quarters of the run."""
     held_out: float
-    """The loss of held-out sentences, in float32, with the same noise for every trainer."""
+    """Of sentences not trained on, in float32, from the same noise for everyone."""
 
 
 class Task(NamedTuple):
@@ -78,11 +78,17 @@ def task(bench: Bench, sizes: ModelSizes) -> Task:
 
 
 def curves(bench: Bench) -> Result:
-    """Minus the ELBO of held-out sentences after the same number of steps, against A's.
+    """Minus the ELBO of held-out sentences after the same number of steps, against A's."""
+    return compare_curves(task(bench, bench.sizes.curve_model))
 
-    All three start from the same weights; seeds decide batching and noise.
-    """
-    setup = task(bench, bench.sizes.curve_model)
+
+def curves_full(bench: Bench) -> Result:
+    """The same with the model of the training rows; by far the slowest row."""
+    return compare_curves(task(bench, bench.sizes.model))
+
+
+def compare_curves(setup: Task) -> Result:
+    """Train the three from the same weights with several seeds of batching and noise."""
     trainers = {"textvae": textvae_curve, "A": naive_curve, "B": careful_curve}
     seeds = range(1, setup.bench.sizes.curve_seeds + 1)
     curves_of = {name: [train(setup, seed) for seed in seeds] for name, train in trainers.items()}

@@ -112,7 +112,7 @@ class Published(NamedTuple):
     corpus: str
     """The name of the directory of the data."""
     method: str
-    """A key of METHODS, where it is one of them."""
+    """Of METHODS, where it is one of them."""
     name: str
     perplexity: float
     mutual_information: float | None

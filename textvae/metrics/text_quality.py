@@ -20,7 +20,7 @@ ORDER = 4
 """N-grams of up to so many tokens."""
 
 Tokenization = Literal["none", "13a", "intl", "char", "zh"]
-"""Tokenizers of sacrebleu; `none` splits at whitespace."""
+"""Of sacrebleu; `none` takes the words between whitespace."""
 Ngram = tuple[str, ...]
 
 
@@ -144,9 +144,9 @@ def distinct(texts: Sequence[Sequence[str]], order: int) -> float | None:
     seen: set[Ngram] = set()
     total = 0
     for tokens in texts:
-        counts = ngrams(tokens, order)
-        seen.update(counts)
-        total += sum(counts.values())
+        found = ngrams(tokens, order)
+        seen.update(found)
+        total += sum(found.values())
     return len(seen) / total if total else None
 
 
@@ -175,7 +175,7 @@ class ReferencePool:
                         self._most[gram] = before._replace(second=count)
 
     def statistics(self, tokens: Sequence[str], without: int = -1) -> list[int]:
-        """The sums of BLEU: lengths of hypothesis and nearest reference, matches and n-grams.
+        """What BLEU sums: lengths of hypothesis and nearest reference, matches and n-grams.
 
         Args:
             tokens: the hypothesis.
@@ -186,12 +186,12 @@ class ReferencePool:
         """
         matches, totals = [], []
         for order in range(1, ORDER + 1):
-            counts = ngrams(tokens, order)
-            totals.append(sum(counts.values()))
-            matches.append(sum(min(n, self._limit(gram, without)) for gram, n in counts.items()))
-        excluded_length = len(tokens) if without >= 0 else None
+            found = ngrams(tokens, order)
+            totals.append(sum(found.values()))
+            matches.append(sum(min(n, self._limit(gram, without)) for gram, n in found.items()))
+        own = len(tokens) if without >= 0 else None
         near = min(
-            (length for length, n in self._lengths.items() if n > (length == excluded_length)),
+            (length for length, n in self._lengths.items() if n > (length == own)),
             key=lambda length: (abs(length - len(tokens)), length),
         )
         return [len(tokens), near, *matches, *totals]
@@ -236,7 +236,7 @@ def self_bleu(texts: Sequence[Sequence[str]], tokenize: Tokenization) -> Score |
 
 
 def _bleu(metric: "BLEU", sums: Sequence[int]) -> float:
-    score = metric.compute_bleu(
+    found = metric.compute_bleu(
         correct=list(sums[2 : 2 + ORDER]),
         total=list(sums[2 + ORDER :]),
         sys_len=sums[0],
@@ -245,7 +245,7 @@ def _bleu(metric: "BLEU", sums: Sequence[int]) -> float:
         effective_order=metric.effective_order,
         max_ngram_order=ORDER,
     )
-    return float(score.score)
+    return float(found.score)
 
 
 def _signature(metric: "BLEU", num_references: int) -> str:

@@ -44,7 +44,7 @@ class Series(NamedTuple):
     name: str
     points: Sequence[Point]
     dots: bool = False
-    """Mark each value."""
+    """Whether each value is marked: they are few."""
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

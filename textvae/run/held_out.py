@@ -8,13 +8,13 @@ import torch
 
 from textvae.config_faults import shorten
 from textvae.data.batching import TokenArray
+from textvae.data.columns import clean
 from textvae.data.corpus import Sentences, read_sentences, sentences_of
 from textvae.data.grammar import embedded_splits
-from textvae.data.rows import clean
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.evaluate.measurements import MeasuredCorpus
-from textvae.evaluate.subject import Subject, TokenizedCorpus, count_unknown
+from textvae.evaluate.subject import Corpus, Subject, count_unknown
 from textvae.metrics.likelihood import ROWS
 from textvae.model.vae import VAE
 from textvae.run.data import (
@@ -160,7 +160,7 @@ def subject_of(
         report: takes lines of progress.
     """
 
-    def split(name: str) -> TokenizedCorpus | None:
+    def split(name: str) -> Corpus | None:
         part = run_split(origin, name)
         return None if part is None else _corpus(part)
 
@@ -179,7 +179,7 @@ def subject_of(
     )
 
 
-def _corpus(sentences: HeldOut) -> TokenizedCorpus:
+def _corpus(sentences: HeldOut) -> Corpus:
     facts = sentences.facts
     counts = MeasuredCorpus(
         source=facts.read.source,
@@ -191,4 +191,4 @@ def _corpus(sentences: HeldOut) -> TokenizedCorpus:
         num_unknown=count_unknown(sentences.array),
         decoded=sentences.texts is None,
     )
-    return TokenizedCorpus(sentences.array, counts)
+    return Corpus(sentences.array, counts)
