@@ -19,6 +19,8 @@ NAMED = re.compile(
     r"(?<![\w/.*-])((?:docs|scripts|tests|textvae|configs)/[\w/.-]*\.(?:py|md|svg|toml))\b"
 )
 """A path from the root of the repository."""
+MODULE = re.compile(r"`([a-z_]+(?:/[a-z_]+)*\.py)`")
+"""A module, from any folder down."""
 HISTORY = {"docs/develop/log.md", "CHANGELOG.md"}
 """Documents that may name files that no longer exist."""
 
@@ -32,9 +34,10 @@ def relative(path: Path) -> str:
 
 def lost_paths(text: str) -> list[str]:
     """Paths of the repository that a text names and that are not there."""
-    return [
-        name for name in NAMED.findall(text) if not (ROOT / name).exists() and name not in AWAITED
-    ]
+    names = [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
+    folders = [f"/{relative(path)}" for path in CODE]
+    names += [m for m in MODULE.findall(text) if not any(p.endswith(f"/{m}") for p in folders)]
+    return [name for name in names if name not in AWAITED]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
@@ -57,6 +60,7 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
     [
         ("see docs/concepts/none.md.", ["docs/concepts/none.md"]),
         ("(textvae/train/none.py)", ["textvae/train/none.py"]),
+        ("`train/none.py` and `train/loop.py`", ["train/none.py"]),
         ("textvae/config.py, tests/conftest.py:12 and runs/docs/none.md", []),
     ],
 )

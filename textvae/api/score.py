@@ -1,7 +1,7 @@
 """Sentences to scores of how strange they are, by the stream: memory does not grow with them.
 
-Functions that take a TextVAE. The scores themselves are in `evaluate/scores.py`, what they are
-compared with in `score_reference.py`, and how well they tell in `evaluate/anomaly.py`.
+Functions that take a TextVAE. The scores themselves are in `metrics/scores.py`, what they are
+compared with in `score_reference.py`, and how well they tell in `metrics/anomaly.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
