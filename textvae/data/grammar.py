@@ -64,7 +64,7 @@ class _Node(NamedTuple):
 
 
 class Arc(NamedTuple):
-    """A phrase read from a state, its probability there, what it tells, and the state after it."""
+    """A phrase read from a state, its probability there, and the state after it."""
 
     words: tuple[str, ...]
     probability: float
@@ -153,15 +153,15 @@ class _Automaton:
     def arcs(self, state: State) -> list[Arc]:
         known = dict(state.known)
         arcs = []
-        for name, (share, child) in state.node.children.items():
+        for name, (fraction, child) in state.node.children.items():
             slot = self._slots[name]
             free = [n for n in slot.attributes if n not in known]
             for values in product(*(self._prior[n] for n in free)):
                 binds = tuple(zip(free, values, strict=True))
                 after = known | dict(binds)
-                weight = share * math.prod(self._prior[n][value] for n, value in binds)
-                kept = tuple((n, after[n]) for n in self._prior if n in after and n in child.live)
-                target = self._state(child, kept)
+                weight = fraction * math.prod(self._prior[n][value] for n, value in binds)
+                live = tuple((n, after[n]) for n in self._prior if n in after and n in child.live)
+                target = self._state(child, live)
                 phrases = self._phrases[name][tuple(after[n] for n in slot.attributes)]
                 arcs += [Arc(words, weight * p, binds, target) for words, p in phrases]
         return arcs
@@ -184,12 +184,6 @@ class Grammar:
             `max_values` it makes a language small enough to enumerate. None keeps all.
         max_values: keeps only the first values of each attribute, renormalised. None keeps all.
 
-    Attributes:
-        prior: for each attribute, the probabilities of its values; attributes are independent.
-        plans: the sequences of slots and their probabilities.
-        slots: the phrases of each slot and their probabilities, given the attributes it shows.
-        start: the initial state of the automaton that all questions are answered with.
-
     Raises:
         ConfigError: where a limit is less than 1.
     """
@@ -201,6 +195,8 @@ class Grammar:
             if limit is not None and limit < 1:
                 raise ConfigError(f"Grammar: {name} is {limit}; give 1 or more, or None for all.")
         self.prior, self.plans, self.slots = tables = make_tables(max_words_per_slot, max_values)
+        """Probabilities: of the values of each attribute, of the sequences of slots, and of the
+        phrases of each slot given its attributes. Attributes are independent."""
         self.start = _Automaton(tables).start
 
     def draw(self, seed: int, index: int) -> tuple[str, dict[str, str]]:
@@ -208,12 +204,12 @@ class Grammar:
         stream = hash64(_stream(seed), index)
         state = self.start
         words: list[str] = []
-        told: dict[str, str] = {}
+        attributes: dict[str, str] = {}
         while (arc := state.choose((hash64(stream, len(words)) >> 11) * _UNIT)) is not None:
             words += arc.words
-            told.update(arc.binds)
+            attributes.update(arc.binds)
             state = arc.target
-        return " ".join(words), {name: told[name] for name in self.prior}
+        return " ".join(words), {name: attributes[name] for name in self.prior}
 
     def log_probability(self, sentence: str) -> float:
         """The exact log-probability of a sentence in nats, summed over its derivations.
@@ -236,25 +232,26 @@ class Grammar:
     def derivations(self, sentence: str) -> list[Derivation]:
         """Every derivation of a sentence, the most probable first; empty where there is none."""
         words = tuple(sentence.split(" "))
-        found: list[Derivation] = []
+        derivations: list[Derivation] = []
 
-        def visit(state: State, position: int, told: dict[str, str], so_far: float) -> None:
+        def visit(state: State, position: int, bound: dict[str, str], log_prob: float) -> None:
             if position == len(words):
                 if state.stop:
-                    attributes = {name: told[name] for name in self.prior}
-                    found.append(Derivation(words, attributes, so_far + math.log(state.stop)))
+                    attributes = {name: bound[name] for name in self.prior}
+                    log_prob += math.log(state.stop)
+                    derivations.append(Derivation(words, attributes, log_prob))
                 return
             for arc in state.arcs_on(words[position]):
                 end = position + len(arc.words)
                 if arc.words == words[position:end]:
                     step = math.log(arc.probability)
-                    visit(arc.target, end, told | dict(arc.binds), so_far + step)
+                    visit(arc.target, end, bound | dict(arc.binds), log_prob + step)
 
         visit(self.start, 0, {}, 0.0)
-        return sorted(found, key=lambda derivation: -derivation.log_probability)
+        return sorted(derivations, key=lambda derivation: -derivation.log_probability)
 
     def accepts(self, sentence: str) -> bool:
-        """Whether a sentence belongs to the language: words separated by single blanks."""
+        """True if a sentence, words separated by single blanks, belongs to the language."""
         return self.log_probability(sentence) > -math.inf
 
     def attributes(self, sentence: str) -> dict[str, str] | None:
@@ -305,9 +302,9 @@ class Grammar:
         """The exact number of distinct sentences: of derivations, since no sentence has two."""
         total = 0
         for combination in product(*self.prior.values()):
-            given = dict(zip(self.prior, combination, strict=True))
+            values = dict(zip(self.prior, combination, strict=True))
             sizes = {
-                name: len(slot.phrases[tuple(given[n] for n in slot.attributes)])
+                name: len(slot.phrases[tuple(values[n] for n in slot.attributes)])
                 for name, slot in self.slots.items()
             }
             total += sum(math.prod(sizes[name] for name in plan) for plan in self.plans)
@@ -323,7 +320,7 @@ class Grammar:
 
 @cache
 def embedded_grammar() -> Grammar:
-    """The full grammar, compiled once a process."""
+    """The full grammar, compiled once per process."""
     return Grammar()
 
 
@@ -333,7 +330,7 @@ def label(attributes: Mapping[str, str]) -> str:
 
 
 def embedded_splits(seed: int = 0, *, num_train: int | None = None) -> EmbeddedSplits:
-    """Independent draws under a seed, `SPLIT_SIZES` unless told otherwise, and their labels.
+    """Independent draws under a seed, of `SPLIT_SIZES` or `num_train` sentences, and their labels.
 
     The splits take consecutive ranges of indices, a larger training set those after them; a short
     sentence may be drawn twice, as in any corpus.
@@ -345,6 +342,8 @@ def embedded_splits(seed: int = 0, *, num_train: int | None = None) -> EmbeddedS
         count = num_train if name == "train" and num_train else size
         indices = [*range(first, first + min(count, size)), *range(end, end + count - size)]
         draws = [grammar.draw(seed, index) for index in indices]
-        splits[name] = Split([text for text, _ in draws], [label(told) for _, told in draws])
+        splits[name] = Split(
+            [text for text, _ in draws], [label(attributes) for _, attributes in draws]
+        )
         first += size
     return EmbeddedSplits(**splits)

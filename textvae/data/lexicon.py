@@ -1,4 +1,4 @@
-"""The words of the embedded corpus, and how likely each is: the data of `textvae.data.grammar`.
+"""The words of the embedded corpus and their probabilities: the data of `textvae.data.grammar`.
 
 A sentence has six attributes, drawn independently (`PRIOR`). A plan (`PLANS`) is the sequence of
 slots that the sentence fills. A slot (`SLOTS`) is a choice among phrases that depends on some of
@@ -17,20 +17,17 @@ _FALL = 0.5  # keeps the entropy near 19 nats, where flat choices would give 23
 
 
 class Slot(NamedTuple):
-    """A choice among phrases, given the values of some attributes.
-
-    Attributes:
-        attributes: names of the attributes that the choice depends on.
-        phrases: for each combination of their values, each phrase (words separated by single
-            blanks) and its positive weight; `tables` normalises the weights.
-    """
+    """A choice among phrases, given the values of some attributes."""
 
     attributes: tuple[str, ...]
+    """Names of the attributes that the choice depends on."""
     phrases: Mapping[tuple[str, ...], Mapping[str, float]]
+    """For each combination of their values, each phrase (words separated by single blanks) and its
+    positive weight; `tables` normalises the weights."""
 
 
 class Tables(NamedTuple):
-    """What defines a grammar; the probabilities of each choice sum to 1."""
+    """A grammar: the probabilities of each choice sum to 1."""
 
     prior: dict[str, dict[str, float]]
     plans: dict[tuple[str, ...], float]
@@ -53,104 +50,79 @@ PRIOR: dict[str, dict[str, float]] = {
     "polarity": {"positive": 0.60, "negative": 0.40},
 }
 
-# Verbs are written "plain third-person past".
-_SUBJECTS = {
-    "garden": (
-        "gardener gardeners",
-        "florist florists",
-        "neighbor neighbors",
-        "botanist botanists",
-    ),
-    "kitchen": ("baker bakers", "cook cooks", "chef chefs", "roommate roommates"),
-    "music": ("singer singers", "pianist pianists", "drummer drummers", "cousin cousins"),
-    "animals": ("farmer farmers", "shepherd shepherds", "rancher ranchers", "vet vets"),
-    "workshop": ("carpenter carpenters", "joiner joiners", "builder builders", "friend friends"),
-    "clothes": ("tailor tailors", "weaver weavers", "designer designers", "dressmaker dressmakers"),
-}
-_VERBS = {
-    "garden": (
-        "plant plants planted",
-        "water waters watered",
-        "grow grows grew",
-        "trim trims trimmed",
-    ),
-    "kitchen": (
-        "bake bakes baked",
-        "serve serves served",
-        "taste tastes tasted",
-        "eat eats ate",
-    ),
-    "music": (
-        "play plays played",
-        "perform performs performed",
-        "compose composes composed",
-        "rehearse rehearses rehearsed",
-    ),
-    "animals": (
-        "feed feeds fed",
-        "wash washes washed",
-        "brush brushes brushed",
-        "train trains trained",
-    ),
-    "workshop": (
-        "build builds built",
-        "paint paints painted",
-        "repair repairs repaired",
-        "polish polishes polished",
-    ),
-    "clothes": (
-        "sew sews sewed",
-        "mend mends mended",
-        "fold folds folded",
-        "sell sells sold",
-    ),
-}
-_OBJECTS = {
-    "garden": ("roses", "tulips", "lilies", "ferns", "orchids", "shrubs", "vines"),
-    "kitchen": ("pies", "cakes", "cookies", "muffins", "tarts", "pastries", "buns"),
-    "music": ("songs", "waltzes", "ballads", "tunes", "marches", "lullabies", "anthems"),
-    "animals": ("ponies", "lambs", "goats", "puppies", "donkeys", "kittens", "calves"),
-    "workshop": ("chairs", "tables", "benches", "shelves", "ladders", "cabinets", "stools"),
-    "clothes": ("shirts", "scarves", "coats", "dresses", "mittens", "jackets", "gowns"),
-}
+
+def _table(text: str) -> dict[str, tuple[str, ...]]:
+    """The phrases of each value of an attribute: `coast: by, beside; forest: under, among`."""
+    entries = (" ".join(entry.split()).split(": ") for entry in text.split(";"))
+    return {value: tuple(phrases.split(", ")) for value, phrases in entries}
+
+
+# Nouns are written "singular plural", verbs "plain third-person past".
+_SUBJECTS = _table("""
+    garden: gardener gardeners, florist florists, neighbor neighbors, botanist botanists;
+    kitchen: baker bakers, cook cooks, chef chefs, roommate roommates;
+    music: singer singers, pianist pianists, drummer drummers, cousin cousins;
+    animals: farmer farmers, shepherd shepherds, rancher ranchers, vet vets;
+    workshop: carpenter carpenters, joiner joiners, builder builders, friend friends;
+    clothes: tailor tailors, weaver weavers, designer designers, dressmaker dressmakers
+""")
+_VERBS = _table("""
+    garden: plant plants planted, water waters watered, grow grows grew, trim trims trimmed;
+    kitchen: bake bakes baked, serve serves served, taste tastes tasted, eat eats ate;
+    music: play plays played, perform performs performed, compose composes composed, rehearse
+        rehearses rehearsed;
+    animals: feed feeds fed, wash washes washed, brush brushes brushed, train trains trained;
+    workshop: build builds built, paint paints painted, repair repairs repaired, polish polishes
+        polished;
+    clothes: sew sews sewed, mend mends mended, fold folds folded, sell sells sold
+""")
+_OBJECTS = _table("""
+    garden: roses, tulips, lilies, ferns, orchids, shrubs, vines;
+    kitchen: pies, cakes, cookies, muffins, tarts, pastries, buns;
+    music: songs, waltzes, ballads, tunes, marches, lullabies, anthems;
+    animals: ponies, lambs, goats, puppies, donkeys, kittens, calves;
+    workshop: chairs, tables, benches, shelves, ladders, cabinets, stools;
+    clothes: shirts, scarves, coats, dresses, mittens, jackets, gowns
+""")
 # Each place has its own prepositions, so that it shows in two words of every sentence.
-_PREPOSITIONS = {
-    "village": ("behind", "opposite"),
-    "coast": ("by", "beside"),
-    "forest": ("under", "among"),
-    "city": ("near", "outside"),
-}
-_LANDMARKS = {
-    "village": ("church", "mill", "inn", "chapel", "smithy"),
-    "coast": ("sea", "lighthouse", "pier", "beach", "harbor"),
-    "forest": ("oaks", "pines", "birches", "willows", "maples"),
-    "city": ("station", "museum", "library", "theater", "stadium"),
-}
-_TIMES = {
-    "past": ("yesterday", "last week", "recently", "last night", "long ago"),
-    "present": ("nowadays", "every day", "these days", "on sundays", "every morning"),
-    "future": ("tomorrow", "soon", "next week", "next spring", "one day"),
-}
-_QUALITIES = {
-    "positive": ("cheerful", "friendly", "clever", "patient"),
-    "negative": ("grumpy", "lazy", "gloomy", "careless"),
-}
-_MANNERS = {
-    "positive": ("gladly", "proudly", "carefully", "skillfully"),
-    "negative": ("reluctantly", "grudgingly", "clumsily", "hastily"),
-}
-_VERDICTS = {
-    "positive": ("lovely", "splendid", "beautiful", "wonderful"),
-    "negative": ("awful", "ugly", "dreadful", "terrible"),
-}
-_THANKS = {
-    "positive": ("and", ("thank thanks thanked", "praise praises praised")),
-    "negative": ("so", ("scold scolds scolded", "blame blames blamed")),
-}
-_ATTITUDES = {
-    "positive": ("like likes liked", "trust trusts trusted"),
-    "negative": ("avoid avoids avoided", "ignore ignores ignored"),
-}
+_PREPOSITIONS = _table("""
+    village: behind, opposite;
+    coast: by, beside;
+    forest: under, among;
+    city: near, outside
+""")
+_LANDMARKS = _table("""
+    village: church, mill, inn, chapel, smithy;
+    coast: sea, lighthouse, pier, beach, harbor;
+    forest: oaks, pines, birches, willows, maples;
+    city: station, museum, library, theater, stadium
+""")
+_TIMES = _table("""
+    past: yesterday, last week, recently, last night, long ago;
+    present: nowadays, every day, these days, on sundays, every morning;
+    future: tomorrow, soon, next week, next spring, one day
+""")
+_QUALITIES = _table("""
+    positive: cheerful, friendly, clever, patient;
+    negative: grumpy, lazy, gloomy, careless
+""")
+_MANNERS = _table("""
+    positive: gladly, proudly, carefully, skillfully;
+    negative: reluctantly, grudgingly, clumsily, hastily
+""")
+_VERDICTS = _table("""
+    positive: lovely, splendid, beautiful, wonderful;
+    negative: awful, ugly, dreadful, terrible
+""")
+_CONJUNCTIONS = {"positive": "and", "negative": "so"}
+_REACTIONS = _table("""
+    positive: thank thanks thanked, praise praises praised;
+    negative: scold scolds scolded, blame blames blamed
+""")
+_ATTITUDES = _table("""
+    positive: like likes liked, trust trusts trusted;
+    negative: avoid avoids avoided, ignore ignores ignored
+""")
 _MEANWHILE = ("watch watches watched", "help helps helped")
 _PRONOUNS = {  # owner, nominative, accusative
     "first": ("my", "i", "me"),
@@ -228,7 +200,7 @@ def _referents(number: str) -> tuple[str, ...]:
 
 
 def _reaction(person: str, tense: str, number: str, polarity: str) -> dict[str, float]:
-    conjunction, verbs = _THANKS[polarity]
+    conjunction, verbs = _CONJUNCTIONS[polarity], _REACTIONS[polarity]
     third = person == "third"
     forms = [_form(verb, tense, third_singular=third) for verb in verbs]
     clauses = product(forms, _referents(number))
@@ -293,12 +265,12 @@ _CARRIERS: dict[str, tuple[float, dict[tuple[str, ...], float], dict[str, float]
 def _plans() -> dict[tuple[str, ...], float]:
     plans: dict[tuple[str, ...], float] = {}
     for carrier, (probability, evaluations, times) in _CARRIERS.items():
-        for (evaluation, share), (time, part) in product(evaluations.items(), times.items()):
-            chosen = {"owner", "subject", "object", "location", carrier, *evaluation}
-            clause = tuple(slot for slot in SLOTS if slot in chosen - {"reaction", "meanwhile"})
+        for (evaluation, fraction), (time, part) in product(evaluations.items(), times.items()):
+            members = {"owner", "subject", "object", "location", carrier, *evaluation}
+            clause = tuple(slot for slot in SLOTS if slot in members - {"reaction", "meanwhile"})
             plan = ("time",) * (time == "first") + clause + ("time",) * (time == "last")
             plan += tuple(slot for slot in ("reaction", "meanwhile") if slot == carrier)
-            plans[plan] = probability * share * part
+            plans[plan] = probability * fraction * part
     return plans
 
 
@@ -306,9 +278,9 @@ PLANS: dict[tuple[str, ...], float] = _plans()  # sequences of slots and their p
 
 
 def _normalised(weights: Mapping[str, float], limit: int | None) -> dict[str, float]:
-    kept = dict(islice(weights.items(), limit))
-    total = math.fsum(kept.values())
-    return {name: weight / total for name, weight in kept.items()}
+    first = dict(islice(weights.items(), limit))
+    total = math.fsum(first.values())
+    return {name: weight / total for name, weight in first.items()}
 
 
 def tables(max_words_per_slot: int | None, max_values: int | None) -> Tables:
