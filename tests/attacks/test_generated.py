@@ -9,8 +9,9 @@ import torch
 
 from textvae.api.latent_file import read_latents, write_latents
 from textvae.config import encode_json
-from textvae.data.columns import Columns, clean
+from textvae.data.columns import Columns
 from textvae.data.reading import read_rows
+from textvae.data.rows import clean
 from textvae.data.tokenizer import BPETokenizerConfig, CharTokenizerConfig, Tokenizer
 from textvae.errors import TextVAEError
 from textvae.model.gaussian import DiagonalGaussian

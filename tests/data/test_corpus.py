@@ -290,3 +290,22 @@ def test_config_bounds(wrong: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(wrong, DataConfig)
     assert msgspec.convert({}, DataConfig) == DataConfig()
+
+
+def test_sentences_keep_the_numbers_of_their_rows_and_excluded_rows_their_reasons(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("red fox\n\nold hen\n" + "x" * 29 + "\nodd bee\n", encoding="utf-8")
+    sentences = read_sentences(file, max_characters=23)
+    assert sentences.texts == ["red fox", "old hen", "odd bee"]
+    assert list(sentences.rows) == [0, 2, 4]
+    assert sentences.excluded == {1: "blank", 3: "too_long_characters"}
+    splits = load_splits(file, config=DataConfig(max_characters=23), seed=3)
+    parts = (splits.train, splits.valid, splits.test)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert sorted(row for part in parts for row in part.rows) == [0, 2, 4]
+    for part in parts:
+        assert [lines[row] for row in part.rows] == part.texts
+    assert splits.train.excluded == sentences.excluded
+    assert splits.valid.excluded == splits.test.excluded == {}

@@ -329,20 +329,20 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     split = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
     asked: list[tuple[object, ...]] = []
 
-    def load(name: str, config: str | None, revision: str | None) -> object:
-        asked.append((name, config, revision))
+    def load(name: str, config: str | None, revision: str | None, streaming: bool) -> object:
+        asked.append((name, config, revision, streaming))
         return datasets.DatasetDict({"train": split, "test": split.select([1])})
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     read = read_sentences("hf:somebody/some-set:en@v1")
-    assert asked == [("somebody/some-set", "en", "v1")]
+    assert asked == [("somebody/some-set", "en", "v1", False)]
     assert texts_and_labels(read) == (["b"], ["bad"])
     assert read.source == "hf:somebody/some-set:en@v1 test"
     assert read_sentences("hf:x", split="train").labels == ["good", "bad"]
     assert "has train and test but no valid set" in refusal("hf:x", split="valid")
     level = logging.getLogger("datasets").level
 
-    def fail(name: str, config: str | None, revision: str | None) -> object:
+    def fail(*arguments: object, **options: object) -> object:
         raise ConnectionError("no\nnetwork " + "x" * 997)
 
     monkeypatch.setattr(datasets, "load_dataset", fail)

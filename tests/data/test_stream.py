@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from textvae.data.corpus import read_sentences
-from textvae.data.stream import LINE_BYTES, Lines, chunks, stream_sentences
+from textvae.data.reading import LINE_BYTES
+from textvae.data.stream import Lines, chunks, stream_sentences
 from textvae.errors import DataError
 
 TEXT = "\ufeffa b\r\n\n  c\td \nlast line, no end"

@@ -25,7 +25,8 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from textvae.data.stream import LINE_BYTES, chunks
+from textvae.data.reading import LINE_BYTES
+from textvae.data.stream import chunks
 from textvae.errors import DataError
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.storage.files import open_to_read, replacing, saying_why

@@ -102,7 +102,7 @@ def take_sentences(given: Sequence[str]) -> list[str]:
     Raises:
         DataError: no sentence, a blank one, or bytes that are not UTF-8 text.
     """
-    from textvae.data.columns import clean  # noqa: PLC0415 -- as below
+    from textvae.data.rows import clean  # noqa: PLC0415 -- as below
 
     if given and list(given) != ["-"]:
         if "-" in given:
@@ -209,12 +209,12 @@ def _checked(text: str, number: int) -> str:
 
 
 def _read_stdin() -> list[str]:
-    from textvae.data.columns import clean  # noqa: PLC0415 -- as below
     from textvae.data.reading import (  # noqa: PLC0415 -- imports msgspec, csv and gzip, 30 ms
         decode_text,
         read_bytes,
         split_lines,
     )
+    from textvae.data.rows import clean  # noqa: PLC0415 -- as below
 
     _ready_stdin()
     lines = [clean(line) for line in split_lines(decode_text(read_bytes("-"), "standard input"))]

@@ -1,12 +1,13 @@
 """A corpus to its train, valid and test sentences, with labels in step and a report of each.
 
 The places text may come from are in `sources.py`, its forms and how strictly they are read in
-`reading.py`, tables in `columns.py`, hub data sets in `hub.py`. Here: what is kept and dropped,
-and how a split that was not given is carved out of the training text.
+`reading.py`, tables in `columns.py`, hub data sets in `hub.py`, and the rule by which rows are
+excluded in `rows.py`. Here: sets are read, and a missing one is carved out of the training text.
 """
 
 import bisect
 import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple
@@ -14,9 +15,10 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 import msgspec
 
 from textvae.config import Config
-from textvae.data.columns import Columns, Rows, clean
+from textvae.data.columns import Columns
 from textvae.data.hub import read_parquet
-from textvae.data.reading import decode_text, form_of, read_bytes, read_rows, split_lines
+from textvae.data.reading import form_of, read_rows, text_lines
+from textvae.data.rows import Exclusion, Rows, clean, select_rows
 from textvae.data.segments import sentence_rank
 from textvae.data.sources import SPLIT_NAMES, Input, Reading, find_inputs, pick_input
 from textvae.data.tokenizer import TokenizerConfig
@@ -24,67 +26,67 @@ from textvae.errors import DataError
 from textvae.randomness import key
 
 SplitName = Literal["train", "valid", "test"]
-Share = Annotated[float, msgspec.Meta(gt=0, le=0.4)]
+Fraction = Annotated[float, msgspec.Meta(gt=0, le=0.4)]
 
 
-class DataConfig(Config, frozen=True, kw_only=True):
-    """What is kept of a corpus, and how it is cut into tokens.
-
-    Attributes:
-        tokenizer: None is byte-level BPE for a user's text and words for the embedded corpus.
-        max_characters: longer lines are dropped and counted before they are tokenized.
-        valid_share: of the different training sentences, where no validation set is given.
-        test_share: the same for a test set.
-        embedded_size: training sentences drawn for the embedded corpus, None is 80,000; validation
-            and test are the same whatever it is.
-        stream: tokenize a corpus larger than memory into the run directory, segment by segment.
-        workers: processes that tokenize what is streamed.
-    """
+class DataConfig(Config):
+    """How a corpus is read, split, and cut into tokens."""
 
     tokenizer: TokenizerConfig | None = None
+    """None is byte-level BPE for a user's text and words for the embedded corpus."""
     max_characters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
-    valid_share: Share = 0.05
-    test_share: Share = 0.05
+    """Longer rows are dropped and counted before they are tokenized."""
+    valid_share: Fraction = 0.05
+    """The fraction of the different training sentences that is carved out for validation, where no
+    validation set is given."""
+    test_share: Fraction = 0.05
+    """The same for a test set."""
     embedded_size: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] | None = None
+    """Training sentences drawn for the embedded corpus, None is 80,000; validation and test are the
+    same whatever it is."""
     stream: bool = False
+    """Tokenize a corpus larger than memory into the run directory, segment by segment."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    """Processes that tokenize what is streamed."""
 
 
-class ReadReport(Config, frozen=True, kw_only=True):
-    """What became of the rows of one source: rows = kept + blank + too_long_characters.
-
-    Attributes:
-        source: the file, hub name or "standard input"; a carved split names what it came from.
-        rows: lines of text, or rows of a table without its header.
-        kept: sentences.
-        blank: rows without text.
-        too_long_characters: rows over the cap on characters.
-        column: the column the text came from, None for plain text.
-        label_column: the column or the file the labels came from, None without labels.
-        sha256: of the kept sentences and labels, in order.
-    """
+class ReadReport(Config):
+    """The counts of the rows of one source: rows = kept + blank + too_long_characters."""
 
     source: str
+    """The file, hub name or "standard input"; a carved split names the source it came from."""
     rows: int
+    """Lines of text, or rows of a table without its header."""
     kept: int
+    """Sentences."""
     blank: int
+    """Rows without text."""
     too_long_characters: int
+    """Rows over the limit of characters."""
     column: str | None
+    """The column of the text, None for plain text."""
     label_column: str | None
+    """The column or the file of the labels, None without labels."""
     sha256: str
+    """The checksum of the kept sentences and labels, in order."""
 
 
 class Sentences(NamedTuple):
-    """The kept sentences of one source, and their labels in step, "" where one has none."""
+    """The sentences of one source."""
 
     texts: list[str]
     labels: list[str] | None
+    """The label of each sentence, "" for none."""
     source: str
     report: ReadReport
+    rows: "array[int]"
+    """The row number of each sentence in the source, from 0."""
+    excluded: Mapping[int, Exclusion]
+    """The reason for each row that is no sentence, by row number."""
 
 
 class Splits(NamedTuple):
-    """The three sets of a corpus, and in words what was decided for the user."""
+    """The three sets of a corpus, and notes for the user on how they were read."""
 
     train: Sentences
     valid: Sentences
@@ -110,12 +112,11 @@ def read_sentences(
         label_column: None takes a column named `label` where there is one.
         labels_file: one label a line, in step with the lines of `source`; a blank line is none.
         max_characters: longer sentences are dropped and counted.
-        stdin: what to read for `-`, in place of the process's standard input.
-        split: which set is meant of a directory or a hub data set; of one that has a single
-            set, that one.
+        stdin: read for `-` in place of the process's standard input.
+        split: the set to read of a directory or a hub data set that has several.
 
     Raises:
-        DataError: where there is nothing to read, or text that cannot be read as it is.
+        DataError: nothing to read, or text that cannot be read.
     """
     how = Reading(Columns(text_column, label_column), max_characters, stdin)
     return _read(pick_input(source, split, how, labels_file), how, [])
@@ -133,21 +134,21 @@ def load_splits(
     seed: int,
     stdin: BinaryIO | None = None,
 ) -> Splits:
-    """The three sets of a corpus: read where they are given, carved out of train where not.
+    """The three sets of a corpus: read, or carved out of the training set where missing.
 
     Carving goes by a hash of (seed, sentence): copies of a sentence stay together, the order of
     the rows changes nothing, and a corpus that grows keeps its old sentences where they were.
 
     Args:
         data: a file, `-`, a directory with at least a train file, or a hub name.
-        valid: in place of what `data` holds; may be any form that `data` may be.
+        valid: in place of the validation set of `data`; any form that `data` may have.
         test: the same.
         text_column: for every table read.
         label_column: for every table read.
         labels_file: for `data`, where it is one file or standard input.
-        config: caps and shares.
+        config: limits and fractions.
         seed: of the carving.
-        stdin: what to read for `-`.
+        stdin: read for `-`.
 
     Raises:
         DataError: as `read_sentences`; or fewer different sentences than sets.
@@ -165,8 +166,8 @@ def load_splits(
         inputs["test"] = pick_input(test, "test", how)
     notes: list[str] = []
     sets = {name: _read(inputs[name], how, notes) for name in SPLIT_NAMES if name in inputs}
-    shares = {"valid": config.valid_share, "test": config.test_share}
-    missing = {name: share for name, share in shares.items() if name not in sets}
+    fractions = {"valid": config.valid_share, "test": config.test_share}
+    missing = {name: value for name, value in fractions.items() if name not in sets}
     whole = sets["train"]
     sets |= _carve(whole, missing, seed)
     for name in missing:
@@ -175,12 +176,12 @@ def load_splits(
             f"of {whole.source}, by seed {seed}"
         )
     if whole.labels is not None:
-        notes += [f"{name} has no labels, train has" for name in shares if not sets[name].labels]
+        notes += [f"{name} has no labels, train has" for name in fractions if not sets[name].labels]
     return Splits(sets["train"], sets["valid"], sets["test"], notes)
 
 
 def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
-    """Read one set, put its labels in step, drop blank and over-long rows, and note it all."""
+    """Read one set with its labels, and add notes on its rows, columns and labels."""
     where = "standard input" if source.place == "-" else source.place
     if source.rows is not None:
         rows = source.rows
@@ -190,23 +191,22 @@ def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
         rows = read_rows(source.place, how.columns, how.stdin)
     if source.labels_file is not None:
         rows = _with_labels(rows, source.labels_file, where, how.stdin)
-    sentences = _kept(rows, where, how.max_characters)
+    sentences = _select(rows, where, how.max_characters)
     report = sentences.report
-    dropped = []
-    if report.blank:
-        dropped.append(f"{report.blank:,} blank")
-    if report.too_long_characters:
-        cap = f"{how.max_characters:,} characters"
-        dropped.append(f"{report.too_long_characters:,} longer than {cap}")
-    why = f" of {report.rows:,} rows ({', '.join(dropped)})" if dropped else ""
-    notes.append(f"{where}: {report.kept:,} sentences{why}")
+    reasons = {
+        "blank": report.blank,
+        f"longer than {how.max_characters:,} characters": report.too_long_characters,
+    }
+    dropped = [f"{count:,} {reason}" for reason, count in reasons.items() if count]
+    detail = f" of {report.rows:,} rows ({', '.join(dropped)})" if dropped else ""
+    notes.append(f"{where}: {report.kept:,} sentences{detail}")
     if rows.column is not None:
         notes.append(f"{where}: text from column {rows.column!r}")
     if sentences.labels is not None:
         kinds = len({label for label in sentences.labels if label})
         without = sentences.labels.count("")
-        some = f"; {without:,} sentences have none" if without else ""
-        notes.append(f"{where}: labels from {rows.label_column!r}, {kinds:,} different{some}")
+        detail = f"; {without:,} sentences have none" if without else ""
+        notes.append(f"{where}: labels from {rows.label_column!r}, {kinds:,} different{detail}")
     if rows.note is not None:
         notes.append(rows.note)
     return sentences
@@ -215,7 +215,7 @@ def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
 def _with_labels(rows: Rows, file: str, where: str, stdin: BinaryIO | None) -> Rows:
     """Labels from a file of one a line; blank lines at the end of either file do not count."""
     name = "standard input" if file == "-" else file
-    labels = [clean(line) for line in split_lines(decode_text(read_bytes(file, stdin), name))]
+    labels = [clean(line) for line in text_lines(file, stdin)]
     num_rows = _without_blank_end(rows.texts)
     num_labels = _without_blank_end(labels)
     if not num_labels <= num_rows <= len(labels):  # the last rows may have no label
@@ -233,29 +233,26 @@ def sentences_of(
     """Sentences that are in memory already, such as draws from the embedded grammar.
 
     Raises:
-        DataError: there is none, or every one is blank.
+        DataError: no sentence, or only blank ones.
     """
-    return _kept(
-        Rows(list(texts), None if labels is None else list(labels)),
-        source,
-        max(map(len, texts), default=0),
-    )
+    rows = Rows(list(texts), None if labels is None else list(labels))
+    return _select(rows, source, max(map(len, texts), default=0))
 
 
 def _without_blank_end(lines: Sequence[str]) -> int:
     return next((place for place in range(len(lines), 0, -1) if lines[place - 1]), 0)
 
 
-def _kept(rows: Rows, where: str, max_characters: int) -> Sentences:
-    """The rows with text and within the cap, counted; DataError where none is left."""
-    keep = [index for index, text in enumerate(rows.texts) if 0 < len(text) <= max_characters]
-    blank = rows.texts.count("")
-    too_long = len(rows.texts) - blank - len(keep)
+def _select(rows: Rows, where: str, max_characters: int) -> Sentences:
+    """The rows that are sentences; DataError where there is none."""
+    selection = select_rows(rows.texts, max_characters)
+    blank = selection.count(Exclusion.BLANK)
+    too_long = selection.count(Exclusion.TOO_LONG_CHARACTERS)
     if not rows.texts:
         raise DataError(f"{where}: is empty; give it one sentence a line")
-    if not keep and not too_long:
+    if blank == len(rows.texts):
         raise DataError(f"{where}: all its {blank:,} rows are blank; give it one sentence a line")
-    if not keep:
+    if not selection.rows:
         raise DataError(
             f"{where}: every sentence is longer than {max_characters:,} characters; "
             "give it one sentence a line, or raise data.max_characters"
@@ -263,29 +260,27 @@ def _kept(rows: Rows, where: str, max_characters: int) -> Sentences:
     report = ReadReport(
         source=where,
         rows=len(rows.texts),
-        kept=len(keep),
+        kept=len(selection.rows),
         blank=blank,
         too_long_characters=too_long,
         column=rows.column,
         label_column=rows.label_column,
         sha256="",
     )
-    return _sentences(rows.texts, rows.labels, keep, report)
+    numbers = array("q", range(len(rows.texts)))
+    every_row = Sentences(rows.texts, rows.labels, where, report, numbers, selection.excluded)
+    return _part(every_row, selection.rows, report)
 
 
-def _sentences(
-    texts: Sequence[str],
-    labels: Sequence[str] | None,
-    keep: Sequence[int],
-    report: ReadReport,
-) -> Sentences:
-    """Some of the texts, their labels in step, and the report with the checksum of both."""
-    kept = [texts[index] for index in keep]
-    kept_labels = None if labels is None else [labels[index] for index in keep]
+def _part(whole: Sentences, indices: Sequence[int], report: ReadReport) -> Sentences:
+    """The sentences at `indices`, with a report to which the checksum is added."""
+    texts = [whole.texts[index] for index in indices]
+    labels = None if whole.labels is None else [whole.labels[index] for index in indices]
     # Neither holds a line feed or a NUL, so that no two corpora give the same bytes.
-    content = "\n".join(kept) + "\0" + "\n".join(kept_labels or ())
+    content = "\n".join(texts) + "\0" + "\n".join(labels or ())
     report = msgspec.structs.replace(report, sha256=hashlib.sha256(content.encode()).hexdigest())
-    return Sentences(kept, kept_labels, report.source, report)
+    rows = array("q", [whole.rows[index] for index in indices])
+    return Sentences(texts, labels, report.source, report, rows, whole.excluded)
 
 
 def split_secret(seed: int) -> bytes:
@@ -293,43 +288,42 @@ def split_secret(seed: int) -> bytes:
     return key(seed, "split").to_bytes(8, "little")
 
 
-def _carve(whole: Sentences, shares: Mapping[str, float], seed: int) -> dict[str, Sentences]:
-    """What remains as `train`, and one set for each share; each has a sentence at least."""
-    if not shares:
+def _carve(whole: Sentences, fractions: Mapping[str, float], seed: int) -> dict[str, Sentences]:
+    """The rest as `train`, and one set for each fraction; each has a sentence at least."""
+    if not fractions:
         return {}
     secret = split_secret(seed)
     ranks = {text: sentence_rank(text, secret) for text in whole.texts}
     ordered = sorted(ranks, key=lambda text: (ranks[text], text))
-    if len(ordered) <= len(shares):
+    if len(ordered) <= len(fractions):
         raise DataError(
             f"{whole.source}: {len(ordered)} different sentences are too few for "
-            f"train, {' and '.join(shares)}; give {len(shares) + 1} at least"
+            f"train, {' and '.join(fractions)}; give {len(fractions) + 1} at least"
         )
     keys = [ranks[text] for text in ordered]
     name_of: dict[str, str] = {}
     start, edge = 0, 0.0
-    for later, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
-        edge += share
+    for later, (name, fraction) in zip(
+        range(len(fractions), 0, -1), fractions.items(), strict=True
+    ):
+        edge += fraction
         stop = bisect.bisect_left(keys, int(edge * 2**64))
         stop = min(max(stop, start + 1), len(ordered) - later)
         name_of |= dict.fromkeys(ordered[start:stop], name)
         start = stop
-    places: dict[str, list[int]] = {"train": [], **{name: [] for name in shares}}
+    indices: dict[str, list[int]] = {"train": [], **{name: [] for name in fractions}}
     for index, text in enumerate(whole.texts):
-        places[name_of.get(text, "train")].append(index)
-    return {name: _part(whole, name, keep) for name, keep in places.items()}
+        indices[name_of.get(text, "train")].append(index)
+    return {name: _carved(whole, name, places) for name, places in indices.items()}
 
 
-def _part(whole: Sentences, name: str, keep: Sequence[int]) -> Sentences:
-    """A carved set; the rows that were dropped in reading stay in the report of train."""
+def _carved(whole: Sentences, name: str, indices: Sequence[int]) -> Sentences:
+    """A carved set; the rows that were excluded in reading stay in the report of train."""
     report = whole.report
-    dropped = (report.blank, report.too_long_characters) if name == "train" else (0, 0)
-    report = msgspec.structs.replace(
-        report,
-        source=report.source if name == "train" else f"{report.source} ({name}, carved)",
-        rows=len(keep) + sum(dropped),
-        kept=len(keep),
-        blank=dropped[0],
-        too_long_characters=dropped[1],
-    )
-    return _sentences(whole.texts, whole.labels, keep, report)
+    if name != "train":
+        report = msgspec.structs.replace(
+            report, source=f"{report.source} ({name}, carved)", blank=0, too_long_characters=0
+        )
+        whole = whole._replace(excluded={})
+    rows = len(indices) + report.blank + report.too_long_characters
+    return _part(whole, indices, msgspec.structs.replace(report, rows=rows, kept=len(indices)))

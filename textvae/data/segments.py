@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
 
+from textvae.data.rows import Exclusion, select_rows
 from textvae.data.tokenizer import Tokenizer
 
 WAITING = 2
@@ -68,16 +69,16 @@ class Segment(NamedTuple):
 
 def encode_segment(rows: list[str], tokenizer: Tokenizer, rule: SplitRule) -> Segment:
     """Tokenize one segment; blank and over-long rows are counted."""
-    texts = [text for text in rows if 0 < len(text) <= rule.max_characters]
+    selection = select_rows(rows, rule.max_characters)
     by_split: dict[str, list[str]] = {name: [] for name in rule.split_names()}
-    for text in texts:
-        by_split[rule.split_of(text)].append(text)
+    for row in selection.rows:
+        by_split[rule.split_of(rows[row])].append(rows[row])
     splits = {
         name: _encode_split(sentences, tokenizer, rule.max_length, with_texts=name == "test")
         for name, sentences in by_split.items()
     }
-    blank = rows.count("")
-    return Segment(len(rows), blank, len(rows) - blank - len(texts), splits)
+    blank = selection.count(Exclusion.BLANK)
+    return Segment(len(rows), blank, len(selection.excluded) - blank, splits)
 
 
 def _encode_split(

@@ -1,4 +1,4 @@
-"""What a place given by the user holds: which sets, from which files, with which labels.
+"""Places of data: the sets that a file, a directory or a hub name holds, and their labels.
 
 A place is a file, `-` for standard input, a directory with `train`, `valid` and `test` files of
 any form (`valid` may be called `dev`, `validation` or `val`), or a hub data set. Beside a
@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from textvae.data.columns import Columns, Rows
+from textvae.data.columns import Columns
 from textvae.data.hub import HUB_PREFIX, read_hub
 from textvae.data.reading import TEXT_FORMS, form_of
+from textvae.data.rows import Rows
 from textvae.errors import DataError
 
 SPLIT_NAMES: dict[str, tuple[str, ...]] = {
@@ -24,7 +25,7 @@ _ENDINGS = (*(form + gz for form in TEXT_FORMS for gz in ("", ".gz")), ".parquet
 
 
 class Input(NamedTuple):
-    """One set before it is cleaned: a file or `-`, or rows that a hub data set has given."""
+    """One set before it is read: a file or `-`, or the rows of a hub data set."""
 
     place: str
     labels_file: str | None = None
@@ -63,7 +64,7 @@ def find_inputs(
 def _is_directory(place: str) -> bool:
     try:
         return place != "-" and Path(place).is_dir()
-    except ValueError:  # a NUL in the name, which reading it will say
+    except ValueError:  # a NUL in the name, which reading it reports
         return False
 
 
@@ -72,19 +73,19 @@ def _named_splits(place: str, splits: Mapping[str, Rows]) -> dict[str, Input]:
     if len(splits) == 1:
         name, rows = next(iter(splits.items()))
         return {"train": Input(f"{place} {name}", rows=rows)}
-    found = {
+    inputs = {
         name: Input(f"{place} {alias}", rows=splits[alias])
         for name, aliases in SPLIT_NAMES.items()
         for alias in reversed(aliases)
         if alias in splits
     }
-    if not found:
+    if not inputs:
         raise DataError(f"{place}: has no train, valid or test split, only {', '.join(splits)}")
-    return found
+    return inputs
 
 
 def _directory(place: str) -> dict[str, Input]:
-    found: dict[str, Input] = {}
+    inputs: dict[str, Input] = {}
     for name, aliases in SPLIT_NAMES.items():
         path = _only_one(place, [alias + ending for alias in aliases for ending in _ENDINGS])
         if path is None:
@@ -93,26 +94,26 @@ def _directory(place: str) -> dict[str, Input]:
         if form_of(path.name) == ".txt":
             stem = path.name.partition(".")[0]
             labels = _only_one(place, [stem + ending for ending in (".labels", ".labels.gz")])
-        found[name] = Input(str(path), None if labels is None else str(labels))
-    if not found:
+        inputs[name] = Input(str(path), None if labels is None else str(labels))
+    if not inputs:
         raise DataError(
             f"{place}: a directory without a train file (such as train.txt, train.csv.gz); "
             "name the file itself"
         )
-    return found
+    return inputs
 
 
 def _only_one(place: str, names: Sequence[str]) -> Path | None:
-    found = [path for name in names if (path := Path(place, name)).is_file()]
-    if len(found) > 1:
-        raise DataError(f"{place}: holds both {found[0].name} and {found[1].name}; keep one")
-    return found[0] if found else None
+    paths = [path for name in names if (path := Path(place, name)).is_file()]
+    if len(paths) > 1:
+        raise DataError(f"{place}: holds both {paths[0].name} and {paths[1].name}; keep one")
+    return paths[0] if paths else None
 
 
 def pick_input(
     place: str | Path, name: str, how: Reading, labels_file: str | Path | None = None
 ) -> Input:
-    """The set that is meant: the only one there is, or the one of that name."""
+    """The only set of a place, or the one of that name."""
     inputs = find_inputs(place, how, labels_file)
     if len(inputs) == 1:
         return next(iter(inputs.values()))

@@ -1,32 +1,25 @@
-r"""Sentences of a text file or of standard input, one at a time: memory does not grow with them.
+"""Sentences of a source one at a time: memory does not grow with them.
 
-The rules are those of `reading.py` for plain text: UTF-8, lines that end with `\n` or `\r\n`, no
-NUL, blanks at either end taken off, blank lines left out and counted. Only the error comes later:
-where the bad line is, not before the first good one.
+Text is read as in `reading.py`; an error is raised at the bad line, after the lines before it.
 """
 
-import gzip
-import sys
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar
 
-from textvae.data.columns import clean
+from textvae.data.columns import Columns
 from textvae.data.corpus import read_sentences
-from textvae.data.hub import HUB_PREFIX
-from textvae.data.reading import decode_text, form_of, read_bytes
+from textvae.data.hub import HUB_PREFIX, stream_hub, stream_parquet
+from textvae.data.reading import form_of, open_text, text_lines
+from textvae.data.rows import clean
 from textvae.errors import DataError
 
-LINE_BYTES = 2**24
-"""A longer line is refused: something that is no text has been given."""
 T = TypeVar("T")
 
 
 class Lines:
-    """The lines of a file or of standard input that are not blank, cleaned.
+    """The lines of a text file or of standard input that are not blank, cleaned.
 
     Each iteration opens a file anew; standard input can be read once.
     """
@@ -34,29 +27,22 @@ class Lines:
     def __init__(
         self, source: str, stdin: BinaryIO | None = None, *, may_be_empty: bool = False
     ) -> None:
-        self.source, self.where = source, "standard input" if source == "-" else source
-        self.blank = 0
-        """Blank lines of the last iteration, so far."""
+        self.source, self.blank = source, 0
+        """`blank`: the number of blank lines of the last iteration, so far."""
         self._stdin, self._may_be_empty = stdin, may_be_empty
 
-    def rows(self) -> Iterator[str]:
-        """All lines, blank ones as ""."""
-        with _opened(self.source, self._stdin) as file:
-            for number, raw in enumerate(_raw_lines(file, self.where), start=1):
-                yield clean(_text(raw, number, self.where))
-
     def __iter__(self) -> Iterator[str]:
-        self.blank = 0
-        found = 0
-        for line in self.rows():
+        self.blank = sentences = 0
+        for line in map(clean, text_lines(self.source, self._stdin)):
             if line:
-                found += 1
+                sentences += 1
                 yield line
             else:
                 self.blank += 1
-        if not found and not self._may_be_empty:
-            held = f"only {self.blank:,} blank lines" if self.blank else "nothing"
-            raise DataError(f"{self.where}: holds {held}; give one sentence a line")
+        if not sentences and not self._may_be_empty:
+            where = "standard input" if self.source == "-" else self.source
+            content = f"only {self.blank:,} blank lines" if self.blank else "nothing"
+            raise DataError(f"{where}: holds {content}; give one sentence a line")
 
 
 def stream_sentences(
@@ -66,38 +52,58 @@ def stream_sentences(
     stdin: BinaryIO | None = None,
     may_be_empty: bool = False,
 ) -> Iterable[str]:
-    """The sentences of a source: text streams, a table is read whole.
+    """The sentences of a source: text is streamed, a table is read into memory.
 
     Args:
         source: a text file, `-`, or anything that `read_sentences` takes.
         text_column: of a table.
-        stdin: what to read for `-`, in place of the process's standard input.
+        stdin: read for `-` in place of the process's standard input.
         may_be_empty: text without a sentence is no error, but a stream of none.
 
     Returns:
-        `Lines`, or the list of a table; either may be iterated again, but for standard input.
+        `Lines`, or the list of a table; either may be iterated again, except for standard input.
 
     Raises:
-        DataError: nothing there, at once; text that cannot be read, when it is come to.
+        DataError: a missing file, at once; text that cannot be read, when it is reached.
     """
     plain = not source.startswith(HUB_PREFIX) and form_of(source) == ".txt"
     if text_column is not None or not plain or (source != "-" and Path(source).is_dir()):
         return read_sentences(source, text_column=text_column, stdin=stdin).texts
     if source != "-":
-        with _opened(source, None):
+        with open_text(source):
             pass
     return Lines(source, stdin, may_be_empty=may_be_empty)
 
 
+def stream_rows(source: str, text_column: str | None = None) -> Iterator[str]:
+    """All rows of a text, parquet or hub source, blank ones as ""; may be called several times.
+
+    Raises:
+        DataError: another form, or text that cannot be read, when it is reached.
+    """
+    columns = Columns(text_column, None)
+    if source.startswith(HUB_PREFIX):
+        return stream_hub(source, columns)
+    form = form_of(source)
+    if form == ".parquet":
+        return stream_parquet(source, columns)
+    if form != ".txt" or text_column is not None:
+        raise DataError(
+            f"{source}: only plain text, parquet and hub data sets are streamed; convert it, or "
+            "leave out data.stream"
+        )
+    return map(clean, text_lines(source))
+
+
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of so many items, the last perhaps shorter."""
+    """Lists of `size` items; the last one may be shorter."""
     rest = iter(items)
     while chunk := list(islice(rest, size)):
         yield chunk
 
 
 def chunks_until_error(items: Iterable[T], size: int) -> Iterator[tuple[list[T], DataError | None]]:
-    """`chunks`, and with the last one the error that cut the items short, if one did."""
+    """`chunks`, and with the last one the error that ended the items early, if any."""
     part: list[T] = []
     try:
         for item in items:
@@ -110,47 +116,3 @@ def chunks_until_error(items: Iterable[T], size: int) -> Iterator[tuple[list[T],
         return
     if part:
         yield part, None
-
-
-def _opened(source: str, stdin: BinaryIO | None) -> AbstractContextManager[BinaryIO]:
-    if source == "-":
-        if stdin is None and sys.stdin is None:  # what Python makes of a closed descriptor
-            raise DataError("standard input: is closed; give one sentence a line")
-        return nullcontext(stdin or cast("BinaryIO", sys.stdin.buffer))
-    try:
-        if Path(source).suffix.lower() == ".gz":
-            return cast("BinaryIO", gzip.open(source))  # a stream of bytes too
-        return Path(source).open("rb")
-    except (OSError, ValueError):
-        read_bytes(source)  # says what is wrong, and with which name it would be right
-        raise
-
-
-def _raw_lines(file: BinaryIO, where: str) -> Iterator[bytes]:
-    number = 0
-    try:
-        while raw := file.readline(LINE_BYTES + 1):
-            number += 1
-            if len(raw) > LINE_BYTES:
-                raise DataError(f"{where}:{number}: a line of over {LINE_BYTES:,} bytes; no text?")
-            yield raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{where}: damaged or cut short as a gzip file ({error}); fetch or pack it again"
-        ) from error
-
-
-def _text(raw: bytes, number: int, where: str) -> str:
-    """One line as text. What is wrong with a file from its first byte shows in its first line."""
-    if number > 1:
-        if b"\0" not in raw:
-            try:
-                return raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{raw[error.start]:02x}"
-                raise DataError(
-                    f"{where}:{number}: {byte} is not UTF-8; convert the file to UTF-8 or repair "
-                    "the line"
-                ) from None
-        raise DataError(f"{where}:{number}: holds a NUL character; remove it, or give a text file")
-    return decode_text(raw, where)

@@ -7,7 +7,7 @@ zeros packs 1,030 times smaller and a dictionary-coded parquet column without an
 import gzip
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from textvae.errors import DataError
 
@@ -73,7 +73,12 @@ def _text_bytes(column: Any, compute: Any) -> int:
 
 def _check(unpacked: int, packed: int, source: str) -> None:
     if unpacked > FREE + RATIO * packed:
-        raise DataError(
-            f"{source}: its {packed:,} bytes unpack to over {unpacked:,}; text does not pack so "
-            "well, so unpack it yourself if you trust it"
-        )
+        refuse_unpacked(unpacked, packed, source)
+
+
+def refuse_unpacked(unpacked: int, packed: int, source: str) -> NoReturn:
+    """DataError for a file that unpacks to too much."""
+    raise DataError(
+        f"{source}: its {packed:,} bytes unpack to over {unpacked:,}; text does not pack so "
+        "well, so unpack it yourself if you trust it"
+    )

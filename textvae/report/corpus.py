@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.data.columns import clean
 from textvae.data.corpus import Sentences, read_sentences, sentences_of
 from textvae.data.grammar import embedded_splits
+from textvae.data.rows import clean
 from textvae.errors import DataError
 from textvae.randomness import key, permutation
 from textvae.run.data import DATA, EMBEDDED, SplitFacts, open_split, tokenize_sentences

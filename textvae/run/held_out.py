@@ -8,9 +8,9 @@ import torch
 
 from textvae.config_faults import shorten
 from textvae.data.batching import TokenArray
-from textvae.data.columns import clean
 from textvae.data.corpus import Sentences, read_sentences, sentences_of
 from textvae.data.grammar import embedded_splits
+from textvae.data.rows import clean
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.evaluate.measurements import MeasuredCorpus

@@ -20,10 +20,10 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
-from textvae.data.rows import rows_of
+from textvae.data.rows import exclusion
 from textvae.data.segments import SegmentSplit, SplitRule, encode_segments
 from textvae.data.sources import Reading, find_inputs
-from textvae.data.stream import chunks
+from textvae.data.stream import chunks, stream_rows
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, DataError
 from textvae.run.data import (
@@ -185,7 +185,7 @@ def _count(
 ) -> _Stream:
     """Count the rows, and settle the fractions that are carved."""
     report(f"{source.place}: counting")
-    rows = sum(1 for _ in rows_of(source.place, options.text_column))
+    rows = sum(1 for _ in stream_rows(source.place, options.text_column))
     if not rows:
         raise DataError(f"{source.place}: is empty; give it one sentence a line")
     fractions = {
@@ -212,14 +212,14 @@ def _tokenize(
     )
     training_texts = (
         text
-        for text in rows_of(places.train, options.text_column)
-        if 0 < len(text) <= rule.max_characters and rule.split_of(text) == "train"
+        for text in stream_rows(places.train, options.text_column)
+        if exclusion(text, rule.max_characters) is None and rule.split_of(text) == "train"
     )
     report(f"{places.train}: {stream.rows:,} rows; training the tokenizer")
     assert config.data.tokenizer is not None
     tokenizer = config.data.tokenizer.train(islice(training_texts, TOKENIZER_SENTENCES))
     write_file(folder / TOKENIZER, tokenizer.to_json().encode())
-    rows = rows_of(places.train, options.text_column)
+    rows = stream_rows(places.train, options.text_column)
     facts = _write_splits(folder, places.train, rows, tokenizer, rule, config.data.workers, report)
     for name, sentences in places.others.items():
         array, facts[name], texts = tokenize_sentences(sentences, tokenizer, max_length)
