@@ -27,8 +27,8 @@ from textvae.data.batching import TokenArray
 from textvae.metrics.anomaly import detection
 from textvae.metrics.likelihood import encode_corpus
 from textvae.metrics.scores import (
-    Features,
     ScoreConfig,
+    ScoreFeatures,
     aggregate_of,
     measure_features,
     unigram_log_probs,
@@ -169,8 +169,8 @@ def model_scores(task: Task, vae: TextVAE, language: TextVAE) -> dict[str, Score
     """Every score of the package on every set, and the two that need the language model."""
     unigram = unigram_log_probs(tokens(vae, task.train))
     aggregate = aggregate_of(encode_corpus(vae.model, tokens(vae, task.train[:MOMENTS])))
-    features: dict[str, Features] = {}
-    alone: dict[str, Features] = {}
+    features: dict[str, ScoreFeatures] = {}
+    alone: dict[str, ScoreFeatures] = {}
     for name in SETS:
         data = tokens(vae, getattr(task, name)[:MOST])
         features[name] = measure_features(

@@ -170,7 +170,7 @@ def reconstruction(part: Part) -> dict[str, object]:
 
 
 def steps_of(edits: list[Trial], vectors: Vectors, strength: float) -> Tensor:
-    """What is added to each trial's latent, `[N, Z]`."""
+    """The steps to add to each trial's latent, `[N, Z]`."""
     return torch.stack(
         [strength * (vectors[t.name, t.new] - vectors[t.name, t.old]) for t in edits]
     )

@@ -18,7 +18,7 @@ from typing import NamedTuple, TextIO
 
 import click
 import torch
-from benchmark_equality import curves, curves_full, precision
+from benchmark_equality import curves, precision
 from benchmark_measure import SMALL, Bench, Result, Sizes, spread
 from benchmark_memory import memory
 from benchmark_speed import (
@@ -30,7 +30,6 @@ from benchmark_speed import (
     threads,
     train_a,
     train_b,
-    train_b_autocast,
 )
 from provenance import commit, processor
 
@@ -49,11 +48,7 @@ ROWS = {
     "threads": threads,
     "memory": memory,
     "precision": precision,
-    "train_b_autocast": train_b_autocast,
-    "curves_full": curves_full,
 }
-EXTRA = ("train_b_autocast", "curves_full")
-"""Slow rows that add little; only with --all, or when named."""
 
 
 class Target(NamedTuple):
@@ -141,10 +136,10 @@ def provenance(bench: Bench) -> dict[str, object]:
     }
 
 
-def chosen_rows(only: str | None, everything: bool) -> list[str]:
+def chosen_rows(only: str | None) -> list[str]:
     """The names of the rows to run, in the order of ROWS."""
     if only is None:
-        return [name for name in ROWS if everything or name not in EXTRA]
+        return list(ROWS)
     names = only.split(",")
     unknown = [name for name in names if name not in ROWS]
     if unknown:
@@ -154,7 +149,6 @@ def chosen_rows(only: str | None, everything: bool) -> list[str]:
 
 @click.command()
 @click.option("--only", metavar="ROW[,ROW]", help=f"Only these of {', '.join(ROWS)}.")
-@click.option("--all", "everything", is_flag=True, help=f"Also {' and '.join(EXTRA)}.")
 @click.option("--json", "json_file", metavar="FILE", help="Every repeat as JSON; - for stdout.")
 @click.option("--repeats", default=5, show_default=True, help="Times each side is measured.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
@@ -162,7 +156,6 @@ def chosen_rows(only: str | None, everything: bool) -> list[str]:
 @click.option("--small", is_flag=True, help="Tiny sizes, to check that it runs.")
 def main(
     only: str | None,
-    everything: bool,
     json_file: str | None,
     repeats: int,
     device: str,
@@ -173,7 +166,7 @@ def main(
 
     On CUDA the same rows are timed with CUDA events. That path has not been run yet.
     """
-    names = chosen_rows(only, everything)
+    names = chosen_rows(only)
     torch.set_num_threads(num_threads)
     where = check_device(device)
     if where.type == "cuda":

@@ -42,7 +42,7 @@ from textvae.train.optimizer import AdamWConfig
 from textvae.train.step import flush_denormals
 
 TOPICS = 10
-"""Of the training sentences, so that the latent has something to encode."""
+"""The sentences have topics, so that the latent has something to encode."""
 HELD_OUT = 512
 WINDOWS = 4
 EVALUATION_BATCH = 64
@@ -52,9 +52,9 @@ class Curve(NamedTuple):
     """Minus the ELBO of a trainer, nats per target; all start from the same weights."""
 
     windows: tuple[float, ...]
-    """Of the batches trained on, by quarters of the run."""
+    """The loss of the batches trained on, by quarters of the run."""
     held_out: float
-    """Of sentences not trained on, in float32, from the same noise for everyone."""
+    """The loss of held-out sentences, in float32, with the same noise for every trainer."""
 
 
 class Task(NamedTuple):
@@ -78,17 +78,11 @@ def task(bench: Bench, sizes: ModelSizes) -> Task:
 
 
 def curves(bench: Bench) -> Result:
-    """Minus the ELBO of held-out sentences after the same number of steps, against A's."""
-    return compare_curves(task(bench, bench.sizes.curve_model))
+    """Minus the ELBO of held-out sentences after the same number of steps, against A's.
 
-
-def curves_full(bench: Bench) -> Result:
-    """The same with the model of the training rows; by far the slowest row."""
-    return compare_curves(task(bench, bench.sizes.model))
-
-
-def compare_curves(setup: Task) -> Result:
-    """Train the three from the same weights with several seeds of batching and noise."""
+    All three start from the same weights; seeds decide batching and noise.
+    """
+    setup = task(bench, bench.sizes.curve_model)
     trainers = {"textvae": textvae_curve, "A": naive_curve, "B": careful_curve}
     seeds = range(1, setup.bench.sizes.curve_seeds + 1)
     curves_of = {name: [train(setup, seed) for seed in seeds] for name, train in trainers.items()}

@@ -56,7 +56,7 @@ class Sizes(NamedTuple):
     model: ModelSizes = ModelSizes()
     batch: int = 32
     sentences: int = 42_068
-    """Of the training corpus: as many as the Penn Treebank has."""
+    """The size of the training corpus: that of the Penn Treebank."""
     steps: int = 20
     """Training steps of a block."""
     samples: int = 1024
@@ -108,7 +108,7 @@ class Bench(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype
-    """Of textvae's matrix products: bfloat16 where the device has the instructions."""
+    """The type of textvae's matrix products: bfloat16 where the device has the instructions."""
     threads: int
     repeats: int
     sizes: Sizes

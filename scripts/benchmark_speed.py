@@ -118,11 +118,6 @@ def train_b(bench: Bench) -> Result:
     return result._replace(details=(*result.details, f"the opponent: {precision}"))
 
 
-def train_b_autocast(bench: Bench) -> Result:
-    """Training: the careful trainer with bfloat16 autocast although it has to be emulated."""
-    return against(bench, equal_length_batches, careful_optimizer, autocast=True)
-
-
 def against(
     bench: Bench,
     batches: Callable[[list[Tensor], int, int], DataLoader[PaddedBatch]],

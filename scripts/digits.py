@@ -3,7 +3,7 @@
 python scripts/digits.py [--output DIR] [--steps N] [--seed N]
 
 64 pixels to 512 to 256 units to a Gaussian latent and back, from the parts of the package. Writes
-reconstructions.png (digits, what the model saw, what it made of it), samples.png and
+reconstructions.png (digits, their binary versions, reconstructions), samples.png and
 interpolation.png; prints ELBO and importance-weighted nll of held-out digits. Needs scikit-learn.
 """
 
@@ -132,7 +132,7 @@ def main(output: Path, steps: int, seed: int) -> None:
     train(model, images[HELD_OUT:], steps, seed)
     seconds = time.process_time() - begun
     binary = binarized(held_out, torch.arange(HELD_OUT), seed, steps)
-    found = figures(model, binary, NUM_SAMPLES, seed)
+    values = figures(model, binary, NUM_SAMPLES, seed)
     with torch.no_grad():
         mean = model.posterior(binary).mean
         latents = torch.cat([mean[:10], sample_latents(model.prior, 80, seed=seed)])
@@ -142,7 +142,7 @@ def main(output: Path, steps: int, seed: int) -> None:
         ends = zip(mean[:5], mean[5:10], strict=True)
         paths = [interpolation(a, b, steps=10, path="straight") for a, b in ends]
         write_sheet(output / "interpolation.png", model.decoder(torch.cat(paths)).sigmoid(), 10)
-    print(json.dumps(found | {"active_units": active_units(mean), "cpu_seconds": seconds}))
+    print(json.dumps(values | {"active_units": active_units(mean), "cpu_seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Learning from few labels: accuracies of M1 and M2 beside what a user would try first.
+"""Learning from few labels: accuracies of M1 and M2 beside common baselines.
 
     PYTHONPATH=. python scripts/few_labels.py DATA_DIR [SET ...] --seeds 0 1 2 --sizes 100 1000
 
 SET is a folder of DATA_DIR with train, test and their labels (short_yelp uses its own subsets), or
-`embedded:ATTRIBUTE`. A size is that many labelled sentences, two a class at least; the other
-training sentences, of some at most, have none. Test sentences: a random 1,000. One line of JSON a
-result on stdout, so that a run can be cut into pieces; `--table FILE` makes the table of them.
+`embedded:ATTRIBUTE`. A size is the number of labelled sentences, at least two per class; up to
+--unlabelled other training sentences have none. Test sentences: a random 1,000. One line of JSON
+per result on stdout, so that a run can be split; `--table FILE` makes the table of them.
 
 The GRU classifier is the q(y|x) of M2 by itself, trained on the labelled sentences alone. M1 is a
 model without labels and logistic regression on its posterior means. How well samples carry their
@@ -15,7 +15,6 @@ label is measured by `label_samples.py`: here the decoder reads no words, so it 
 import argparse
 import gzip
 import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -54,7 +53,7 @@ SETTINGS = (
     *("train.device=cpu", "train.precision=bfloat16", "train.batch_size=64"),
     *("train.optimizer.learning_rate=0.01", "train.log_every=100000"),
 )
-"""The decoder reads no words, so that the latent has to tell which words there are."""
+"""The decoder reads no words, so that the latent has to hold them."""
 Pairs = list[tuple[str, str]]
 
 
@@ -74,11 +73,11 @@ def embedded(attribute: str, count: int, first: int) -> Pairs:
     """Draws of the embedded grammar, each with one of its attributes."""
     grammar = embedded_grammar()
     draws = [grammar.draw(0, index) for index in range(first, first + count)]
-    return [(text, told[attribute]) for text, told in draws]
+    return [(text, attributes[attribute]) for text, attributes in draws]
 
 
 def shuffled(pairs: Pairs, seed: int, name: str) -> Pairs:
-    """In an order that is a function of the seed."""
+    """The pairs in an order that is a function of the seed."""
     return [pairs[i] for i in permutation(key(seed, "few labels", name), len(pairs)).tolist()]
 
 
@@ -87,14 +86,14 @@ def data_of(
 ) -> tuple[Pairs, list[str], Pairs]:
     """Labelled, unlabelled and test (or valid) sentences, as a function of the seed."""
     set_name, _, attribute = name.partition(":")
-    own: Pairs | None = None
+    subset: Pairs | None = None  # labelled sentences that come with the set
     if attribute:
         whole = embedded(attribute, 2 * unlabelled, 0)
         test = embedded(attribute, 2000, 100_000 if split == "test" else 110_000)
     else:
         whole = pairs_of(root / name, "train")
         if set_name == "short_yelp":
-            own = pairs_of(root / name, f"train.{size}")
+            subset = pairs_of(root / name, f"train.{size}")
         if split == "test" or (root / name / f"{split}.txt.gz").exists():
             test = pairs_of(root / name, split)
         else:  # the last training sentences, which the sets without it do not train on either
@@ -103,8 +102,8 @@ def data_of(
             whole = whole[:-HELD_OUT]
     whole = shuffled(whole, seed, name)
     kinds = len({label for _, label in whole})
-    labelled = own or whole[: max(size, 2 * kinds)]
-    rest = [text for text, _ in whole[0 if own else len(labelled) :]][:unlabelled]
+    labelled = subset or whole[: max(size, 2 * kinds)]
+    rest = [text for text, _ in whole[0 if subset else len(labelled) :]][:unlabelled]
     test = shuffled(test, seed, name)
     known = {label for _, label in labelled}
     return labelled, rest, [pair for pair in test if pair[1] in known][:1000]
@@ -114,13 +113,7 @@ class Case:
     """One set, size and seed, tokenized."""
 
     def __init__(
-        self,
-        labelled: Pairs,
-        rest: list[str],
-        test: Pairs,
-        *,
-        seed: int,
-        settings: tuple[str, ...] = (),
+        self, labelled: Pairs, rest: list[str], test: Pairs, seed: int, settings: list[str]
     ) -> None:
         self.labelled, self.test, self.seed, self.settings = labelled, test, seed, settings
         texts = [text for text, _ in labelled] + rest
@@ -134,8 +127,8 @@ class Case:
         self.valid = self.array(rest[-300:])
 
     def array(self, texts: list[str]) -> TokenArray:
-        """Tokens, of each sentence the first LONGEST."""
-        ids = [some[:LONGEST] for some in self.tokenizer.encode_batch(texts)]
+        """The first LONGEST tokens of each sentence."""
+        ids = [row[:LONGEST] for row in self.tokenizer.encode_batch(texts)]
         return TokenArray.from_lists(ids, self.tokenizer.start)
 
     def build(self, kind: str, steps: int) -> tuple[VAE, TrainConfig]:
@@ -162,8 +155,8 @@ class Case:
 
     def figures(self, method: str, log_q: Tensor) -> dict[str, float]:
         """Accuracy and expected calibration error on the test sentences."""
-        found = classification(log_q, self.truth)
-        return {method: found.accuracy, f"{method}_ece": found.calibration_error}
+        result = classification(log_q, self.truth)
+        return {method: result.accuracy, f"{method}_ece": result.calibration_error}
 
 
 def gru_classifier(case: Case, steps: int) -> VAE:
@@ -187,31 +180,31 @@ def tfidf(case: Case) -> float:
     """TF-IDF with logistic regression."""
     vectors = TfidfVectorizer(token_pattern=r"\S+")
     words = vectors.fit_transform([text for text, _ in case.labelled])
-    found = LogisticRegression(max_iter=1000).fit(words, [label for _, label in case.labelled])
+    fitted = LogisticRegression(max_iter=1000).fit(words, [label for _, label in case.labelled])
     test = vectors.transform([text for text, _ in case.test])
-    return float(found.score(test, [label for _, label in case.test]))
+    return float(fitted.score(test, [label for _, label in case.test]))
 
 
 def measure(case: Case, steps: int, methods: Sequence[str]) -> dict[str, float]:
-    """What each method gives, and the CPU seconds of all."""
-    found: dict[str, float] = {}
+    """The figures of each method, and the CPU seconds of all."""
+    figures: dict[str, float] = {}
     begun = time.process_time()
     if "tfidf" in methods:
-        found["tfidf"] = tfidf(case)
+        figures["tfidf"] = tfidf(case)
     if "gru" in methods:
         log_q = label_log_posteriors(gru_classifier(case, GRU_STEPS), case.test_array)
-        found |= case.figures("gru", log_q)
+        figures |= case.figures("gru", log_q)
     if "m2" in methods:
         m2 = case.trained("m2", steps)
-        found |= case.figures("m2", label_log_posteriors(m2, case.test_array))
+        figures |= case.figures("m2", label_log_posteriors(m2, case.test_array))
     if "m1" in methods:
         m1 = case.trained("none", steps)
         known = case.corpus.head(len(case.labelled))
         means = [encode_corpus(m1, array).mean for array in (known, case.test_array)]
         fitted = LogisticRegression(max_iter=1000).fit(means[0], case.labels[: len(case.labelled)])
         log_q = torch.tensor(fitted.predict_log_proba(means[1]))
-        found |= case.figures("m1", log_q)
-    return found | {"cpu_seconds": time.process_time() - begun}
+        figures |= case.figures("m1", log_q)
+    return figures | {"cpu_seconds": time.process_time() - begun}
 
 
 def table(rows: list[dict[str, object]], columns: Sequence[str]) -> str:
@@ -221,14 +214,14 @@ def table(rows: list[dict[str, object]], columns: Sequence[str]) -> str:
         runs = groups[str(row["set"]), row["size"]]
         runs[row["seed"]] = runs.get(row["seed"], {}) | row
     out = ["| set | labels | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
-    for (name, size), some in groups.items():
+    for (name, size), runs in groups.items():
         cells = []
         for column in columns:
-            values = [100 * float(str(row[column])) for row in some.values() if column in row]
-            told = f"{mean(values):.1f}" if values else "-"
+            values = [100 * float(str(row[column])) for row in runs.values() if column in row]
+            cell = f"{mean(values):.1f}" if values else "-"
             if len(values) > 1:
-                told += f" ({min(values):.1f}-{max(values):.1f})"
-            cells.append(told if len(values) in {0, len(some)} else f"{told} of {len(values)}")
+                cell += f" ({min(values):.1f}-{max(values):.1f})"
+            cells.append(cell if len(values) in {0, len(runs)} else f"{cell} of {len(values)}")
         out.append(f"| {name} | {size} | " + " | ".join(cells) + " |")
     return "\n".join(out)
 
@@ -246,22 +239,22 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--unlabelled", type=int, default=10_000)
     parser.add_argument("--table", type=Path)
-    given = parser.parse_args()
-    if given.table is not None:
-        rows = [json.loads(line) for line in given.table.read_text().splitlines()]
+    options = parser.parse_args()
+    if options.table is not None:
+        rows = [json.loads(line) for line in options.table.read_text().splitlines()]
         print(table(rows, METHODS))
         print(table(rows, [f"{method}_ece" for method in METHODS[1:]]))
         return
-    for size in given.sizes:
-        for seed in given.seeds:
-            for name in given.sets:
-                how = {"unlabelled": given.unlabelled, "split": given.split}
-                data = data_of(given.root, name, size, seed, **how)
-                case = Case(*data, seed=seed, settings=tuple(given.settings))
-                found = measure(case, given.steps, given.methods)
-                row = {"set": name, "size": size, "seed": seed, "steps": given.steps, **found}
-                print(json.dumps(row))
-                sys.stdout.flush()
+    for size in options.sizes:
+        for seed in options.seeds:
+            for name in options.sets:
+                sources = {"unlabelled": options.unlabelled, "split": options.split}
+                data = data_of(options.root, name, size, seed, **sources)
+                figures = measure(
+                    Case(*data, seed, options.settings), options.steps, options.methods
+                )
+                row = {"set": name, "size": size, "seed": seed, "steps": options.steps, **figures}
+                print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

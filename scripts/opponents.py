@@ -36,7 +36,7 @@ SAMPLE_CHUNK = 100
 
 
 class PaddedBatch(NamedTuple):
-    """What the opponents' collate function makes; V is `<s>` and V + 1 is the padding."""
+    """A batch of the opponents' collate function; V is `<s>` and V + 1 is the padding."""
 
     inputs: Tensor
     """int64 `[B, T]`: `<s>` and the words; beyond the length `</s>` and padding."""
@@ -152,7 +152,7 @@ def random_batches(
         sentences,  # type: ignore[arg-type]
         batch_size=batch_size,
         shuffle=True,
-        collate_fn=lambda chosen: collate(chosen, padding),
+        collate_fn=lambda rows: collate(rows, padding),
     )
 
 
@@ -185,7 +185,7 @@ def equal_length_batches(
     return DataLoader(
         sentences,  # type: ignore[arg-type]
         batch_sampler=EqualLengths([len(sentence) for sentence in sentences], batch_size),
-        collate_fn=lambda chosen: collate(chosen, padding),
+        collate_fn=lambda rows: collate(rows, padding),
     )
 
 

@@ -112,7 +112,7 @@ class Published(NamedTuple):
     corpus: str
     """The name of the directory of the data."""
     method: str
-    """Of METHODS, where it is one of them."""
+    """A key of METHODS, where it is one of them."""
     name: str
     perplexity: float
     mutual_information: float | None

@@ -45,13 +45,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
     steps: int
     seconds: float
-    """Of training."""
+    """Training time."""
     evaluation_seconds: float
     precision: str
     hardware: str
     """That trained it."""
     commit: str
-    """Of the checkout that measured the model, and trained it, unless trained elsewhere."""
+    """The checkout that measured the model, and trained it, unless trained elsewhere."""
     test_sha256: str
     created: str
     command: str

@@ -1,4 +1,4 @@
-"""What a corpus larger than memory costs: drawn, streamed, and trained on for 2,000 steps.
+"""The cost of a corpus larger than memory: drawn, streamed, and trained on for 2,000 steps.
 
 python scripts/scaling.py draw 10000000 FILE          different sentences of the embedded grammar
 python scripts/scaling.py train FILE RUN [--steps N] [--batch-size N]   CPU-seconds, memory, speed
@@ -30,8 +30,8 @@ STATUS = Path("/proc/self/status")
 def resident() -> dict[str, float]:
     """MiB in memory now: all, and the part that is pages of mapped files, and the peak of all."""
     fields = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines())
-    found = {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssFile")}
-    return found | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    sizes = {name: int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssFile")}
+    return sizes | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 @click.group()
@@ -43,7 +43,7 @@ def main() -> None:
 @click.argument("size", type=int)
 @click.argument("file", type=click.Path(path_type=Path))
 def draw(size: int, file: Path) -> None:
-    """Write SIZE different sentences: the draws of seed 0, each where it first comes."""
+    """Write SIZE different sentences: the draws of seed 0, without repetitions."""
     grammar, begun = embedded_grammar(), time.process_time()
     # 8 bytes stand for a sentence: 1 GB for 10^7, and a collision leaves a different sentence out.
     seen: set[bytes] = set()

@@ -17,7 +17,7 @@ from textvae.model.vae import VAE
 from textvae.randomness import key, normals, uniforms
 
 MEAN_LENGTH, LENGTH_DEVIATION = 22.1, 10.3
-"""Of the sentences of the Penn Treebank, `</s>` counted."""
+"""Lengths of the sentences of the Penn Treebank, `</s>` counted."""
 MIN_LENGTH, MAX_LENGTH = 2, 83
 FIRST_WORD = 2
 """After `</s>` and `<unk>`."""
@@ -61,7 +61,7 @@ def simulated_corpus(
         vocabulary: V; the words go from 2 to V - 1.
         seed: of all that is drawn.
         num_topics: each sentence has one, and its rarer words are those of the topic, so that
-            with more than one there is something for a latent to say.
+            with more than one there is something for a latent to encode.
         length: of every sentence, `</s>` counted, in place of drawn lengths.
     """
     lengths = simulated_lengths(size, seed=seed)
@@ -84,7 +84,7 @@ def simulated_corpus(
 def give_usual_lengths(model: VAE) -> None:
     """Change a model's weights so that it ends its sentences as newspapers do, about 25 words on.
 
-    An untrained model would say `</s>` once in V words. Unit 0 of the decoder is made to count: it
+    An untrained model would draw `</s>` once in V words. Unit 0 of the decoder is made to count: it
     is 1 - 0.97^t after t words, whatever they are, and raises the log-odds of `</s>` from -5.27 by
     4.8 times itself. The other words get Zipf's frequencies: an entropy of 5.8 nats at V 10,000,
     that of a model with a perplexity of 330.

@@ -243,15 +243,22 @@ class Child:
         )
 
 
+def _needs_posix() -> None:
+    if os.name == "nt":
+        pytest.skip("signals and pipes of POSIX")
+
+
 @pytest.fixture(scope="session")
 def fork() -> Callable[[Callable[[], object]], Child]:
     """Start something in a forked process."""
+    _needs_posix()
     return Child
 
 
 @pytest.fixture(scope="session")
 def command(tiny_run: Path) -> Callable[..., Child]:
     """Start the command line in a forked process that has torch; `tiny_run` has imported it."""
+    _needs_posix()
     from textvae.cli.main import program  # noqa: PLC0415 -- as above
 
     def start(
@@ -277,7 +284,7 @@ def evaluate_tokens() -> Callable[..., Any]:
     # Not at the top: torch is imported after the environment is set.
     from textvae.data.tokenizer import WordTokenizerConfig  # noqa: PLC0415 -- torch
     from textvae.evaluate.measurements import MeasuredCorpus  # noqa: PLC0415 -- torch
-    from textvae.evaluate.subject import Corpus, Subject  # noqa: PLC0415 -- torch
+    from textvae.evaluate.subject import Subject, TokenizedCorpus  # noqa: PLC0415 -- torch
     from textvae.evaluate.summary import Evaluation, evaluate  # noqa: PLC0415 -- torch
 
     def run(
@@ -299,7 +306,7 @@ def evaluate_tokens() -> Callable[..., Any]:
             num_unknown=None,
         )
         tokenizer = WordTokenizerConfig().train(["word"])
-        subject = Subject(model, tokenizer, Corpus(data, facts), max_length=17, **settings)
+        subject = Subject(model, tokenizer, TokenizedCorpus(data, facts), max_length=17, **settings)
         return evaluate(subject, num_samples=num_samples)
 
     return run

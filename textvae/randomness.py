@@ -162,10 +162,10 @@ def shuffled(key: int, size: int, positions: Tensor) -> Tensor:
             right = (right + hashes(hash64(key, 2 * number + 1), left) % height) % height
         return left * height + right
 
-    found = once(positions)
-    while len(outside := (found >= size).nonzero()[:, 0]):
-        found[outside] = once(found[outside])
-    return found
+    places = once(positions)
+    while len(outside := (places >= size).nonzero()[:, 0]):
+        places[outside] = once(places[outside])
+    return places
 
 
 class Noise(NamedTuple):

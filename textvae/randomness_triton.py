@@ -19,7 +19,7 @@ NO_INDEX, COLUMN, ZERO, TENSOR = range(4)
 """The second index of a cell `[i, j]`: none, j, 0, or an element of a tensor."""
 
 SECONDS = (COLUMN, ZERO, NO_INDEX)
-"""Of the kinds of masks EACH, LOCKED and ROWS in `randomness.py`."""
+"""Second indices of the masks EACH, LOCKED and ROWS in `randomness.py`."""
 
 BLOCK = 512
 
@@ -56,6 +56,10 @@ def _noise(
     first_column,
     second_row,
     second_column,
+    value_row,
+    value_column,
+    out_row,
+    out_column,
     DRAWN: tl.constexpr,
     HAS_STEP: tl.constexpr,
     SECOND: tl.constexpr,
@@ -68,6 +72,8 @@ def _noise(
     lane = place % width
     cell = place // width
     row, column = cell // columns, cell % columns
+    source = values + row * value_row + column * value_column + lane
+    target = out + row * out_row + column * out_column + lane
     bits = tl.zeros((BLOCK,), tl.uint64) + key.to(tl.uint64)
     if HAS_STEP:
         bits = _fold(bits, tl.load(step))
@@ -84,8 +90,8 @@ def _noise(
         drawn = drawn.to(tl.int32)
         drawn = tl.where(drawn >= 32768, drawn - 65536, drawn)  # as an int16
         factor = tl.where(drawn >= threshold, scale, 0.0)
-        value = tl.load(values + place, mask=there)
-        tl.store(out + place, (value.to(tl.float32) * factor).to(value.dtype), mask=there)
+        value = tl.load(source, mask=there)
+        tl.store(target, (value.to(tl.float32) * factor).to(value.dtype), mask=there)
     elif DRAWN == 1:  # NORMALS: of each hash a cosine in the first half of the lanes, and a sine
         half = (width + 1) // 2
         bits = _fold(bits, lane % half)
@@ -93,22 +99,22 @@ def _noise(
         radius = tl.sqrt(-2.0 * tl.log(radius))
         angle = (bits & 0xFFFFFFFF).to(tl.float64) * 1.4629180792671596e-09  # 2 pi 2^-32
         value = radius * tl.where(lane < half, tl.cos(angle), tl.sin(angle))
-        tl.store(out + place, value.to(tl.float32), mask=there)
+        tl.store(target, value.to(tl.float32), mask=there)
     else:
         uniform = (bits >> 40).to(tl.float32) * 5.9604644775390625e-08  # 2^-24
         limit = rate
         if RATE_ON_DEVICE:
             limit = tl.load(rate).to(tl.float32)
         if DRAWN == 0:  # UNIFORMS
-            tl.store(out + place, uniform, mask=there)
+            tl.store(target, uniform, mask=there)
         elif DRAWN == 3:  # TYPES
-            value = tl.load(values + place, mask=there)
+            value = tl.load(source, mask=there)
             factor = tl.where(uniform >= limit, scale, 0.0)
-            tl.store(out + place, (value.to(tl.float32) * factor).to(value.dtype), mask=there)
+            tl.store(target, (value.to(tl.float32) * factor).to(value.dtype), mask=there)
         else:
-            value = tl.load(values + place, mask=there)
+            value = tl.load(source, mask=there)
             dropped = (uniform < limit) & (column > 0)
-            tl.store(out + place, tl.where(dropped, replacement, value), mask=there)
+            tl.store(target, tl.where(dropped, replacement, value), mask=there)
 
 
 def uniforms(key: int, step: Tensor | None, indices: list[Tensor]) -> Tensor:
@@ -135,10 +141,9 @@ def masked(
     kind: int,
 ) -> Tensor:
     """The masks of `randomness.Noise`."""
-    values, out = (
-        values.contiguous(),
-        torch.empty_like(values, memory_format=torch.contiguous_format),
-    )
+    values = values if values.stride(-1) == 1 else values.contiguous()
+    out = torch.empty_like(values)
+    out = out if out.stride(-1) == 1 else torch.empty(values.shape, device=out.device)
     first = rows[:, None].expand(values.shape[:2])
     if tokens is not None:
         scale = 1.0 / (1.0 - rate)
@@ -193,8 +198,8 @@ def _launch(
 
     Args:
         drawn: the kind of draw.
-        out: contiguous.
-        values: contiguous and of the size of `out`, where there is something to mask.
+        out: the last axis contiguous, others of any strides.
+        values: of the shape of `out` and such strides, where there is something to mask.
         key: the int64 with the bits of the key.
         step: int64 `[]`, hashed before the indices; None where the key has it.
         first: int64 `[I, J]`, of any strides.
@@ -208,10 +213,11 @@ def _launch(
     if not count:
         return out
     index = second if isinstance(second, Tensor) else first
+    source = out if values is None else values
     with torch.cuda.device(out.device):
         _noise[(triton.cdiv(count, BLOCK),)](
             out,
-            out if values is None else values,
+            source,
             key,
             first if step is None else step,
             first,
@@ -224,6 +230,8 @@ def _launch(
             *out.shape[1:],
             *first.stride(),
             *index.stride(),
+            *source.stride()[:2],
+            *out.stride()[:2],
             DRAWN=drawn,
             HAS_STEP=step is not None,
             SECOND=TENSOR if isinstance(second, Tensor) else second,

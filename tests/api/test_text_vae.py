@@ -1,5 +1,6 @@
 """The verbs of everyday use: deterministic, independent of the batch, and clear when refusing."""
 
+import itertools
 import os
 import re
 import signal
@@ -74,6 +75,67 @@ def test_a_latent_decodes_alone_as_among_others(vae: TextVAE) -> None:
     together = vae.decode(mean)
     assert together == [vae.decode(row[None])[0] for row in mean]
     assert together == vae.reconstruct(SENTENCES)
+
+
+def test_samples_stream_in_blocks_that_change_nothing(
+    vae: TextVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = vae.sample(700, seed=3, max_length=3)
+    sizes: list[int] = []
+    draw = vae.model.prior.sample
+
+    def counted(num_samples: int, **options: int) -> torch.Tensor:
+        sizes.append(num_samples)
+        return draw(num_samples, **options)
+
+    monkeypatch.setattr(vae.model.prior, "sample", counted)
+    # A thousand million of them would not fit into memory.
+    stream = vae.sample_iter(10**9, seed=3, max_length=3)
+    samples = list(itertools.islice(stream, 700))
+    assert [one.text for one in samples] == expected
+    assert [one.number for one in samples] == list(range(700))
+    assert sizes == [256, 512]
+    ranked = list(vae.sample_iter(3, seed=3, beam_size=3, n_best=2))
+    assert [(one.number, one.rank) for one in ranked] == [(i, r) for i in range(3) for r in (1, 2)]
+    assert all(one.log_likelihood is not None for one in ranked)
+
+
+def test_a_strategy_by_name_is_its_struct(vae: TextVAE) -> None:
+    named = vae.sample(7, strategy="nucleus", top_p=0.5, seed=3)
+    assert named == vae.sample(7, strategy=Nucleus(p=0.5), seed=3)
+    mean = vae.encode(SENTENCES).mean
+    assert vae.decode(mean, top_k=1) == vae.decode(mean)
+    with pytest.raises(ConfigError, match="--n-best belongs to sample and reconstruct"):
+        vae.sample(7, n_best=2)
+
+
+def test_latents_of_any_kind_are_decoded(vae: TextVAE) -> None:
+    posterior = vae.encode(SENTENCES)
+    expected, mean = vae.decode(posterior.mean), posterior.mean
+    for latents in (posterior, mean.tolist(), mean.numpy(), mean.double(), list(mean.numpy())):
+        assert vae.decode(latents) == expected
+    for wrong in ("red cat", None, [["a"]], mean.to(torch.complex64), [object()]):
+        with pytest.raises(TypeError, match=r"latents: found \w+, expected numbers \[N, Z\]"):
+            vae.decode(wrong)
+
+
+def test_what_is_no_sentence_is_a_type_error(vae: TextVAE) -> None:
+    with pytest.raises(TypeError, match="sentences: found int, expected a list of strings"):
+        vae.encode(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="sentence 2: found NoneType, expected a string"):
+        vae.reconstruct(["red cat", None])  # type: ignore[list-item]
+    generated = (text for text in SENTENCES)
+    assert torch.equal(vae.encode(generated).mean, vae.encode(SENTENCES).mean)  # type: ignore[arg-type]
+
+
+def test_its_repr_names_what_it_is(vae: TextVAE) -> None:
+    text = repr(vae.to("cpu"))
+    assert text.startswith(f"TextVAE(vocabulary={vae.tokenizer.vocabulary_size:,} word tokens, ")
+    assert "latent_dim=5, " in text
+    assert f"device={vae.device}, trained on " in text
+    assert "perplexity=" in text
+    with pytest.raises(ConfigError, match="abacus"):
+        vae.to("abacus")
 
 
 # -- encoding ------------------------------------------------------------------------------------
@@ -317,7 +379,9 @@ def test_training_gives_the_model_of_its_run(
             os.kill(os.getpid(), signal.SIGINT)
 
     run = tmp_path / "run"
-    with pytest.raises(TrainingError, match="stopped by signal 2 at step 5; the same call goes on"):
+    with pytest.raises(
+        TrainingError, match="stopped by signal 2 at step 5; the same call continues"
+    ):
         textvae.TextVAE.train(tiny_data, config=config, output=run, report=stop)
     found = textvae.TextVAE.train(tiny_data, config=config, output=str(run))
     assert found.path == run

@@ -13,10 +13,6 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
 # Protocol 0 of pickle: would make a file named canary if anything ever loaded it.
 PICKLE = b"cposix\nsystem\n(S'touch canary'\ntR."
 HUGE = 2**62

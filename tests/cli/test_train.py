@@ -139,9 +139,9 @@ def test_the_embedded_corpus_says_how_far_it_is_from_the_truth(
     # An untrained model is far above the truth, which is within the corpus's 16 to 24 nats.
     assert 12 < found["evaluation"]["source_nll"] < found["evaluation"]["nll"]
     assert 16 < found["evaluation"]["source_entropy"] < 24
-    from textvae.cli.showing import Showing  # noqa: PLC0415 -- imports torch
+    from textvae.cli.train_summary import TrainSummary  # noqa: PLC0415 -- imports torch
 
-    text = msgspec.convert(found, Showing).text()
+    text = msgspec.convert(found, TrainSummary).text()
     assert "exact nll" in text
     share = f"{100 * found['grammatical']:.1f} %"
     assert [line.split(maxsplit=1)[1] for line in text.splitlines() if "grammatical" in line] == [

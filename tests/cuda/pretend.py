@@ -54,7 +54,7 @@ NO_LAUNCH = {
 LAUNCHES = {
     **{"_unique2": 7, "unique_dim": 9, "sort": 4, "argsort": 4, "topk": 3, "masked_select": 4},
     **{"nonzero": 3, "repeat_interleave": 3, "bincount": 3, "multinomial": 4, "quantile": 8},
-    **{"embedding_dense_backward": 7, "_foreach_norm": 2, "index_add": 2, "logsumexp": 4},
+    **{"embedding_dense_backward": 2, "_foreach_norm": 2, "index_add": 2, "logsumexp": 4},
     **{"linalg_cholesky_ex": 3, "_linalg_eigh": 10, "slice_backward": 2, "select_backward": 2},
 }
 """Kernels of one call on CUDA, estimated from torch's sources, where it is more than one."""
@@ -62,6 +62,8 @@ MASKED = 4
 """Kernels of indexing by a mask."""
 ACCUMULATED = 8
 """Kernels of `index_put_` with accumulation, which sorts the indices."""
+FEW_INDICES = 3072
+"""Up to which the gradient of an embedding is one kernel, and zeros before it."""
 WAITS = {
     *("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "masked_select", "bincount"),
     *("equal", "is_nonzero"),
@@ -186,6 +188,22 @@ class PretendCuda:
         self._stack.close()
 
 
+def _fused_gru_cell(
+    gates: Tensor, products: Tensor, state: Tensor, bias: Tensor, recurrent_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    r, u, n = (gates + bias).chunk(3, 1)
+    hidden_r, hidden_u, hidden_n = (products + recurrent_bias).chunk(3, 1)
+    new = (n + (r + hidden_r).sigmoid() * hidden_n).tanh()
+    return new + (u + hidden_u).sigmoid() * (state - new), new.new_empty(0)
+
+
+CUDA_ONLY: dict[str, Callable[..., Any]] = {
+    "aten.mm.dtype": lambda a, b, dtype: a.to(dtype) @ b.to(dtype),
+    "aten._thnn_fused_gru_cell.default": _fused_gru_cell,
+}
+"""Operations without an implementation for CPUs."""
+
+
 class _Operations(TorchDispatchMode):
     """Sees every operation below autograd, those of backward passes too."""
 
@@ -216,7 +234,7 @@ class _Operations(TorchDispatchMode):
             with torch._C.DisableTorchFunction():  # its reference is no work of the host
                 result = func(*args, **kwargs)
         else:
-            result = func(*args, **kwargs)
+            result = CUDA_ONLY.get(str(func), func)(*args, **kwargs)
         for output in tensors_in(result):
             if not (func._schema.is_mutable and any(output is one for one in inputs)):
                 mark(output, result_label)
@@ -260,6 +278,9 @@ class _Operations(TorchDispatchMode):
         if is_view or name in NO_LAUNCH:
             return
         accumulates = name in INDEXING and (kwargs.get("accumulate") or (len(args) > 3 and args[3]))
+        if name == "embedding_dense_backward" and args[1].numel() > FEW_INDICES:
+            device.launch(name, 7)  # sorts the indices
+            return
         device.launch(name, ACCUMULATED if accumulates else LAUNCHES.get(name, 1))
 
 
@@ -364,16 +385,6 @@ class _Functions(TorchFunctionMode):
 
     def _data_ptr(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> Any:
         return self.device.refuse("the address of a CUDA tensor")
-
-    def _mm(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> Tensor:
-        """Products of bfloat16 with a result in float32 exist on CUDA alone."""
-        dtype = kwargs.pop("out_dtype", None)
-        if dtype is None:
-            return func(*args, **kwargs)
-        with plain():
-            product = first.to(dtype) @ args[1].to(dtype)
-        self.device.launch("mm")
-        return mark(product, "cuda")
 
     def _gru(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, ...]:
         inputs, initial, weights, *settings = args

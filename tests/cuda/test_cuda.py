@@ -85,8 +85,8 @@ def test_a_mixture_as_the_prior_agrees_with_the_cpu(cuda: torch.device) -> None:
     for device in ("cpu", cuda):
         prior = MixturePrior(Z, 3).to(device)
         posterior = DiagonalGaussian(*(part.to(device) for part in noise))
-        prior.fit(posterior)
-        prior.take(
+        prior.fit_moments(posterior)
+        prior.set_mixture(
             GaussianMixture(
                 torch.tensor([0.3, 0.7]).log().double(),
                 torch.stack([part[0].double() for part in noise]),

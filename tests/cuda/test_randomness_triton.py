@@ -85,6 +85,7 @@ def test_the_gradient_has_the_mask_of_the_values(pretend: PretendCuda) -> None:
 def all_draws(operations: Any, to: Move) -> list[Tensor]:
     """Every operation: of the kernel, or of torch, whose arguments are the same."""
     examples, tokens, values, rate = to(EXAMPLES), to(TOKENS), to(VALUES), to(RATE)
+    time_first = values.transpose(0, 1).contiguous().transpose(0, 1)
     bits, step, rows = signed(KEY), to(torch.tensor(19)), to(torch.arange(11))
     return [
         operations.uniforms(bits, step, [examples[:, None], tokens]),
@@ -93,6 +94,7 @@ def all_draws(operations: Any, to: Move) -> list[Tensor]:
         operations.normals(bits, step, [examples], 9),
         operations.normals(bits, None, [examples, tokens.t()[:, :1]], 4),
         operations.masked(values, bits, step, examples, None, 0.3, EACH),
+        operations.masked(time_first, bits, step, examples, None, 0.3, EACH),
         operations.masked(values, bits, step, examples, None, 0.3, LOCKED),
         operations.masked(values, bits, None, examples, tokens, 0.3, TYPES),
         operations.masked(to(MATRIX)[:, None], bits, step, rows, None, 0.3, ROWS),

@@ -24,7 +24,7 @@ def test_the_aggregate_density_is_a_kernel_density() -> None:
     draws = aggregate_draws(posterior, seed=1)
     kernel = KernelDensity(bandwidth=0.5, rtol=0.0, atol=0.0).fit(posterior.mean.numpy())
     expected = torch.from_numpy(kernel.score_samples(draws.latents.numpy()))
-    torch.testing.assert_close(draws.aggregate, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(draws.log_aggregate, expected, rtol=1e-9, atol=1e-9)
     value, stderr = aggregate_kl(draws, StandardNormalPrior(3))
     log_prior = torch.distributions.Normal(0.0, 1.0).log_prob(draws.latents).sum(1)
     terms = expected - log_prior

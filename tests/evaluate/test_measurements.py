@@ -119,7 +119,7 @@ def test_the_table_says_where_the_text_is_not_at_hand(found: Measurements) -> No
     assert "decode to" not in found.table()
     data = structs.replace(found.data, decoded=True, num_unknown=0)
     lines = structs.replace(found, data=data).table().splitlines()
-    assert "the text is not at hand" in lines[1]
+    assert "the text is not available" in lines[1]
     assert not any("<unk>" in line for line in lines)
 
 

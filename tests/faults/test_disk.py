@@ -15,10 +15,6 @@ from textvae.errors import StorageError
 from textvae.storage.checkpoint import verify_directory
 from textvae.storage.training_state import load_state
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
 SENTENCES = b"red cat eats\nold fox sees\n" * 50
 
 

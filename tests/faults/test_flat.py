@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the files of Linux in /proc"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="needs the files of Linux in /proc"
+)
 
 
 def held() -> tuple[int, int, int]:
@@ -21,7 +20,7 @@ def held() -> tuple[int, int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), files, threading.active_count()
 
 
-@pytest.mark.parametrize("steps", [2000, pytest.param(20_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("steps", [1000, pytest.param(20_000, marks=pytest.mark.full)])
 def test_training_holds_no_more_at_its_end(training: Any, tmp_path: Path, steps: int) -> None:
     seen: dict[int, tuple[int, int, int]] = {}
 
@@ -34,7 +33,7 @@ def test_training_holds_no_more_at_its_end(training: Any, tmp_path: Path, steps:
     ended = seen[max(seen)]
     assert max(seen) > steps - 3
     print(f"step 501: {begun}, step {max(seen)}: {ended}")
-    assert ended[0] < begun[0] + 5 * 2**20
+    assert ended[0] < begun[0] + 2**21
     assert ended[1:] == begun[1:]
 
 

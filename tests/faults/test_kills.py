@@ -15,11 +15,6 @@ from textvae.storage.training_state import load_state
 
 STEPS = 60
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
-
 
 def killed_run(
     path: Path, training: Any, fork: Callable[..., Any], trial: int, life: float

@@ -9,10 +9,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
 WORDS = {
     "sample": ["-n", "50000"],
     "interpolate": ["red cat eats", "old fox sees", "--steps", "5000"],

@@ -23,11 +23,6 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EINTR, errno.EDQUOT)
 CALLS = "openat mkdir write fsync close rename unlink unlinkat rmdir getdents64 newfstatat lseek"
 DAMAGES = ("signal=KILL", "error=ENOSPC", "error=EIO", "error=EINTR")
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
-
 
 def begun(run: Path) -> Path:
     """A run with the states of steps 3 and 5."""

@@ -12,10 +12,6 @@ import pytest
 
 from textvae.randomness import hash64, key
 
-pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX"),
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-]
 LINES = b"red cat eats\nold fox sees\n" * 30_000
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 

@@ -1,7 +1,10 @@
 """The fast recurrence equals torch's own GRU, forwards and backwards."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from textvae.kernels.gru import (
     GRUWeights,
@@ -15,6 +18,7 @@ from textvae.kernels.gru import (
 from textvae.randomness import hashes, key, uniforms
 
 B, T, E, H, C, K = 3, 7, 5, 11, 2, 13
+Path = Callable[[Tensor, Tensor, GRUWeights, Tensor | None], Tensor]
 
 
 def numbers(name: str, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -33,44 +37,39 @@ def layer(dtype: torch.dtype = torch.float64, condition: bool = True) -> GRUWeig
     )
 
 
-@pytest.mark.parametrize("condition", [True, False])
-def test_states_and_every_gradient_equal_those_of_torch(condition: bool) -> None:
-    found = []
-    for path in (gru_sequence, gru_reference):
+def assert_alike(paths: tuple[Path, Path], inputs: tuple[int, ...], condition: bool) -> None:
+    """Compare the states of two paths from the same leaves, and the gradient of every leaf."""
+    results = []
+    for path in paths:
         weights = layer(condition=condition)
-        leaves = [numbers("x", B, T, E), numbers("h", B, H), *(w for w in weights if w is not None)]
+        leaves = [numbers("x", *inputs), numbers("h", B, H), *(w for w in weights if w is not None)]
         if condition:
             leaves.append(numbers("c", B, C))
         for leaf in leaves:
             leaf.requires_grad_()
-        c = leaves[-1] if condition else None
-        states = path(leaves[0], leaves[1], weights, c)
+        states = path(leaves[0], leaves[1], weights, leaves[-1] if condition else None)
         gradients = torch.autograd.grad((states * numbers("g", B, T, H)).sum(), leaves)
-        found.append([states.detach(), *gradients])
-    for fast, plain in zip(*found, strict=True):
+        results.append([states.detach(), *gradients])
+    for fast, plain in zip(*results, strict=True):
         torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_states_and_every_gradient_equal_those_of_torch(condition: bool) -> None:
+    assert_alike((gru_sequence, gru_reference), (B, T, E), condition)
 
 
 @pytest.mark.parametrize("condition", [True, False])
 def test_projecting_each_word_once_changes_no_state_and_no_gradient(condition: bool) -> None:
     tokens = hashes(key(3, "tokens"), torch.arange(B * T)).remainder(5).view(B, T)
-    found = []
-    for once in (True, False):
-        weights, embedding = layer(condition=condition), numbers("embedding", 17, E)
-        leaves = [embedding, numbers("h", B, H), *(w for w in weights if w is not None)]
-        if condition:
-            leaves.append(numbers("c", B, C))
-        for leaf in leaves:
-            leaf.requires_grad_()
-        c = leaves[-1] if condition else None
-        if once:
-            states = gru_words(tokens, embedding, leaves[1], weights, c)
-        else:
-            states = gru_sequence(embedding[tokens], leaves[1], weights, c)
-        gradients = torch.autograd.grad((states * numbers("g", B, T, H)).sum(), leaves)
-        found.append([states.detach(), *gradients])
-    for fast, plain in zip(*found, strict=True):
-        torch.testing.assert_close(fast, plain, rtol=1e-12, atol=1e-12)
+
+    def once(embedding: Tensor, h: Tensor, weights: GRUWeights, c: Tensor | None) -> Tensor:
+        return gru_words(tokens, embedding, h, weights, c)
+
+    def each(embedding: Tensor, h: Tensor, weights: GRUWeights, c: Tensor | None) -> Tensor:
+        return gru_sequence(embedding[tokens], h, weights, c)
+
+    assert_alike((once, each), (17, E), condition)
 
 
 def test_the_written_gradient_passes_gradcheck() -> None:

@@ -10,9 +10,9 @@ from textvae.data.batching import TokenArray
 from textvae.metrics.scores import (
     Aggregate,
     CombinedScore,
-    Features,
     LikelihoodRatioScore,
     ScoreConfig,
+    ScoreFeatures,
     aggregate_of,
     measure_features,
     unigram_log_probs,
@@ -38,14 +38,14 @@ LANGUAGE_MODEL = ModelConfig(
 )
 
 
-def features(size: int = 101, seed: int = 1) -> Features:
+def features(size: int = 101, seed: int = 1) -> ScoreFeatures:
     """Sentences whose nll is 3 + 2 for each token + 0.5 of the background nll, and noise."""
     noise = normals(key(seed, "features"), torch.arange(size), lanes=6).double()
     length = (noise[:, 0].abs() * 5).ceil() + 1
     background = 7 * length + 4 * noise[:, 1]
     nll = 3 + 2 * length + 0.5 * background + 0.1 * length.sqrt() * noise[:, 2]
     kl = noise[:, 3].abs()
-    return Features(nll, -nll - 0.1, nll - kl, kl, length, background, noise[:, 4].abs())
+    return ScoreFeatures(nll, -nll - 0.1, nll - kl, kl, length, background, noise[:, 4].abs())
 
 
 def test_unigrams_count_every_token_and_every_end() -> None:
@@ -162,5 +162,5 @@ def test_the_combination_of_sentences_as_long_as_each_other_is_finite() -> None:
     normal = features()
     equal = normal._replace(num_tokens=torch.full_like(normal.nll, 5.0))
     assert math.isfinite(float(CombinedScore().fit(equal)(equal).abs().max()))
-    alike = Features(*(torch.full_like(values, 5.0) for values in normal))
+    alike = ScoreFeatures(*(torch.full_like(values, 5.0) for values in normal))
     assert float(CombinedScore().fit(alike)(alike).abs().max()) < 1e-3

@@ -8,12 +8,10 @@ import torch
 from scipy import stats
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from textvae.model.flow import AutoregressiveFlow
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Prior
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior import PriorConfig
-from textvae.model.prior_flow import BLOCK_ROWS, FlowPrior, FlowPriorConfig
 from textvae.model.prior_gaussian import (
     GaussianPrior,
     GaussianPriorConfig,
@@ -40,7 +38,7 @@ def posteriors(size: int = 501, dim: int = Z) -> DiagonalGaussian:
 
 def fitted(dim: int = Z, dtype: torch.dtype = torch.float64) -> GaussianPrior:
     prior = GaussianPrior(dim).to(dtype)
-    prior.fit(posteriors(dim=dim))
+    prior.fit_moments(posteriors(dim=dim))
     return prior
 
 
@@ -59,26 +57,12 @@ def mixture() -> GaussianMixture:
 def mixed(dtype: torch.dtype = torch.float64) -> MixturePrior:
     """With room for two more components."""
     prior = MixturePrior(Z, 5).to(dtype)
-    prior.fit(posteriors())
-    prior.take(mixture())
+    prior.fit_moments(posteriors())
+    prior.set_mixture(mixture())
     return prior
 
 
-def flowing(dtype: torch.dtype = torch.float64) -> FlowPrior:
-    """With a flow whose weights are far from where a fit begins."""
-    config = FlowPriorConfig(hidden_dim=13, num_blocks=1, num_components=3)
-    prior = FlowPrior(Z, config).to(dtype)
-    prior.fit(posteriors())
-    sizes = config.shape(Z).sizes()
-    weights = {
-        name: 0.1 * normals(key(8, name), torch.arange(math.prod(size)), lanes=1).view(size)
-        for name, size in sizes.items()
-    }
-    prior.set_flow(AutoregressiveFlow(**weights))
-    return prior
-
-
-KINDS = [*(kind().build(Z) for kind in get_args(PriorConfig)), fitted(), mixed(), flowing()]
+KINDS = [*(kind().build(Z) for kind in get_args(PriorConfig)), fitted(), mixed()]
 every_prior = pytest.mark.parametrize("prior", KINDS, ids=lambda prior: type(prior).__name__)
 
 
@@ -138,15 +122,13 @@ def test_the_kl_of_the_standard_normal_to_itself_is_zero() -> None:
     assert float(StandardNormalPriorConfig().build(Z).kl(q).abs().sum()) == 0.0
 
 
-@pytest.mark.parametrize("prior", KINDS[:-2], ids=lambda prior: type(prior).__name__)
+@pytest.mark.parametrize("prior", KINDS[:-1], ids=lambda prior: type(prior).__name__)
 def test_draws_are_standard_normals_in_units_of_the_prior(prior: Prior) -> None:
     noise = StandardNormalPrior(Z).sample(7, seed=3)
     torch.testing.assert_close(prior.to_normals(prior.sample(7, seed=3)), noise)
 
 
-@pytest.mark.parametrize(
-    "gaussian", [GaussianPrior(5), MixturePrior(5, 3), FlowPrior(5, FlowPriorConfig())]
-)
+@pytest.mark.parametrize("gaussian", [GaussianPrior(5), MixturePrior(5, 3)])
 def test_before_it_is_fitted_it_is_the_standard_normal_to_the_bit(gaussian: GaussianPrior) -> None:
     q, standard = posteriors(17, 5), StandardNormalPrior(5)
     assert torch.equal(gaussian.kl(q), standard.kl(q))
@@ -154,12 +136,12 @@ def test_before_it_is_fitted_it_is_the_standard_normal_to_the_bit(gaussian: Gaus
         assert torch.equal(gaussian.log_prob(noise), standard.log_prob(noise))
         assert torch.equal(gaussian.to_normals(noise), noise)
     assert torch.equal(gaussian.sample(7, seed=2), standard.sample(7, seed=2))
-    gaussian.fit(q)
-    gaussian.forget()
+    gaussian.fit_moments(q)
+    gaussian.reset()
     assert torch.equal(gaussian.kl(q), standard.kl(q))
 
 
-@pytest.mark.parametrize("config", [GaussianPriorConfig(), MixturePriorConfig(), FlowPriorConfig()])
+@pytest.mark.parametrize("config", [GaussianPriorConfig(), MixturePriorConfig()])
 def test_a_language_model_has_nothing_to_fit(config: PriorConfig) -> None:
     assert isinstance(config.build(0), StandardNormalPrior)
 
@@ -168,7 +150,7 @@ def test_without_components_a_mixture_is_the_gaussian_and_a_file_says_which() ->
     prior, q = mixed(), posteriors(23)
     state = {name: value.clone() for name, value in prior.state_dict().items()}
     assert not prior.kl_is_exact
-    prior.fit(posteriors())
+    prior.fit_moments(posteriors())
     assert prior.kl_is_exact
     for found, gaussian in (
         (prior.kl(q), fitted().kl(q)),
@@ -186,19 +168,25 @@ def test_without_components_a_mixture_is_the_gaussian_and_a_file_says_which() ->
 def test_to_one_gaussian_the_estimate_is_exact_dimension_by_dimension() -> None:
     """What is quadratic in a latent has its exact mean, however far from N(m, C) it is."""
     q, other = posteriors(23, 3), GaussianPrior(3).double()
-    other.fit(DiagonalGaussian(posteriors(dim=3).mean.flip(1) * 1.5, torch.zeros(501, 3).double()))
+    other.fit_moments(
+        DiagonalGaussian(posteriors(dim=3).mean.flip(1) * 1.5, torch.zeros(501, 3).double())
+    )
     prior = MixturePrior(3, 2).double()
-    prior.fit(posteriors(dim=3))
+    prior.fit_moments(posteriors(dim=3))
     assert float((prior.kl(q) - other.kl(q)).abs().min()) > 1e-3
-    prior.take(GaussianMixture(torch.zeros(1).double(), other.mean[None], other.factor[None]))
+    prior.set_mixture(
+        GaussianMixture(torch.zeros(1).double(), other.mean[None], other.factor[None])
+    )
     assert not prior.kl_is_exact
     torch.testing.assert_close(prior.kl(q), other.kl(q))
 
 
 def test_processes_take_the_mixture_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = mixed(), MixturePrior(Z, 5).double()
-    second.fit(posteriors())
-    second.take(GaussianMixture(torch.zeros(1).double(), torch.ones(1, Z), torch.eye(Z)[None]))
+    second.fit_moments(posteriors())
+    second.set_mixture(
+        GaussianMixture(torch.zeros(1).double(), torch.ones(1, Z), torch.eye(Z)[None])
+    )
     parts = [first.weights.clone(), first.means.clone(), first.factors.clone()]
     for rank, prior in enumerate((first, second)):
         sent = iter(parts)
@@ -207,7 +195,7 @@ def test_processes_take_the_mixture_of_the_first(monkeypatch: pytest.MonkeyPatch
             monkeypatch.setattr(
                 "textvae.distributed.all_reduce_sum", lambda own, sent=sent: own + next(sent)
             )
-        prior.share()
+        prior.broadcast()
         assert prior.num_components == 3
         assert torch.equal(prior.log_prob(draws("z", 5)), mixed().log_prob(draws("z", 5)))
 
@@ -264,7 +252,7 @@ def test_each_dimension_is_charged_what_those_before_it_do_not_say() -> None:
 def test_of_what_diverges_no_prior_is_fitted(size: float) -> None:
     """Two dimensions that are the same, so that their variances are lost to rounding; or worse."""
     prior, mean = GaussianPrior(2), size * draws("singular", 31)[:, :1].expand(-1, 2)
-    prior.fit(DiagonalGaussian(mean, torch.zeros(31, 2)))
+    prior.fit_moments(DiagonalGaussian(mean, torch.zeros(31, 2)))
     assert not any(bool(value.any()) for value in prior.buffers())
 
 
@@ -281,50 +269,3 @@ def test_no_other_gaussian_costs_the_sentences_it_is_fitted_to_less(factor: floa
     standard = MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double())
     saved = float(kl_divergence(as_torch(prior), standard))
     assert least + saved == pytest.approx(float(StandardNormalPrior(4).kl(q).sum(1).mean()))
-
-
-def test_without_a_flow_it_is_the_gaussian_and_a_file_says_which() -> None:
-    prior, q = flowing(), posteriors(23)
-    state = {name: value.clone() for name, value in prior.state_dict().items()}
-    assert not prior.kl_is_exact
-    prior.fit(posteriors())
-    assert prior.kl_is_exact
-    for found, gaussian in (
-        (prior.kl(q), fitted().kl(q)),
-        (prior.log_prob(q.mean), fitted().log_prob(q.mean)),
-        (prior.sample(3, seed=1), fitted().sample(3, seed=1)),
-        (prior.to_base(q.mean), fitted().to_normals(q.mean)),
-    ):
-        assert torch.equal(found, gaussian)
-    other = FlowPrior(Z, prior.config).double()
-    other.load_state_dict(state)
-    assert not other.kl_is_exact
-    assert torch.equal(other.kl(q), flowing().kl(q))
-    assert torch.equal(other.sample(9, seed=2), flowing().sample(9, seed=2))
-
-
-def test_a_draw_of_a_flow_has_the_same_bits_among_any_number_and_from_any_on() -> None:
-    prior = flowing(torch.float32)
-    many = prior.sample(3 * BLOCK_ROWS - 7, seed=4)
-    assert many.dtype == torch.float32
-    assert len(prior.sample(0, seed=4)) == 0
-    for start, size in ((0, 1), (BLOCK_ROWS - 1, 2), (5, 2 * BLOCK_ROWS + 3)):
-        some = prior.sample(size, seed=4, start=start)
-        assert torch.equal(some, many[start : start + size])
-
-
-def test_draws_of_a_flow_are_standard_normals_in_its_base_space() -> None:
-    prior = flowing()
-    noise = StandardNormalPrior(Z).sample(7, seed=3).double()
-    torch.testing.assert_close(
-        prior.from_base(noise), prior.sample(7, seed=3).double(), rtol=1e-5, atol=1e-5
-    )
-    torch.testing.assert_close(prior.to_base(prior.from_base(noise)), noise)
-
-
-def test_a_file_whose_flow_looks_ahead_is_read_without_what_looks_ahead() -> None:
-    prior, other = flowing(), flowing()
-    state = prior.state_dict() | {"direct_weight": torch.ones_like(prior.direct_weight)}
-    other.load_state_dict(state)
-    assert float(other.direct_weight[:9].abs().max()) == 0.0, "dimension 0 sees nothing"
-    assert float(other.direct_weight[9:, 1].abs().max()) == 0.0

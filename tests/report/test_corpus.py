@@ -10,7 +10,7 @@ from textvae.api.text_vae import TextVAE
 from textvae.config import encode_json
 from textvae.data.corpus import read_sentences
 from textvae.errors import DataError
-from textvae.report.corpus import DataChoice, Labels, properties, read_corpus
+from textvae.report.corpus import DataChoice, Property, properties, read_corpus
 from textvae.run.data import DATA, load_facts
 
 
@@ -113,7 +113,7 @@ def test_labels_of_a_run_are_read_again_while_its_file_is_what_it_was(
     changed = structs.replace(facts, test=structs.replace(facts.test, read=read))
     (run / DATA / "data.json").write_bytes(encode_json(changed))
     vae = TextVAE.from_pretrained(run, device="cpu")
-    assert read_corpus(vae, DataChoice(), limit=99, seed=0).labels == [Labels("label", names)]
+    assert read_corpus(vae, DataChoice(), limit=99, seed=0).labels == [Property("label", names)]
     labels.write_text("\n".join(reversed(names)), encoding="utf-8")
     assert read_corpus(vae, DataChoice(), limit=99, seed=0).labels == []
     labels.unlink()

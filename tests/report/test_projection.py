@@ -17,7 +17,7 @@ def test_the_axes_of_a_known_cloud() -> None:
     turn = torch.tensor([[math.cos(0.4), math.sin(0.4)], [-math.sin(0.4), math.cos(0.4)]])
     cross = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]]) @ turn
     found = principal_plane(cross + torch.tensor([5.0, -2.0]))
-    assert found.shares == pytest.approx((0.9, 0.1))
+    assert found.fractions == pytest.approx((0.9, 0.1))
     assert found.points.abs() == pytest.approx(
         torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]]).double(), abs=1e-5
     )
@@ -30,7 +30,7 @@ def test_against_the_singular_values_and_distances() -> None:
     found = principal_plane(mean)
     centred = (mean - mean.mean(0)).double()
     values = torch.linalg.svdvals(centred).square()
-    assert found.shares == pytest.approx((values[:2] / values.sum()).tolist())
+    assert found.fractions == pytest.approx((values[:2] / values.sum()).tolist())
     assert found.points.square().sum(0).tolist() == pytest.approx(values[:2].tolist())
     flat = principal_plane(mean[:, :2])  # two dimensions lose nothing
     assert torch.cdist(flat.points, flat.points) == pytest.approx(
@@ -49,4 +49,4 @@ def test_too_little_to_span_a_plane(size: int) -> None:
     found = principal_plane(_drawn(size, 1))
     assert found.points.shape == (size, 2)
     assert found.points[:, 1].abs().max() == 0.0
-    assert found.shares == ((1.0 if size > 1 else 0.0), 0.0)
+    assert found.fractions == ((1.0 if size > 1 else 0.0), 0.0)

@@ -1,6 +1,7 @@
 """The estimators find vectors that are known, and an edit is judged by what the grammar reads."""
 
 import json
+from functools import cache
 from itertools import product
 
 import attribute_flips as flips
@@ -17,6 +18,7 @@ Z, N = 17, 499
 Values = dict[str, str]
 
 
+@cache
 def made_up() -> tuple[dict[tuple[str, str], Tensor], Tensor, list[Values]]:
     """Latents that are a sum of one vector for each value, without noise."""
     pairs = [(name, value) for name, choices in ATTRIBUTES.items() for value in choices]

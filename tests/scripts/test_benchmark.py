@@ -182,10 +182,9 @@ def test_the_command_prints_a_table_or_json() -> None:
     assert len(found["rows"][0]["ours"]) == len(found["rows"][0]["ratios"]) == 2
 
 
-def test_every_target_is_of_a_row_and_extra_rows_are_asked_for() -> None:
+def test_every_target_is_of_a_row_and_unknown_rows_are_refused() -> None:
     assert benchmark.TARGETS.keys() <= benchmark.ROWS.keys()
-    assert set(benchmark.chosen_rows(None, False)).isdisjoint(benchmark.EXTRA)
-    assert benchmark.chosen_rows(None, True) == list(benchmark.ROWS)
+    assert benchmark.chosen_rows(None) == list(benchmark.ROWS)
     result = CliRunner().invoke(benchmark.main, ["--only", "no_such_row"])
     assert result.exit_code == 2
     assert "no_such_row" in result.stderr

@@ -30,7 +30,8 @@ def test_it_is_short() -> None:
     assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 150
 
 
-def test_it_learns_and_draws(tmp_path: Path) -> None:
+def test_it_learns_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits, "NUM_SAMPLES", 50)
     arguments = ["--output", str(tmp_path), "--steps", "90"]
     result = CliRunner(catch_exceptions=False).invoke(digits.main, arguments)
     found = json.loads(result.stdout)

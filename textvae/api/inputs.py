@@ -1,13 +1,17 @@
 """Values at the border: from users to lists and tensors, and from process to process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor
 
 from textvae import distributed
+from textvae.data.stream import chunks_until_error
+from textvae.data.tokenizer import Tokenizer
+from textvae.errors import DataError
 from textvae.generate.writing import Candidate
 from textvae.model.gaussian import DiagonalGaussian
 
@@ -36,6 +40,8 @@ def as_latents(latents: object) -> Tensor:
     if isinstance(latents, DiagonalGaussian):
         return latents.mean
     try:
+        if isinstance(latents, list | tuple) and latents:  # row by row: arrays in a list are slow
+            latents = torch.stack([torch.as_tensor(row) for row in latents])
         tensor = torch.as_tensor(latents)
     except (TypeError, ValueError, RuntimeError):
         tensor = None
@@ -54,3 +60,68 @@ def all_gather(written: Written) -> Written:
     mine = msgspec.json.encode(written).decode()
     texts = (distributed.broadcast(mine, source=rank) for rank in range(distributed.size()))
     return list(chain.from_iterable(msgspec.json.decode(text, type=Written) for text in texts))
+
+
+class TokenizedPart(NamedTuple):
+    """Consecutive sentences of a stream."""
+
+    texts: list[str]
+    numbers: list[int]
+    """Of each in the stream, from 0; sentences that are skipped count."""
+    tokens: list[list[int]]
+    error: Exception | None
+    """The fault of the sentence after these, which ends the stream."""
+
+
+def tokenize_stream(
+    tokenizer: Tokenizer,
+    sentences: Iterable[str],
+    *,
+    limit: int,
+    source: str,
+    skipped: Callable[[int], object] | None,
+    together: int,
+) -> Iterator[TokenizedPart]:
+    """The tokens of a stream of sentences, a part at a time, in its order.
+
+    Args:
+        tokenizer: of the model.
+        sentences: any number of them, none blank.
+        limit: the most tokens of a sentence.
+        source: where the sentences are from, for errors.
+        skipped: called with the number, from 0, of each sentence over the limit, which is left
+            out; None makes it an error.
+        together: sentences in a part.
+
+    Raises:
+        DataError: one string in place of many.
+    """
+    if isinstance(sentences, str):
+        raise DataError(f"{source}: is one string; give a list of sentences")
+    first = 0
+    for texts, error in chunks_until_error(sentences, together):
+        part = TokenizedPart([], [], [], error)
+        for number, text, ids in zip(
+            range(first, first + len(texts)), texts, tokenizer.encode_batch(texts), strict=True
+        ):
+            if not text.strip():
+                fault = DataError(f"{source}: sentence {number + 1} is blank; leave it out")
+                part = part._replace(error=fault)
+                break
+            if len(ids) <= limit:
+                part.texts.append(text)
+                part.numbers.append(number)
+                part.tokens.append(ids)
+            elif skipped is None:
+                fault = DataError(
+                    f"{source}: sentence {number + 1} has {len(ids)} tokens, the model takes at "
+                    f"most {limit}; shorten it or leave it out"
+                )
+                part = part._replace(error=fault)
+                break
+            else:
+                skipped(number)
+        first += len(texts)
+        yield part
+        if part.error is not None:
+            return

@@ -1,16 +1,13 @@
-"""Sentences to latents and back, by the stream: memory does not grow with their number.
-
-Functions that take a TextVAE, for what is not done every day.
-"""
+"""Streams of sentences to latents and back: memory does not grow with their number."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Unpack, get_args
 
 from torch import Tensor
 
+from textvae.api.inputs import tokenize_stream
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.data.stream import chunks
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
 from textvae.generate.options import Decoding
@@ -26,11 +23,11 @@ Metric = Literal["euclidean", "scaled"]
 
 
 class Encoded(NamedTuple):
-    """Some sentences of a stream."""
+    """Consecutive sentences of a stream, with their posteriors."""
 
     texts: list[str]
     numbers: list[int]
-    """Of each, from 0; those left out count."""
+    """Of each in the stream, from 0; sentences that are skipped count."""
     posterior: DiagonalGaussian
     """`[B, Z]`."""
 
@@ -43,45 +40,36 @@ def posteriors(
     skipped: Callable[[int], object] | None = None,
     together: int = TOGETHER,
 ) -> Iterator[Encoded]:
-    """The posteriors of a stream of sentences, some at a time, in its order.
+    """The posteriors of a stream of sentences, a part at a time, in its order.
 
     Args:
         vae: the model.
         sentences: any number of them, none blank.
         source: where they are from, for errors.
-        skipped: is told the number, from 0, of each sentence over the model's limit of tokens,
-            which is left out; None refuses it.
-        together: how many at a time; no effect on the result but rounding (1e-5).
+        skipped: called with the number, from 0, of each sentence over the model's limit of tokens,
+            which is left out; None makes it an error.
+        together: sentences in a part; no effect on the result but rounding (1e-5).
 
     Raises:
         DataError: a blank sentence, or one longer than the model's limit.
         CheckpointError: the model is a language model.
     """
     require_latent(vae.model, vae.path)
-    limit, first = vae.config.max_length, 0
-    if isinstance(sentences, str):
-        raise DataError(f"{source}: is one string; give a list of sentences")
-    for texts in chunks(sentences, together):
-        tokens = vae.tokenizer.encode_batch(texts)
-        kept = []
-        for index, (text, ids) in enumerate(zip(texts, tokens, strict=True)):
-            if not text.strip():
-                raise DataError(f"{source}: sentence {first + index + 1} is blank; leave it out")
-            if len(ids) <= limit:
-                kept.append(index)
-            elif skipped is None:
-                raise DataError(
-                    f"{source}: sentence {first + index + 1} has {len(ids)} tokens, the model takes"
-                    f" at most {limit}; shorten it or leave it out"
-                )
-            else:
-                skipped(first + index)
-        if kept:
-            array = TokenArray.from_lists([tokens[i] for i in kept], vae.tokenizer.start)
-            posterior = encode_corpus(vae.model, array.to(vae.model.device))
-            numbers = [first + index for index in kept]
-            yield Encoded([texts[index] for index in kept], numbers, posterior)
-        first += len(texts)
+    parts = tokenize_stream(
+        vae.tokenizer,
+        sentences,
+        limit=vae.config.max_length,
+        source=source,
+        skipped=skipped,
+        together=together,
+    )
+    for part in parts:
+        if part.error is not None:
+            raise part.error
+        if part.texts:
+            array = TokenArray.from_lists(part.tokens, vae.tokenizer.start)
+            posterior = encode_corpus(vae.model, array.to(vae.device))
+            yield Encoded(part.texts, part.numbers, posterior)
 
 
 def sentences_at(
@@ -124,10 +112,10 @@ def neighbors(
     """The sentences of a corpus whose posterior means are nearest to those of some sentences.
 
     Exact, in one pass over the corpus; memory grows with `sentences` and `size` alone. `euclidean`
-    is the default: the prior gives every dimension the same unit, one that carries nothing has
-    means near 0 and so no say, and one pass is enough. `scaled` divides by the standard deviation
-    of the aggregate posterior of the corpus, for models whose aggregate is far from the prior; it
-    takes a pass of its own.
+    is the default: the prior gives every dimension the same unit, and one that carries nothing has
+    means near 0 and so no weight. `scaled` divides by the standard deviation of the aggregate
+    posterior of the corpus, for models whose aggregate is far from the prior; it reads the corpus
+    twice.
 
     Args:
         vae: the model.
@@ -136,14 +124,14 @@ def neighbors(
         size: how many neighbours each; fewer where the corpus has fewer different sentences.
         metric: `euclidean` or `scaled`.
         source: where the corpus is from, for errors.
-        skipped: as for `posteriors`, of the corpus; it hears of each sentence once.
+        skipped: as for `posteriors`, of the corpus; it is called once for each sentence.
 
     Returns:
         For each sentence, its neighbours, the nearest first.
 
     Raises:
         DataError: as `posteriors`; nothing in the corpus.
-        ConfigError: no neighbours asked for, an unknown metric, or `scaled` on what can be read
+        ConfigError: no neighbours, an unknown metric, or `scaled` on what can be read
             once only.
     """
     if metric not in get_args(Metric):
@@ -152,18 +140,15 @@ def neighbors(
     if metric == "scaled":
         if iter(corpus) is corpus:
             raise ConfigError("--metric scaled reads the corpus twice: give a file or a list")
-        moments, ignored = AggregateMoments(), None if skipped is None else _nothing
-        for part in posteriors(vae, corpus, source=source, skipped=ignored):
+        moments = AggregateMoments()
+        ignore = None if skipped is None else lambda number: None
+        for part in posteriors(vae, corpus, source=source, skipped=ignore):
             moments.add(part.posterior)
         scale = moments.deviation
     nearest = Nearest(vae.encode(sentences).mean, size, scale)
     for part in posteriors(vae, corpus, source=source, skipped=skipped):
         nearest.add(part.texts, part.numbers, part.posterior.mean)
-    found = nearest.ranked()
-    if found and not found[0]:
+    ranked = nearest.ranked()
+    if ranked and not ranked[0]:
         raise DataError(f"{source}: holds no sentence that the model takes")
-    return found
-
-
-def _nothing(number: int) -> None:
-    """Left out, and said elsewhere."""
+    return ranked

@@ -1,7 +1,7 @@
-"""Sentences to scores of how strange they are, by the stream: memory does not grow with them.
+"""Anomaly scores of a stream of sentences: memory does not grow with their number.
 
-Functions that take a TextVAE. The scores themselves are in `metrics/scores.py`, what they are
-compared with in `score_reference.py`, and how well they tell in `metrics/anomaly.py`.
+The formulas of the scores are in `metrics/scores.py`, the sentences they are compared with in
+`api/score_reference.py`, and how well they separate anomalies in `metrics/anomaly.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,17 +10,17 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from textvae.api.inputs import TokenizedPart, tokenize_stream
 from textvae.api.score_reference import Reference, check_background
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.data.stream import chunks_until_error
 from textvae.errors import ConfigError, DataError
 from textvae.metrics.scores import (
-    Features,
     KLScore,
     MahalanobisScore,
     NLLPerTokenScore,
     ScoreConfig,
+    ScoreFeatures,
     measure_features,
 )
 from textvae.run.model_directory import require_latent
@@ -32,13 +32,13 @@ DEFAULT = NLLPerTokenScore()
 
 
 class Scored(NamedTuple):
-    """A sentence and how strange it is."""
+    """A sentence and its anomaly score."""
 
     text: str
     number: int
-    """Of the sentence in its stream, from 0; those left out count."""
+    """Of the sentence in its stream, from 0; sentences that are skipped count."""
     score: float
-    """Higher is stranger."""
+    """Higher is more anomalous."""
     nll: float
     """Minus the importance-weighted log-likelihood, nats, `</s>` counted."""
     kl: float
@@ -51,12 +51,12 @@ class Scored(NamedTuple):
 
 
 def score_of(kind: str) -> ScoreConfig:
-    """The score of a kind, such as "nll"; ConfigError for one that there is not."""
+    """The score of a kind, such as "nll"; ConfigError for an unknown kind."""
     kinds = {member.__struct_config__.tag: member for member in get_args(ScoreConfig)}
     if kind not in kinds:
         raise ConfigError(f"--score {kind}: must be one of {', '.join(map(str, kinds))}")
-    found: ScoreConfig = kinds[kind]()
-    return found
+    config: ScoreConfig = kinds[kind]()
+    return config
 
 
 def score(
@@ -70,11 +70,11 @@ def score(
     skipped: Callable[[int], object] | None = None,
     together: int = TOGETHER,
 ) -> Iterator[Scored]:
-    """How strange each sentence of a stream is, in its order.
+    """The anomaly score of each sentence of a stream, in its order.
 
-    What is said of a sentence is a function of the sentence, the model and the reference (whose
-    number of samples and seed are used): not of its place in the stream. Several processes, each of
-    which has the whole stream, share the work, and all of them get all scores.
+    A score is a function of the sentence, the model and the reference (whose number of samples and
+    seed are used), not of the place in the stream. Several processes, each of which has the whole
+    stream, share the work, and all of them get all scores.
 
     Args:
         vae: the model.
@@ -83,46 +83,66 @@ def score(
         by: which score, or its kind, such as "nll".
         background: the language model that the reference was measured with, if it was with one.
         source: where the sentences are from, for errors.
-        skipped: is told the number, from 0, of each sentence over the model's limit of tokens,
-            which is left out; None refuses it.
-        together: how many at a time; no effect on the result but rounding (1e-5).
+        skipped: called with the number, from 0, of each sentence over the model's limit of tokens,
+            which is left out; None makes it an error.
+        together: sentences scored at a time; no effect on the result but rounding (1e-5).
 
     Raises:
-        DataError: a blank sentence, or one longer than the model's limit, when it is come to;
-            what stands before it is scored first.
+        DataError: a blank sentence, or one longer than the model's limit, once it is reached;
+            the sentences before it are scored first.
         ConfigError: no such score; another background than that of the reference.
         CheckpointError: a score about the latent, and the model is a language model.
     """
-    if isinstance(sentences, str):
-        raise DataError(f"{source}: is one string; give a list of sentences")
     fitted, facts = _fitted(vae, by, reference), reference.facts
     known = "" if background is None else check_background(vae, background)
     if known != facts.background_sha256:
         raise ConfigError("the reference was measured with another background model than is given")
     normal = fitted(reference.train).sort().values
-    for part in _parts(vae, sentences, source, skipped, together):
-        found = measure_features(
-            vae.model,
-            TokenArray.from_lists(part.tokens, vae.tokenizer.start),
-            num_samples=facts.num_samples,
-            seed=facts.seed,
-            unigram=reference.unigram,
-            background=None if background is None else background.model,
-            aggregate=reference.aggregate,
-        )
-        scores = fitted(found)
-        columns = (scores, found.nll, found.kl, found.reconstruction)
-        numbers = (column.tolist() for column in columns)
-        lengths = found.num_tokens.long().tolist()
-        ranks = _percentiles(normal, scores).tolist()
-        for row in zip(part.texts, part.numbers, *numbers, lengths, ranks, strict=True):
-            yield Scored(*row)
+    parts = tokenize_stream(
+        vae.tokenizer,
+        sentences,
+        limit=vae.config.max_length,
+        source=source,
+        skipped=skipped,
+        together=together,
+    )
+    for part in parts:
+        if part.texts:
+            yield from _scored(vae, part, reference, fitted, normal, background)
+        if part.error is not None:
+            raise part.error
+
+
+def _scored(
+    vae: TextVAE,
+    part: TokenizedPart,
+    reference: Reference,
+    fitted: Callable[[ScoreFeatures], Tensor],
+    normal: Tensor,
+    background: TextVAE | None,
+) -> Iterator[Scored]:
+    features = measure_features(
+        vae.model,
+        TokenArray.from_lists(part.tokens, vae.tokenizer.start),
+        num_samples=reference.facts.num_samples,
+        seed=reference.facts.seed,
+        unigram=reference.unigram,
+        background=None if background is None else background.model,
+        aggregate=reference.aggregate,
+    )
+    scores = fitted(features)
+    columns = (scores, features.nll, features.kl, features.reconstruction)
+    numbers = (column.tolist() for column in columns)
+    lengths = features.num_tokens.long().tolist()
+    ranks = _percentiles(normal, scores).tolist()
+    for row in zip(part.texts, part.numbers, *numbers, lengths, ranks, strict=True):
+        yield Scored(*row)
 
 
 def threshold(
     vae: TextVAE, reference: Reference, rate: float, *, by: ScoreConfig | str = DEFAULT
 ) -> float:
-    """The score above which a sentence is called strange, for a false-alarm rate.
+    """The score above which a sentence is called an anomaly, for a false-alarm rate.
 
     With n validation scores, the k-th largest, k = floor(rate (n + 1)): a new normal sentence that
     is exchangeable with them exceeds it with a probability of at most `rate` (the conformal
@@ -152,15 +172,9 @@ def threshold(
     return float(scores[allowed - 1])
 
 
-class _Part(NamedTuple):
-    texts: list[str]
-    numbers: list[int]
-    tokens: list[list[int]]
-
-
 def _fitted(
     vae: TextVAE, by: ScoreConfig | str, reference: Reference
-) -> Callable[[Features], Tensor]:
+) -> Callable[[ScoreFeatures], Tensor]:
     by = score_of(by) if isinstance(by, str) else by
     if isinstance(by, KLScore | MahalanobisScore):
         require_latent(vae.model, vae.path)
@@ -168,44 +182,6 @@ def _fitted(
 
 
 def _percentiles(normal: Tensor, scores: Tensor) -> Tensor:
-    """100 times the share of sorted scores `[R]` below each of some scores, ties counted half."""
+    """The percentage of sorted scores `[R]` below each of `scores`, ties counted half."""
     below = torch.searchsorted(normal, scores) + torch.searchsorted(normal, scores, right=True)
     return 50.0 * below / len(normal)
-
-
-def _parts(
-    vae: TextVAE,
-    sentences: Iterable[str],
-    source: str,
-    skipped: Callable[[int], object] | None,
-    together: int,
-) -> Iterator[_Part]:
-    """Sentences and their tokens, some at a time; an error comes after what stands before it."""
-    limit, first = vae.config.max_length, 0
-    for texts, broken in chunks_until_error(sentences, together):
-        part = _Part([], [], [])
-        for index, (text, ids) in enumerate(
-            zip(texts, vae.tokenizer.encode_batch(texts), strict=True)
-        ):
-            number, fault = first + index, None
-            if not text.strip():
-                fault = f"{source}: sentence {number + 1} is blank; leave it out"
-            elif len(ids) > limit and skipped is None:
-                fault = (
-                    f"{source}: sentence {number + 1} has {len(ids)} tokens, the model takes at "
-                    f"most {limit}; shorten it or leave it out"
-                )
-            elif len(ids) > limit and skipped is not None:
-                skipped(number)
-                continue
-            if fault is not None:
-                broken = DataError(fault)
-                break
-            part.texts.append(text)
-            part.numbers.append(number)
-            part.tokens.append(ids)
-        if part.texts:
-            yield part
-        if broken is not None:
-            raise broken
-        first += len(texts)

@@ -21,7 +21,7 @@ from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.metrics.likelihood import encode_corpus
 from textvae.metrics.scores import (
     Aggregate,
-    Features,
+    ScoreFeatures,
     aggregate_of,
     measure_features,
     unigram_log_probs,
@@ -67,14 +67,14 @@ class Reference(NamedTuple):
     unigram: Tensor
     """Log-probabilities `[V]` of the tokens of the training sentences, all of them; float64."""
     aggregate: Aggregate
-    train: Features
+    train: ScoreFeatures
     """Of at most SENTENCES training sentences."""
-    valid: Features | None
+    valid: ScoreFeatures | None
     """Of as many validation sentences, which the weights were not fitted to."""
     facts: ReferenceFacts
 
     @property
-    def unseen(self) -> Features:
+    def unseen(self) -> ScoreFeatures:
         """What scores are fitted on: validation sentences where there are any."""
         return self.train if self.valid is None else self.valid
 
@@ -215,7 +215,7 @@ def _measured(
     posterior = encode_corpus(vae.model, chosen.to(vae.model.device))
     aggregate = aggregate_of(posterior)
 
-    def measured(data: TokenArray) -> Features:
+    def measured(data: TokenArray) -> ScoreFeatures:
         return measure_features(
             vae.model,
             data,
@@ -304,7 +304,7 @@ def _read(folder: Path, vae: TextVAE) -> Reference:
     }
     for name, split in splits.items():
         if split is not None:
-            wanted[name] = (len(Features._fields), split.num_sentences)
+            wanted[name] = (len(ScoreFeatures._fields), split.num_sentences)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != wanted or any(t.dtype != torch.float64 for t in tensors.values()):
         raise CheckpointError(f"{folder / _TENSORS}: is the reference of another model")
@@ -312,7 +312,7 @@ def _read(folder: Path, vae: TextVAE) -> Reference:
     return Reference(
         tensors["unigram"],
         Aggregate(tensors["mean"], tensors["factor"]),
-        Features(*tensors["train"]),
-        None if valid is None else Features(*valid),
+        ScoreFeatures(*tensors["train"]),
+        None if valid is None else ScoreFeatures(*valid),
         facts,
     )

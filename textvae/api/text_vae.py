@@ -9,6 +9,7 @@ from torch import Tensor
 
 from textvae import distributed
 from textvae.api.inputs import all_gather, as_latents, as_sentences
+from textvae.api.train import train_run
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
 from textvae.evaluate.summary import Evaluation, evaluate
@@ -31,7 +32,6 @@ from textvae.run.experiment import ExperimentConfig, check_device
 from textvae.run.held_out import Origin, given, held_out, subject_of, tokenize_given
 from textvae.run.model_directory import Results, load_model, publish, require_latent
 from textvae.run.plan import plan_run
-from textvae.run.training import execute, follow
 
 BLOCK = 16 * FIRST_BLOCK
 """Samples whose latents are in memory at once; the first blocks are smaller and come at once."""
@@ -124,7 +124,7 @@ class TextVAE:
         labels: str | Path | None = None,
         report: Callable[[str], None] = lambda line: None,
     ) -> "TextVAE":
-        """Train on a corpus, or go on with a run that stopped.
+        """Train on a corpus, or continue a run that stopped.
 
         Args:
             data: a file, a directory of splits or `hf:name`; None is the embedded corpus.
@@ -149,18 +149,14 @@ class TextVAE:
             label_column=label_column,
             labels=None if labels is None else str(labels),
         )
-        with distributed.joined():
-            if distributed.is_first():
-                where = None if output is None else Path(output)
-                outcome = execute(
-                    plan_run(options, config or ExperimentConfig(), where), report=report
-                )
-            else:
-                outcome = follow()
+        where = None if output is None else Path(output)
+        outcome = train_run(
+            lambda: plan_run(options, config or ExperimentConfig(), where), report=report
+        )
         if outcome.result is not None and outcome.result.signal is not None:
             raise TrainingError(
                 f"{outcome.path}: stopped by signal {outcome.result.signal} at step "
-                f"{outcome.result.steps}; the same call goes on from there"
+                f"{outcome.result.steps}; the same call continues from there"
             )
         return cls.from_pretrained(outcome.path)
 

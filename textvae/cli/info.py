@@ -106,12 +106,11 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
 
 def _latent_lines(vae: "TextVAE") -> list[str]:
     from textvae.model.encoder_none import NoEncoderConfig  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.model.prior import name_of  # noqa: PLC0415 -- as above
 
     config = vae.config
     if isinstance(config.encoder, NoEncoderConfig):
         return ["latent      none: a language model"]
-    prior = name_of(config.prior, vae.model.prior)
+    prior = vae.model.prior.description
     both = ", both directions" if config.encoder.bidirectional else ""
     return [
         f"latent      {config.latent_dim} dimensions, {prior}",

@@ -1,51 +1,80 @@
 """`textvae train`."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from textvae import distributed
 from textvae.cli import options
+from textvae.cli.process import SIGNALLED
 from textvae.cli.terminal import emit, emit_json, flush, log
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
     from textvae.run.experiment import ExperimentConfig
     from textvae.run.plan import Plan
-    from textvae.run.training import RunOutcome
 
-SIGNALLED = 128  # shells add the number of the signal
-
-# Options that are short for an override.
-_OVERRIDES = {
-    "seed": "seed",
-    "max_steps": "train.max_steps",
-    "save_every": "train.save_every",
-    "device": "train.device",
-    "precision": "train.precision",
-}
+Values = dict[str, Any]
+"""The values of OPTIONS, by their names; None is an option that was not given."""
 
 
-class Given(TypedDict):
-    """The arguments and options of `train`, as they were given."""
+class TrainOption(NamedTuple):
+    """An option of `train`."""
 
-    data: str | None
-    config: str | None
-    recipe: str | None
-    settings: tuple[str, ...]
-    output: str | None
-    seed: int | None
-    max_steps: int | None
-    save_every: int | None
-    device: str | None
-    precision: str | None
-    valid: str | None
-    test: str | None
-    text_column: str | None
-    label_column: str | None
-    labels: str | None
+    name: str
+    help: str
+    metavar: str | None = None
+    type: "click.ParamType[Any] | None" = None
+    setting: str | None = None
+    """The setting of the config that it overrides."""
+    describes_data: bool = False
+    """A field of `DataOptions` has its name."""
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+OPTIONS = (
+    TrainOption("config", "Settings: .toml, or the experiment.json of a run.", "FILE"),
+    TrainOption("recipe", "Settings that ship; see `textvae recipes`.", "NAME"),
+    TrainOption("valid", "The set that selects the parameters.", "DATA", describes_data=True),
+    TrainOption("test", "The set for the figures.", "DATA", describes_data=True),
+    TrainOption("text_column", "The column of a table that holds the text.", describes_data=True),
+    TrainOption("label_column", "The column of a table that holds labels.", describes_data=True),
+    TrainOption("labels", "One label a line, in step with DATA.", "FILE", describes_data=True),
+    TrainOption("output", "The run directory.  [default: runs/ and the name of DATA]", "DIR"),
+    TrainOption("seed", "Of everything drawn.  [default: 0]", type=options.SEED, setting="seed"),
+    TrainOption("max_steps", "Length of the run.", type=options.COUNT, setting="train.max_steps"),
+    TrainOption(
+        "save_every",
+        "Steps between saved states.",
+        type=options.COUNT,
+        setting="train.save_every",
+    ),
+    TrainOption(
+        "device",
+        "cpu, cuda, cuda:1, ...  [default: CUDA where there is one]",
+        setting="train.device",
+    ),
+    TrainOption(
+        "precision",
+        "Of training.",
+        type=click.Choice(options.PRECISIONS),
+        setting="train.precision",
+    ),
+)
+
+
+def _add_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(OPTIONS):
+        add = click.option(option.flag, type=option.type, metavar=option.metavar, help=option.help)
+        command = add(command)
+    return command
 
 
 @click.command(
@@ -54,14 +83,12 @@ class Given(TypedDict):
     input, a directory with train, valid and test files, or hf:name[:config][@revision]; left out,
     the embedded corpus with its recipe. Where there is no valid or test set, one is carved out.
 
-    The same command on the same data continues a run that stopped, exactly. What is chosen for
-    you is said on stderr as the explicit command. At the end: where the model is, samples, an
-    interpolation between two held-out sentences, and the figures of `textvae evaluate` on a part
-    of the test set.""",
+    The same command on the same data continues a run that stopped, exactly. Settings that are
+    chosen for you are written to stderr, as the explicit command. At the end: the path of the
+    model, samples, an interpolation between two held-out sentences, and the figures of `textvae
+    evaluate` on a part of the test set.""",
 )
 @click.argument("data", required=False)
-@click.option("--config", metavar="FILE", help="Settings: .toml, or the experiment.json of a run.")
-@click.option("--recipe", metavar="NAME", help="Settings that ship; see `textvae recipes`.")
 @click.option(
     "--set",
     "settings",
@@ -69,161 +96,128 @@ class Given(TypedDict):
     multiple=True,
     help="One setting, such as model.latent_dim=64; repeatable.",
 )
-@click.option(
-    "--output", metavar="DIR", help="The run directory.  [default: runs/ and the name of DATA]"
-)
-@click.option("--seed", type=options.SEED, help="Of everything drawn.  [default: 0]")
-@click.option("--max-steps", type=options.COUNT, help="Length of the run.")
-@click.option("--save-every", type=options.COUNT, help="Steps between saved states.")
-@click.option("--device", help="cpu, cuda, cuda:1, ...  [default: CUDA where there is one]")
-@click.option("--precision", type=click.Choice(options.PRECISIONS), help="Of training.")
-@click.option("--valid", metavar="DATA", help="The set that selects the parameters.")
-@click.option("--test", metavar="DATA", help="The set for the figures.")
-@click.option("--text-column", help="The column of a table that holds the text.")
-@click.option("--label-column", help="The column of a table that holds labels.")
-@click.option("--labels", metavar="FILE", help="One label a line, in step with DATA.")
+@_add_options
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be trained: rows kept and dropped, sizes, memory, time. Writes nothing.",
+    help="Show what would be trained: rows kept and dropped, sizes, memory, time. Writes nothing.",
 )
 @options.as_json
 @click.pass_context
-def command(context: click.Context, dry_run: bool, as_json: bool, **given: Unpack[Given]) -> None:
+def command(
+    context: click.Context,
+    /,
+    data: str | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
     """Train a model."""
+    if {data, values["config"], values["recipe"]} == {None}:
+        values["recipe"] = "embedded"
     if dry_run:
         if distributed.is_first():
-            _try_out(given, as_json=as_json)
+            _dry_run(data, settings, values, as_json=as_json)
         return
-    from textvae.run.training import follow  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.api.train import train_run  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    with distributed.joined():
-        plan, outcome = _run(given) if distributed.is_first() else (None, follow())
+    lines: list[str] = []
+    plans: list[Plan] = []
+
+    def report(line: str) -> None:
+        for text in (*lines, line):
+            log(text)
+        lines.clear()
+
+    def make_plan() -> "Plan":
+        plan = _plan(data, settings, values)
+        plans.append(plan)
+        lines.extend([*plan.data.notes, explicit_command(data, settings, values, plan)])
+        # Held back where the run directory may yet be refused: the error then stands alone.
+        if not plan.run.exists():
+            report(lines.pop())
+        return plan
+
+    try:
+        outcome = train_run(make_plan, report=report)
+    except KeyboardInterrupt as stop:  # between the loops, or the second of two
+        if not plans:
+            raise
+        raise type(stop)(
+            f"{plans[0].run}: stopped; the same command continues from the last saved state"
+        ) from None
+    if lines:
+        report(lines.pop())
     if outcome.result is not None and outcome.result.signal is not None:
         log(
             f"{outcome.path}: stopped after step {outcome.result.steps:,}; the same command "
             "continues from there"
         )
         context.exit(SIGNALLED + outcome.result.signal)
-    if plan is not None:
-        _report(plan, outcome, as_json=as_json)
+    if not plans:  # another process than the first
+        return
+    from textvae.cli.train_summary import summarize  # noqa: PLC0415 -- imports torch, 1.5 s
+
+    summary = summarize(plans[0], outcome)
+    emit_json(summary) if as_json else emit(summary.text())
+    flush()
 
 
-def _try_out(given: Given, *, as_json: bool) -> None:
+def _dry_run(data: str | None, settings: tuple[str, ...], values: Values, *, as_json: bool) -> None:
     from textvae.run.dry_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    if _config(given).data.stream:
+    if _config(settings, values).data.stream:
         raise ConfigError("data.stream: writes into the run directory, so there is no --dry-run")
-    plan = _plan(given)
-    for line in (*plan.data.notes, explicit_command(given, plan.choices, plan.run)):
+    plan = _plan(data, settings, values)
+    for line in (*plan.data.notes, explicit_command(data, settings, values, plan)):
         log(line)
-    tried = dry_run(plan)
-    emit_json(tried) if as_json else emit("\n".join(tried.lines()))
+    result = dry_run(plan)
+    emit_json(result) if as_json else emit("\n".join(result.lines()))
 
 
-def _run(given: Given) -> "tuple[Plan, RunOutcome]":
-    from textvae.run.training import execute  # noqa: PLC0415 -- imports torch, 1.5 s
-
-    plan = _plan(given)
-    unsaid = [*plan.data.notes, explicit_command(given, plan.choices, plan.run)]
-
-    def report(*lines: str) -> None:
-        for line in (*unsaid, *lines):
-            log(line)
-        unsaid.clear()
-
-    # Held back where the run directory may yet be refused: the error then stands alone.
-    if not plan.run.exists():
-        report()
-    try:
-        outcome = execute(plan, report=report)
-    except KeyboardInterrupt as stop:  # between the loops, or the second of two
-        raise type(stop)(
-            f"{plan.run}: stopped; the same command continues from the last saved state"
-        ) from None
-    report()
-    return plan, outcome
-
-
-def _plan(given: Given) -> "Plan":
+def _plan(data: str | None, settings: tuple[str, ...], values: Values) -> "Plan":
     from textvae.run.data import DataOptions  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.run.plan import plan_run  # noqa: PLC0415 -- as above
 
-    data = DataOptions(
-        data=given["data"],
-        valid=given["valid"],
-        test=given["test"],
-        text_column=given["text_column"],
-        label_column=given["label_column"],
-        labels=given["labels"],
-    )
-    output = None if given["output"] is None else Path(given["output"])
-    return plan_run(data, _config(given), output, report=log)
+    fields = {option.name: values[option.name] for option in OPTIONS if option.describes_data}
+    output = None if values["output"] is None else Path(values["output"])
+    return plan_run(DataOptions(data, **fields), _config(settings, values), output, report=log)
 
 
-def recipe_of(given: Given) -> str | None:
-    """The recipe named, or that of the embedded corpus where nothing at all is said."""
-    if given["data"] is None and given["config"] is None and given["recipe"] is None:
-        return "embedded"
-    return given["recipe"]
-
-
-def _config(given: Given) -> "ExperimentConfig":
+def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
     from textvae.run.experiment import load_config  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    file = None if given["config"] is None else Path(given["config"])
-    overrides = [f"{key}={value}" for key, value in _short(given).items()]
-    return load_config(file, [*given["settings"], *overrides], recipe=recipe_of(given))
+    file = None if values["config"] is None else Path(values["config"])
+    overrides = [
+        f"{option.setting}={values[option.name]}"
+        for option in OPTIONS
+        if option.setting is not None and values[option.name] is not None
+    ]
+    return load_config(file, [*settings, *overrides], recipe=values["recipe"])
 
 
-def _short(given: Given) -> dict[str, int | str]:
-    """The overrides that options of their own stand for, where these were given."""
-    values: dict[str, int | str | None] = {
-        "seed": given["seed"],
-        "max_steps": given["max_steps"],
-        "save_every": given["save_every"],
-        "device": given["device"],
-        "precision": given["precision"],
-    }
-    return {_OVERRIDES[name]: value for name, value in values.items() if value is not None}
-
-
-def explicit_command(given: Given, choices: list[str], run: Path) -> str:
-    """The command that would have said all that was left to choose, quoted for a shell."""
-    option_of = {key: f"--{name.replace('_', '-')}" for name, key in _OVERRIDES.items()}
-    data = [] if given["data"] is None else [given["data"]]
+def explicit_command(
+    data: str | None, settings: tuple[str, ...], values: Values, plan: "Plan"
+) -> str:
+    """The command that leaves nothing to choose, quoted for a shell."""
+    values = values | {"output": plan.run}
+    words = ["textvae", "train"]
     # A name that begins with a dash would be taken for an option.
-    dashed = ["--", *data] if data != ["-"] and "".join(data).startswith("-") else []
-    words = ["textvae", "train", *([] if dashed else data)]
-    plain: dict[str, object] = {
-        "--config": given["config"],
-        "--recipe": recipe_of(given),
-        "--valid": given["valid"],
-        "--test": given["test"],
-        "--text-column": given["text_column"],
-        "--label-column": given["label_column"],
-        "--labels": given["labels"],
-        "--output": run,
-    }
-    for option, value in plain.items():
-        if value is not None:
-            words += [option, str(value)]
-    for setting in given["settings"]:
+    dashed = data is not None and data != "-" and data.startswith("-")
+    if data is not None and not dashed:
+        words.append(data)
+    set_options = [option for option in OPTIONS if values[option.name] is not None]
+    for option in set_options:
+        if option.setting is None:
+            words += [option.flag, str(values[option.name])]
+    for setting in settings:
         words += ["--set", setting]
-    for key, value in _short(given).items():
-        words += [option_of[key], str(value)]
-    for choice in choices:
+    for option in set_options:
+        if option.setting is not None:
+            words += [option.flag, str(values[option.name])]
+    flags = {option.setting: option.flag for option in OPTIONS}
+    for choice in plan.choices:
         key, _, value = choice.partition("=")
-        words += [option_of[key], value] if key in option_of else ["--set", choice]
-    return shlex.join(words + dashed)
-
-
-def _report(plan: "Plan", outcome: "RunOutcome", *, as_json: bool) -> None:
-    from textvae.cli.showing import show  # noqa: PLC0415 -- imports torch, 1.5 s
-
-    shown = show(plan, outcome)
-    if as_json:
-        emit_json(shown)
-    else:
-        emit(shown.text())
-    flush()
+        words += [flags[key], value] if key in flags else ["--set", choice]
+    return shlex.join([*words, "--", str(data)] if dashed else words)

@@ -71,7 +71,7 @@ def likelihood_figures(
         kl_is_exact: the KL is analytic.
     """
     weighted = "exact: there is no latent" if exact else f"K = {values['num_samples']}"
-    analytic = "analytic" if kl_is_exact else "estimated: it has no closed form"
+    analytic = "analytic" if kl_is_exact else "estimated"
     tokens = f"over {corpus.num_tokens:,} tokens"
     rows = [
         ("nll", NATS, weighted),

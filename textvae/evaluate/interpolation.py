@@ -25,7 +25,7 @@ class Smoothness(NamedTuple):
     """How evenly the sentences of one path change."""
 
     mean_change: float
-    """Of the steps: edit distance over the longer sentence, 0 to 1."""
+    """The mean over steps of the edit distance over the longer sentence, 0 to 1."""
     largest_change: float
     detour: float | None
     """Edits of all steps over edits from end to end: 1 is the least there can be (the triangle
@@ -121,7 +121,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
 
     def _perplexity(self, subject: Subject, array: TokenArray) -> float:
         data = array.to(subject.model.device)
-        found = importance_weighted(
+        likelihoods = importance_weighted(
             subject.model,
             data,
             encode_corpus(subject.model, data, dtype=subject.dtype),
@@ -130,18 +130,18 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
             rows=subject.rows,
             dtype=subject.dtype,
         )
-        return clamped_exp(float(found.nll.sum()) / data.num_targets)
+        return clamped_exp(float(likelihoods.nll.sum()) / data.num_targets)
 
 
 def _smooth(paths: Sequence[Sequence[Sequence[int]]], settings: str) -> Iterator[Figure]:
-    found = [smoothness(path) for path in paths]
-    detours = [one.detour for one in found if one.detour is not None]
-    still = len(found) - len(detours)
+    figures = [smoothness(path) for path in paths]
+    detours = [one.detour for one in figures if one.detour is not None]
+    still = len(figures) - len(detours)
     note = f"{settings}, {still:,} with one sentence at both ends left out" if still else settings
     columns = {
-        "path_change": ([one.mean_change for one in found], "share", f"a step, {settings}"),
+        "path_change": ([one.mean_change for one in figures], "share", f"a step, {settings}"),
         "path_largest_change": (
-            [one.largest_change for one in found],
+            [one.largest_change for one in figures],
             "share",
             f"the largest step, {settings}",
         ),

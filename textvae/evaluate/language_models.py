@@ -29,8 +29,8 @@ from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 
 VALIDATIONS = 10
-HELD_OUT_SHARE = 0.05
-"""Of the samples that a language model is fitted to, those that select its parameters."""
+HELD_OUT_FRACTION = 0.05
+"""The fraction of the samples that selects the parameters of the language model."""
 FITTED = "a GRU language model"
 
 
@@ -47,7 +47,7 @@ class LanguageModelFit(Config):
 
 
 class _Reading(NamedTuple):
-    """What a language model makes of some sentences."""
+    """The likelihood of sentences under a language model."""
 
     nats: float
     num_tokens: int
@@ -82,12 +82,12 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
         fitted += f" in {self.fit.max_steps:,} steps"
         read = ((samples, f"{len(drawn):,} samples"), (subject.data, "the sentences, to compare"))
         for name, (array, what) in zip(names, read, strict=True):
-            found = _read(model, array)
+            reading = _read(model, array)
             yield Figure(
                 name=name,
-                value=found.perplexity,
+                value=reading.perplexity,
                 unit="per token",
-                settings=f"of {what} ({found.num_tokens:,} tokens) under {fitted}",
+                settings=f"of {what} ({reading.num_tokens:,} tokens) under {fitted}",
             )
 
 
@@ -116,14 +116,14 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
             return
         training = subject.training.array
         order = permutation(key(subject.seed, "as many"), training.num_sentences)
-        some = training.select(order[: self.num_samples])
-        yield self._figure(subject, some, name, "training sentences, to compare")
+        sample = training.select(order[: self.num_samples])
+        yield self._figure(subject, sample, name, "training sentences, to compare")
 
     def _figure(self, subject: Subject, array: TokenArray, name: str, what: str) -> Figure:
         """Fit to all but a twentieth, select by that, and read the sentences."""
         size = array.num_sentences
         order = permutation(key(subject.seed, "held out"), size)
-        num_held_out = max(1, round(HELD_OUT_SHARE * size))
+        num_held_out = max(1, round(HELD_OUT_FRACTION * size))
         model = _fitted(
             subject,
             array.select(order[num_held_out:]),
@@ -131,12 +131,12 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
             self.fit,
             what.partition(",")[0],
         )
-        found = _read(model, subject.data)
+        reading = _read(model, subject.data)
         return Figure(
             name=name,
-            value=found.perplexity,
+            value=reading.perplexity,
             unit="per token",
-            settings=f"of {subject.data.num_sentences:,} sentences ({found.num_tokens:,} tokens) "
+            settings=f"of {subject.data.num_sentences:,} sentences ({reading.num_tokens:,} tokens) "
             f"under {FITTED} fitted to {size - num_held_out:,} and selected by {num_held_out:,} "
             f"{what} in {self.fit.max_steps:,} steps",
         )
@@ -169,12 +169,12 @@ def _fitted(
     subject.report(
         f"fitting {FITTED} to {what}: {corpus.num_sentences:,} sentences, {fit.max_steps:,} steps"
     )
-    found = train(
+    result = train(
         model, corpus, valid, config, seed=subject.seed, run=None, report=lambda line: None
     )
-    if found.signal is not None:
+    if result.signal is not None:
         # The loop ends cleanly at a signal; half a fit is no figure, so it is heard again.
-        signal.raise_signal(found.signal)
+        signal.raise_signal(result.signal)
     return model
 
 

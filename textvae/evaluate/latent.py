@@ -34,7 +34,7 @@ def aggregate_kl(draws: AggregateDraws, prior: Prior) -> tuple[float, float | No
     Returns:
         Nats, and the standard error over the draws.
     """
-    terms = draws.aggregate - prior.log_prob(draws.latents)
+    terms = draws.log_aggregate - prior.log_prob(draws.latents)
     return float(terms.mean()), standard_error(terms)
 
 
@@ -62,10 +62,10 @@ class LatentEvaluator(Config, tag_field="kind", tag="latent"):
         model = subject.model
         if model.is_language_model:
             return
-        chosen = subject.subset(self.max_sentences, "latent").to(subject.posterior.mean.device)
-        posterior, data, size = subject.posterior.select(chosen), subject.data, len(chosen)
+        rows = subject.subset(self.max_sentences, "latent").to(subject.posterior.mean.device)
+        posterior, data, size = subject.posterior.select(rows), subject.data, len(rows)
         if size < data.num_sentences:
-            data = data.select(chosen)
+            data = data.select(rows)
         draws = aggregate_draws(posterior, seed=subject.seed)
         information = mutual_information(posterior, seed=subject.seed, draws=draws)
         costs = permutation_costs(

@@ -10,7 +10,7 @@ from textvae.metrics.latent_usage import diagnosis
 from textvae.storage.files import read_bytes, write_file
 
 VERSION = 1
-"""Of the file. It goes up when a name changes its meaning or goes away, not when one is added."""
+"""Version of the file: it goes up when a name changes its meaning or is removed."""
 FILE = "evaluation.json"
 """Its name in a model directory."""
 _LARGEST = 64 * 2**20
@@ -18,7 +18,7 @@ _SCIENTIFIC = 1e6
 """From this value on a figure has three digits: a word of unspaced text is a sentence."""
 
 Value = int | float | str | list[float] | None
-"""Of a figure. None is unknown: the data or the model do not determine it."""
+"""The value of a figure. None is unknown: the data or the model do not determine it."""
 
 
 class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,10 +28,9 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     """Unique among all figures, such as `perplexity` or `kl_per_dimension`."""
     value: Value
     unit: str = ""
-    """Such as `nats per sentence`, `share` (a fraction), `tokens`. Files of older versions hold
-    `nats a sentence`."""
+    """Such as `nats per sentence`, `share` (a fraction), `tokens`; older files differ."""
     settings: str = ""
-    """What the number depends on: K, a signature of sacrebleu, how many sentences."""
+    """The conditions of the number: K, a signature of sacrebleu, how many sentences."""
     stderr: float | msgspec.UnsetType | None = msgspec.UNSET
     """Standard error of the mean; None where unknown, absent where there is none."""
 
@@ -62,7 +61,7 @@ class MeasuredModel(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str | None
     sha256: str
-    """Of its weights as `model.safetensors` holds them."""
+    """Checksum of model.safetensors."""
     tokenizer: str
     vocabulary_size: int
     latent_dim: int
@@ -77,11 +76,11 @@ class MeasuredCorpus(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     num_sentences: int
     num_tokens: int
-    """Of the model's tokenizer, and one `</s>` for each sentence."""
+    """Tokens of the model's tokenizer, and one `</s>` per sentence."""
     num_words: int
-    """Words between whitespace, and one end for each sentence."""
+    """Words between whitespace, and one end per sentence."""
     num_characters: int
-    """Characters, and one end for each sentence."""
+    """Characters, and one end per sentence."""
     num_unknown: int | None
     """Tokens that are `<unk>`, of `num_tokens`; None: not counted."""
     decoded: bool = False
@@ -102,11 +101,11 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     """The training set, where an evaluator needed it and it could be read."""
     seed: int
     precision: str
-    """Of the matrix products."""
+    """The type of the matrix products."""
     device: str
     num_threads: int
     versions: dict[str, str]
-    """Of textvae, python, torch, and of sacrebleu where it counted."""
+    """Versions of textvae, python and torch, and of sacrebleu where it was used."""
     measured: list[Measured]
     """In the order of the config."""
 
@@ -127,12 +126,12 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
 
     def flat(self) -> dict[str, Value]:
         """Every figure by its name, standard errors as `NAME_stderr`."""
-        found: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         for figure in self:
-            found[figure.name] = figure.value
+            values[figure.name] = figure.value
             if figure.stderr is not msgspec.UNSET:
-                found[f"{figure.name}_stderr"] = figure.stderr
-        return found
+                values[f"{figure.name}_stderr"] = figure.stderr
+        return values
 
     def table(self) -> str:
         """A line per figure; of a list of numbers, its range."""
@@ -148,7 +147,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                 "which costs less than the words it stands for"
             )
         if data.decoded:
-            lines.append("  the text is not at hand: what its tokens decode to stands in for it")
+            lines.append("  the text is not available: its decoded tokens take its place")
         for one in self.measured:
             if one.figures:
                 lines += [f"{one.kind} ({one.seconds:.1f} s)", *map(_line, one.figures)]
@@ -170,13 +169,13 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def write_measurements(path: Path, found: Measurements) -> None:
-    """Write the file; a crash leaves the old one or the new one, whole.
+def write_measurements(path: Path, measurements: Measurements) -> None:
+    """Write the file; a crash leaves the old file or the new one.
 
     Raises:
         CheckpointError: it cannot be written.
     """
-    write_file(path, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    write_file(path, msgspec.json.format(msgspec.json.encode(measurements), indent=2) + b"\n")
 
 
 def read_measurements(path: Path) -> Measurements:

@@ -49,19 +49,19 @@ def reconstruction_scores(
     reconstructions: Sequence[str], sentences: Sequence[str], tokenize: Tokenization
 ) -> ReconstructionScores:
     """The scores of N >= 1 reconstructions, each beside its sentence."""
-    found = nearness(reconstructions, sentences, tokenize)
-    exact, edits = torch.tensor(found.exact_match).double(), torch.tensor(found.edits).double()
+    scores = nearness(reconstructions, sentences, tokenize)
+    exact, edits = torch.tensor(scores.exact_match).double(), torch.tensor(scores.edits).double()
     return ReconstructionScores(
         num_sentences=len(sentences),
         exact_match=float(exact.mean()),
         exact_match_stderr=standard_error(exact),
         edit_distance=float(edits.mean()),
         edit_distance_stderr=standard_error(edits),
-        edit_share=math.fsum(found.change) / len(sentences),
-        bleu=found.bleu.value,
-        bleu_signature=found.bleu.signature,
-        chrf=found.chrf.value,
-        chrf_signature=found.chrf.signature,
+        edit_share=math.fsum(scores.change) / len(sentences),
+        bleu=scores.bleu.value,
+        bleu_signature=scores.bleu.signature,
+        chrf=scores.chrf.value,
+        chrf_signature=scores.chrf.signature,
     )
 
 
@@ -80,13 +80,13 @@ def sentence_scores(
     reconstructions: Sequence[str], sentences: Sequence[str], tokenize: Tokenization
 ) -> list[SentenceScores]:
     """The scores of each of N reconstructions."""
-    found = zip(
+    scores = zip(
         exact_matches(reconstructions, sentences),
         edit_distances(cut(reconstructions, tokenize), cut(sentences, tokenize)),
         sentence_bleus(reconstructions, sentences, tokenize),
         strict=True,
     )
-    return [SentenceScores(*scores) for scores in found]
+    return [SentenceScores(*scores) for scores in scores]
 
 
 class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
@@ -97,50 +97,50 @@ class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
     strategy: AnyStrategy = Greedy()
     """How words are chosen."""
     tokenize: Tokenization | None = None
-    """Of sacrebleu; None is none for a word tokenizer, 13a for bpe, char for characters."""
+    """Tokenizer of sacrebleu; None is none for words, 13a for bpe, char for characters."""
 
     def run(self, subject: Subject) -> Iterator[Figure]:
         """The figures; none of a language model."""
         if subject.model.is_language_model:
             return
-        chosen = subject.subset(self.max_sentences, "reconstruction")
+        rows = subject.subset(self.max_sentences, "reconstruction")
         read = at_own_labels(subject.model, subject.data, subject.posterior.mean)
         written = write(
             subject.model,
-            read[chosen.to(read.device)],
+            read[rows.to(read.device)],
             self.strategy,
             seed=subject.seed,
             max_length=subject.max_length,
         )
-        found = reconstruction_scores(
+        scores = reconstruction_scores(
             [subject.tokenizer.decode(ids) for ids in written],
-            [subject.texts[i] for i in chosen.tolist()],
+            [subject.texts[i] for i in rows.tolist()],
             self.tokenize or tokenization_for(subject.tokenizer.kind),
         )
-        size = f"{found.num_sentences:,} sentences"
+        size = f"{scores.num_sentences:,} sentences"
         tokens = "tokens as in reconstruction bleu"
         for name, value, unit, settings in (
-            ("reconstruction_bleu", found.bleu, "0 to 100", found.bleu_signature),
-            ("reconstruction_chrf", found.chrf, "0 to 100", found.chrf_signature),
+            ("reconstruction_bleu", scores.bleu, "0 to 100", scores.bleu_signature),
+            ("reconstruction_chrf", scores.chrf, "0 to 100", scores.chrf_signature),
         ):
             yield Figure(name=name, value=value, unit=unit, settings=f"{settings}, {size}")
         yield Figure(
             name="exact_match",
-            value=found.exact_match,
-            stderr=found.exact_match_stderr,
+            value=scores.exact_match,
+            stderr=scores.exact_match_stderr,
             unit="share",
             settings=f"of {size}",
         )
         yield Figure(
             name="edit_distance",
-            value=found.edit_distance,
-            stderr=found.edit_distance_stderr,
+            value=scores.edit_distance,
+            stderr=scores.edit_distance_stderr,
             unit="tokens",
             settings=f"mean over {size}, {tokens}",
         )
         yield Figure(
             name="edit_share",
-            value=found.edit_share,
+            value=scores.edit_share,
             unit="share",
             settings=f"edit distance over the longer sentence, {size}",
         )

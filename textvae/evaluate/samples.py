@@ -35,7 +35,7 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
     strategy: Strategy = Temperature()
     """How words are chosen."""
     tokenize: Tokenization | None = None
-    """Of sacrebleu; None is none for a word tokenizer, 13a for bpe, char for characters."""
+    """Tokenizer of sacrebleu; None is none for words, 13a for bpe, char for characters."""
 
     def run(self, subject: Subject) -> Iterator[Figure]:
         """The figures; of a language model too, whose samples have no latent."""
@@ -52,13 +52,13 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
             settings=f"{between.signature}, mean of {size}, each against the others",
         )
         yield self._self_bleu_of_data(subject, how)
-        chosen = subject.subset(self.max_sentences, "references").tolist()
-        against = pooled_bleu(tokens, cut([subject.texts[i] for i in chosen], how), how)
+        rows = subject.subset(self.max_sentences, "references").tolist()
+        against = pooled_bleu(tokens, cut([subject.texts[i] for i in rows], how), how)
         yield Figure(
             name="corpus_bleu",
             value=against.value,
             unit="0 to 100",
-            settings=f"{against.signature}, {size} against {len(chosen):,} sentences",
+            settings=f"{against.signature}, {size} against {len(rows):,} sentences",
         )
         for order in range(1, ORDER + 1):
             yield Figure(
@@ -83,19 +83,19 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
             )
 
     def _self_bleu_of_data(self, subject: Subject, how: Tokenization) -> Figure:
-        """What self-BLEU is to be compared with: that of as many real sentences."""
-        chosen = subject.subset(self.num_samples, "self-bleu").tolist()
-        found = self_bleu(cut([subject.texts[i] for i in chosen], how), how)
+        """Self-BLEU of as many real sentences, to compare."""
+        rows = subject.subset(self.num_samples, "self-bleu").tolist()
+        score = self_bleu(cut([subject.texts[i] for i in rows], how), how)
         return Figure(
             name="data_self_bleu",
-            value=None if found is None else found.value,
+            value=None if score is None else score.value,
             unit="0 to 100",
-            settings=f"to compare, of {len(chosen):,} sentences"
-            + ("" if found is None else f", {found.signature}"),
+            settings=f"to compare, of {len(rows):,} sentences"
+            + ("" if score is None else f", {score.signature}"),
         )
 
     def _novelty(self, subject: Subject, texts: Sequence[str]) -> Figure:
-        """The share of the samples that are no training sentence, as the tokenizer sees both."""
+        """The fraction of the samples that are no training sentence, as the tokenizer sees both."""
         training, size = subject.training, f"{len(texts):,} samples"
         if training is None:
             return Figure(

@@ -1,4 +1,4 @@
-"""What evaluators look at: a model, its sentences, and what follows from them, worked out once."""
+"""The input of evaluators: a model, its sentences, and results that several of them need."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +25,8 @@ TOGETHER = 100_000
 """Sentences of a corpus that are lists at the same time."""
 
 
-class Corpus(NamedTuple):
-    """N sentences, tokenized, and what was counted in them."""
+class TokenizedCorpus(NamedTuple):
+    """N sentences, tokenized, and their counts."""
 
     array: TokenArray
     facts: MeasuredCorpus
@@ -35,38 +35,38 @@ class Corpus(NamedTuple):
 class Subject:
     """A model in evaluation mode and the sentences it is measured on.
 
-    Evaluators read it and change nothing; what it works out, it works out when first asked.
+    Evaluators do not change it. Posteriors and samples are computed on first use.
     """
 
     def __init__(
         self,
         model: VAE,
         tokenizer: Tokenizer,
-        corpus: Corpus,
+        corpus: TokenizedCorpus,
         *,
         max_length: int,
         texts: Sequence[str] | None = None,
         embedded: bool = False,
-        split: Callable[[str], Corpus | None] = lambda name: None,
+        split: Callable[[str], TokenizedCorpus | None] = lambda name: None,
         seed: int = 0,
         rows: int = ROWS,
         dtype: torch.dtype = torch.float32,
         report: Callable[[str], object] = lambda line: None,
     ) -> None:
-        """Nothing is worked out yet.
+        """Hold the arguments.
 
         Args:
             model: on its device.
             tokenizer: of the model.
             corpus: N sentences.
-            max_length: the most tokens of a sentence that the model writes.
-            texts: of the same sentences, where they are at hand.
+            max_length: the most tokens of a generated sentence.
+            texts: of the same sentences, where they are available.
             embedded: whether they are of the embedded corpus, whose grammar is known.
             split: finds the `train` and `valid` sentences that the model was made with.
-            seed: of everything drawn.
+            seed: of every draw.
             rows: latents decoded at once.
             dtype: of the matrix products.
-            report: takes lines of talk.
+            report: takes lines of progress.
         """
         self.model, self.tokenizer = model, tokenizer
         self.data, self.facts = corpus.array.to(model.device), corpus.facts
@@ -77,28 +77,28 @@ class Subject:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The sentences, or what their tokens decode to (`facts.decoded`)."""
+        """The sentences, or their decoded tokens (`facts.decoded`)."""
         if self._texts is not None:
             return list(self._texts)
         return [self.tokenizer.decode(ids) for ids in token_lists(self.data)]
 
     @cached_property
     def posterior(self) -> DiagonalGaussian:
-        """Of the sentences, `[N, Z]`."""
+        """The posteriors of the sentences, `[N, Z]`."""
         return encode_corpus(self.model, self.data, dtype=self.dtype)
 
     @cached_property
-    def training(self) -> Corpus | None:
+    def training(self) -> TokenizedCorpus | None:
         """The sentences that the model was trained on, where they can be found."""
         return self._split("train")
 
     @property
-    def training_if_read(self) -> Corpus | None:
+    def training_if_read(self) -> TokenizedCorpus | None:
         """The same if an evaluator has asked for it."""
         return self.training if "training" in self.__dict__ else None
 
     @cached_property
-    def validation(self) -> Corpus | None:
+    def validation(self) -> TokenizedCorpus | None:
         """The sentences that its parameters were selected by, where they can be found."""
         return self._split("valid")
 
@@ -136,7 +136,7 @@ def count_unknown(data: TokenArray) -> int:
 
 
 class SourceTruth(NamedTuple):
-    """What the grammar of the embedded corpus says of sentences drawn from it, nats a sentence."""
+    """The exact likelihood of sentences of the embedded corpus, nats per sentence."""
 
     nll: float
     """-log of their probability, averaged: no model does better on average over draws."""

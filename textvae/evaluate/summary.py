@@ -47,7 +47,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     perplexity_elbo: float
     """The same from the ELBO."""
     num_tokens: int
-    """The denominator: tokens of the model's tokenizer, and one `</s>` for each sentence."""
+    """The denominator: tokens of the model's tokenizer, and one `</s>` per sentence."""
     num_sentences: int
     num_samples: int
     """K; 1 for a language model, whose figures are exact."""
@@ -74,9 +74,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str = ""
     """Where the sentences came from."""
     sha256: str = ""
-    """Of the sentences."""
+    """Checksum of the sentences."""
     num_unknown: int | None = None
-    """Of `num_tokens`, those that are `<unk>`: a word that the vocabulary lacks costs less than the
+    """Tokens that are `<unk>`: a word that the vocabulary lacks costs less than the
     word itself, so figures per word and per character are flattered by them. None: not counted."""
     source_nll: float | None = None
     """The exact nll of the same sentences under the grammar they were drawn from."""

@@ -10,7 +10,6 @@ from textvae.errors import ConfigError
 from textvae.generate.data_path import data_path
 from textvae.generate.paths import spherical_path, straight_path
 from textvae.model.interfaces import Prior
-from textvae.model.prior_mixture import MixturePrior
 
 PathKind = Literal["straight", "spherical", "data"]
 
@@ -41,7 +40,7 @@ def interpolation(
     if path not in get_args(PathKind):
         raise ConfigError(f"--path {path}: must be one of {', '.join(get_args(PathKind))}")
     if path == "data":
-        mixture = prior.mixture if isinstance(prior, MixturePrior) else None
+        mixture = None if prior is None else prior.mixture
         if mixture is None:
             raise ConfigError(
                 "--path data: the prior of this model is not a mixture; train with "

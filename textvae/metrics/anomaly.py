@@ -106,6 +106,6 @@ def _at_places(weights: Tensor, side: Tensor, places: Tensor) -> Tensor:
 def _resampled(size: int, numbers: Tensor, seed: int, side: int) -> Tensor:
     """How often each of N sentences is drawn in the resamples of these numbers, `[R, N]`."""
     draws = uniforms(key(seed, "bootstrap", side), numbers, lanes=size)
-    chosen = (draws.double() * size).long()
+    rows = (draws.double() * size).long()
     weights = torch.zeros(len(numbers), size, dtype=torch.float64)
-    return weights.scatter_add_(1, chosen, torch.ones(1, 1).double().expand_as(chosen))
+    return weights.scatter_add_(1, rows, torch.ones(1, 1).double().expand_as(rows))

@@ -8,7 +8,7 @@ from torch import Tensor
 from textvae.errors import DataError
 
 BINS = 15
-"""Of the expected calibration error, as in Guo et al. 2017."""
+"""The bins of the expected calibration error, as in Guo et al. 2017."""
 
 
 class Classification(NamedTuple):
@@ -16,12 +16,12 @@ class Classification(NamedTuple):
 
     accuracy: float
     macro_f1: float
-    """The mean over labels of F1, of labels that are in the truth or were told."""
+    """The mean over labels of F1, over the labels that are in the truth or were predicted."""
     log_loss: float
     """The mean of -log q(true label|x), nats."""
     calibration_error: float
-    """Expected calibration error: sum over bins of the share of sentences in a bin times how far
-    their mean confidence is from their accuracy; BINS bins of equal width."""
+    """Expected calibration error: sum over bins of the fraction of sentences in a bin times the
+    distance of their mean confidence from their accuracy; BINS bins of equal width."""
     num_sentences: int
 
 
@@ -39,10 +39,10 @@ def classification(log_probabilities: Tensor, labels: Tensor) -> Classification:
     if count == 0:
         raise DataError("no sentence with a label: there is nothing to measure")
     log_q, labels = log_probabilities.double().cpu(), labels.cpu()
-    confidence, told = log_q.exp().max(1)
-    right = told == labels
+    confidence, predicted = log_q.exp().max(1)
+    right = predicted == labels
     table = torch.zeros(kinds, kinds, dtype=torch.float64)
-    table.index_put_((labels, told), torch.ones(count, dtype=torch.float64), accumulate=True)
+    table.index_put_((labels, predicted), torch.ones(count, dtype=torch.float64), accumulate=True)
     return Classification(
         accuracy=float(right.double().mean()),
         macro_f1=_macro_f1(table),
@@ -53,7 +53,7 @@ def classification(log_probabilities: Tensor, labels: Tensor) -> Classification:
 
 
 def _macro_f1(table: Tensor) -> float:
-    """From counts `[L, L]`, the true label first: 2 right / (true + told), label by label."""
+    """From counts `[L, L]`, the true label first: 2 right / (true + predicted), label by label."""
     both = table.sum(0) + table.sum(1)
     f1 = 2 * table.diagonal() / both.clamp(min=1.0)
     return float(f1[both > 0].mean())

@@ -17,7 +17,7 @@ ACTIVE_VARIANCE = 0.01
 (Burda et al. 2016); the field uses the same threshold."""
 MIXTURE_ROWS = 512
 DEAD_KL, DEAD_COST = 0.5, 0.2
-"""Nats a sentence below which a latent says nothing: collapsed runs of the embedded corpus and the
+"""Nats per sentence below which a latent is unused: collapsed runs of the embedded corpus and the
 Penn Treebank showed at most 0.1, runs that used it at least 4."""
 
 REMEDY_NATS = 8.0
@@ -29,19 +29,19 @@ class MutualInformation(NamedTuple):
 
     value: float
     stderr: float | None
-    """Standard error over sentences; None for a single one, of which nothing is known."""
+    """Standard error over sentences; None for a single one."""
     cap: float
     """log N: no estimate from N sentences can exceed it."""
 
 
 class AggregateDraws(NamedTuple):
-    """One latent from each of N posteriors, and what it weighs in their mixture; float64."""
+    """One latent from each of N posteriors, and its densities; float64."""
 
     latents: Tensor
     """`[N, Z]`, z_i from q(z|x_i)."""
-    own: Tensor
+    log_q: Tensor
     """`[N]`: log q(z_i|x_i)."""
-    aggregate: Tensor
+    log_aggregate: Tensor
     """`[N]`: log q(z_i), with q(z) = (1/N) sum_j q(z|x_j)."""
 
 
@@ -88,20 +88,21 @@ def mutual_information(
 ) -> MutualInformation:
     """I(x; z) = E log q(z|x) - E log q(z), with q(z) the mean of all N posteriors.
 
-    Hoffman and Johnson 2016; one draw a sentence.
+    Hoffman and Johnson 2016; one draw per sentence.
 
     Args:
         posterior: of the N sentences, `[N, Z]`.
         seed: of the draws.
-        draws: of `aggregate_draws` with this posterior and seed, where they are at hand.
+        draws: of `aggregate_draws` with this posterior and seed, to reuse them.
     """
-    found = aggregate_draws(posterior, seed=seed) if draws is None else draws
-    terms = found.own - found.aggregate
+    if draws is None:
+        draws = aggregate_draws(posterior, seed=seed)
+    terms = draws.log_q - draws.log_aggregate
     return MutualInformation(float(terms.mean()), standard_error(terms), math.log(len(terms)))
 
 
 def standard_error(values: Tensor) -> float | None:
-    """Of the mean of `[N]`: s / sqrt(N); None for a single value, of which nothing is known."""
+    """The standard error s / sqrt(N) of the mean of `[N]`; None for a single value."""
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
@@ -129,18 +130,18 @@ def permutation_costs(
     order = permutation(key(seed, "permute latents"), data.num_sentences).to(mean.device)
     other = torch.empty_like(order)
     other[order] = order.roll(1)
-    own = reconstruction_at(model, data, at_own_labels(model, data, mean), dtype=dtype)
+    reconstruction = reconstruction_at(model, data, at_own_labels(model, data, mean), dtype=dtype)
     permuted = at_own_labels(model, data, mean[other])  # of M2 the labels stay where they are
-    return reconstruction_at(model, data, permuted, dtype=dtype) - own
+    return reconstruction_at(model, data, permuted, dtype=dtype) - reconstruction
 
 
 def diagnosis(
     kl: float, active: int | None, latent_dim: int, cost: float | None = None
 ) -> str | None:
-    """A collapsed latent in words, with the next thing to try; None for one used, or none at all.
+    """A warning that the latent is collapsed, with a remedy; None where it is used or absent.
 
     Args:
-        kl: nats a sentence.
+        kl: nats per sentence.
         active: active units; None where they are unknown.
         latent_dim: of how many.
         cost: nats lost when latents are permuted, where it has been measured.

@@ -1,11 +1,11 @@
-"""Likelihoods in nats a sentence: the ELBO and the importance-weighted bound.
+"""Likelihoods in nats per sentence: the ELBO and the importance-weighted bound.
 
     log p(x) >= log 1/K sum_k w_k,   w_k = p(x|z_k) p(z_k) / q(z_k|x),   z_k ~ q(z|x)
 
 (Burda et al. 2016; as an estimate of test likelihood, Rezende et al. 2014). It rises with K to the
-truth. The encoder runs once a sentence, the decoder's input projections are shared by the samples,
-and samples are streamed, so that memory does not grow with K. Several processes share the batches,
-and all of them get the whole result, the same bits as one process.
+truth. The encoder runs once per sentence, the samples share the decoder's input projections and are
+streamed, so that memory does not grow with K. Several processes share the batches, and all of them
+get the whole result, the same bits as one process.
 """
 
 import math
@@ -88,9 +88,9 @@ def likeliest_labels(model: VAE, data: TokenArray) -> Tensor | None:
 
 
 def at_own_labels(model: VAE, data: TokenArray, latents: Tensor) -> Tensor:
-    """What the decoder reads for a latent a sentence, `[N, Z]` -> `[N, C]`.
+    """The conditions `[N, C]` of the decoder for a latent per sentence, `[N, Z]`.
 
-    Of M2 that is the latent and the likeliest label of the sentence.
+    With M2 a condition is the latent and the likeliest label of the sentence.
     """
     return model.condition(latents, likeliest_labels(model, data))
 
@@ -130,18 +130,20 @@ def importance_weighted(
         for batch in data.shared_batches(group):
             local = posterior.select(batch.indices)
             chunk = max(1, rows // group)
-            own = batch.indices if numbers is None else numbers.to(model.device)[batch.indices]
-            sums = _stream(model, batch, own, local, num_samples, seed, chunk, dtype)
+            sentences = batch.indices
+            if numbers is not None:
+                sentences = numbers.to(model.device)[sentences]
+            sums = _stream(model, batch, sentences, local, num_samples, seed, chunk, dtype)
             log_k = math.log(num_samples)
             excess = (sums.squared_weight - 2 * sums.weight + log_k).exp() - 1
-            found = SentenceLikelihoods(
+            likelihoods = SentenceLikelihoods(
                 nll=log_k - sums.weight,
                 elbo=sums.log_weight / num_samples,
                 reconstruction=-sums.log_likelihood / num_samples,
                 kl=kl[batch.indices],
                 monte_carlo_variance=excess.clamp(min=0.0) / max(1, num_samples - 1),
             )
-            for column, values in zip(result, found, strict=True):
+            for column, values in zip(result, likelihoods, strict=True):
                 column[batch.indices.cpu()] = values.cpu()
     return SentenceLikelihoods(*map(distributed.all_reduce_sum, result))
 
@@ -182,15 +184,19 @@ def _stream(
 
 
 def _labelled(model: VAE, batch: Batch, draws: Tensor) -> tuple[DiagonalGaussian, Tensor, Tensor]:
-    """Of M2, for draws `[K, B]` in [0, 1): q(z|x, y) at labels y drawn from q(y|x), and log p / q.
+    """M2, draws `[K, B]` in [0, 1): q(z|x, y) at labels y drawn from q(y|x), and log p(y) / q(y|x).
 
     The sample of the importance weights is the pair (y, z): w = p(x|z,y) p(y) p(z) / q(y,z|x).
     """
     base, log_q = model.base_posterior(_readings(model, batch))
     cumulative = log_q.double().exp().cumsum(1)
     labels = (draws[:, :, None] >= cumulative).sum(2).clamp_(max=log_q.shape[1] - 1)
-    chosen = log_q.expand(draws.shape[0], -1, -1).gather(2, labels[:, :, None])[:, :, 0]
-    return model.labels.posterior(base, labels), labels, model.labels.log_prior()[labels] - chosen
+    log_q = log_q.expand(draws.shape[0], -1, -1).gather(2, labels[:, :, None])[:, :, 0]
+    return (
+        model.labels.posterior(base, labels),
+        labels,
+        model.labels.log_prior()[labels] - log_q,
+    )
 
 
 def _readings(model: VAE, batch: Batch) -> Tensor:
@@ -230,7 +236,7 @@ def log_likelihood(
 def reconstruction_at(
     model: VAE, data: TokenArray, conditions: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """-log p(x|z) in nats for one condition a sentence, `[N, C]` -> float64 `[N]`."""
+    """-log p(x|z) in nats for one condition per sentence, `[N, C]` -> float64 `[N]`."""
     result = torch.zeros(data.num_sentences, dtype=torch.float64)
     with torch.inference_mode():
         for batch in data.shared_batches(ENCODER_BATCH):

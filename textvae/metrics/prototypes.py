@@ -78,9 +78,9 @@ def fit_logistic_regression(
             "--classifier logistic: needs scikit-learn; pip install 'textvae[eval]', or take "
             "--classifier prototypes"
         ) from None
-    found = linear_model.LogisticRegression(max_iter=10_000)
-    found.fit(posterior.mean.double().cpu().numpy(), labels.cpu().numpy())
-    weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)
+    regression = linear_model.LogisticRegression(max_iter=10_000)
+    regression.fit(posterior.mean.double().cpu().numpy(), labels.cpu().numpy())
+    weight, bias = torch.from_numpy(regression.coef_), torch.from_numpy(regression.intercept_)
     if num_labels == 2:  # scikit-learn gives the log-odds of the second
         weight = torch.cat([torch.zeros_like(weight), weight])
         bias = torch.cat([torch.zeros_like(bias), bias])

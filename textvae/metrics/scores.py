@@ -19,8 +19,8 @@ from textvae.model.interfaces import END
 from textvae.model.vae import VAE
 
 
-class Features(NamedTuple):
-    """What scores are made of: a number for each of N sentences, float64 `[N]`."""
+class ScoreFeatures(NamedTuple):
+    """The quantities that scores are computed from, for N sentences, float64 `[N]`."""
 
     nll: Tensor
     """Minus the importance-weighted log-likelihood, nats."""
@@ -35,14 +35,14 @@ class Features(NamedTuple):
     background_nll: Tensor
     """Minus the log-likelihood under the background model, nats; NaN where there is none."""
     distance: Tensor
-    """Of the posterior mean from the aggregate posterior, in its standard deviations; likewise."""
+    """Distance of the posterior mean from the aggregate posterior, in deviations; or NaN."""
 
-    def select(self, rows: Tensor) -> "Features":
+    def select(self, rows: Tensor) -> "ScoreFeatures":
         """Those of some sentences, int64 or bool."""
-        return Features(*(values[rows] for values in self))
+        return ScoreFeatures(*(values[rows] for values in self))
 
 
-Fitted = Callable[[Features], Tensor]
+Fitted = Callable[[ScoreFeatures], Tensor]
 """Scores `[N]` of sentences."""
 
 
@@ -56,27 +56,27 @@ class Aggregate(NamedTuple):
 
 
 class NLLScore(Config, tag_field="kind", tag="nll"):
-    """-log p(x) by the importance-weighted bound, nats a sentence. Long sentences score high."""
+    """-log p(x) by the importance-weighted bound, nats per sentence. Long sentences score high."""
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit."""
-        return lambda found: found.nll
+        return lambda features: features.nll
 
 
 class ELBOScore(Config, tag_field="kind", tag="elbo"):
-    """-ELBO, nats a sentence: what the nll is with one sample, on average."""
+    """-ELBO, nats per sentence: the mean of the nll with one sample."""
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit."""
-        return lambda found: -found.elbo
+        return lambda features: -features.elbo
 
 
 class NLLPerTokenScore(Config, tag_field="kind", tag="nll_per_token"):
     """The nll over the number of tokens: the logarithm of the sentence's own perplexity."""
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit."""
-        return lambda found: found.nll / found.num_tokens
+        return lambda features: features.nll / features.num_tokens
 
 
 class LikelihoodRatioScore(Config, tag_field="kind", tag="likelihood_ratio"):
@@ -85,17 +85,17 @@ class LikelihoodRatioScore(Config, tag_field="kind", tag="likelihood_ratio"):
     What is unlikely under any model, such as a long sentence or a rare word, is divided out.
     """
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit."""
-        return lambda found: found.nll - found.background_nll
+        return lambda features: features.nll - features.background_nll
 
 
 class KLScore(Config, tag_field="kind", tag="kl"):
     """KL(q(z|x) || p(z)), nats: how much the encoder has to say of the sentence."""
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit."""
-        return lambda found: found.kl
+        return lambda features: features.kl
 
 
 class MahalanobisScore(Config, tag_field="kind", tag="mahalanobis"):
@@ -104,9 +104,9 @@ class MahalanobisScore(Config, tag_field="kind", tag="mahalanobis"):
     The distance of Mahalanobis (1936), for anomalies Lee et al. 2018.
     """
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit here: the aggregate posterior is in the features."""
-        return lambda found: found.distance
+        return lambda features: features.distance
 
 
 class CombinedScore(Config, tag_field="kind", tag="combined"):
@@ -116,14 +116,14 @@ class CombinedScore(Config, tag_field="kind", tag="combined"):
     of that on the number of tokens and the background nll, both fitted to normal sentences.
     """
 
-    def fit(self, normal: Features) -> Fitted:
+    def fit(self, normal: ScoreFeatures) -> Fitted:
         """Both regressions, and the spread of what they leave."""
         parts = [_residual(normal, rarity=rarity) for rarity in (False, True)]
         # Nothing left at all is no reason to divide by nothing.
         spreads = [part(normal).square().mean().sqrt().clamp(min=1e-6) for part in parts]
 
-        def fitted(found: Features) -> Tensor:
-            first, second = (p(found) / s for p, s in zip(parts, spreads, strict=True))
+        def fitted(features: ScoreFeatures) -> Tensor:
+            first, second = (p(features) / s for p, s in zip(parts, spreads, strict=True))
             return first + second
 
         return fitted
@@ -140,20 +140,22 @@ ScoreConfig = (
 )
 
 
-def _residual(normal: Features, *, rarity: bool) -> Fitted:
+def _residual(normal: ScoreFeatures, *, rarity: bool) -> Fitted:
     """(nll - a - b num_tokens [- c background_nll]) / sqrt(num_tokens), by weighted least squares.
 
     Each normal sentence weighs 1 / num_tokens: the variance of a sum grows with its terms.
     """
 
-    def inputs(found: Features) -> Tensor:
-        columns = [torch.ones_like(found.nll), found.num_tokens]
-        return torch.stack([*columns, found.background_nll] if rarity else columns, dim=1)
+    def inputs(features: ScoreFeatures) -> Tensor:
+        columns = [torch.ones_like(features.nll), features.num_tokens]
+        return torch.stack([*columns, features.background_nll] if rarity else columns, dim=1)
 
     weight = normal.num_tokens.rsqrt()[:, None]
     # By the pseudo-inverse: of sentences that are all as long, the fit is not unique.
     solution = torch.linalg.pinv(inputs(normal) * weight) @ (normal.nll[:, None] * weight)
-    return lambda found: (found.nll - (inputs(found) @ solution)[:, 0]) * found.num_tokens.rsqrt()
+    return lambda features: (
+        (features.nll - (inputs(features) @ solution)[:, 0]) * features.num_tokens.rsqrt()
+    )
 
 
 def unigram_log_probs(data: TokenArray) -> Tensor:
@@ -189,10 +191,10 @@ def measure_features(
     unigram: Tensor | None = None,
     background: VAE | None = None,
     aggregate: Aggregate | None = None,
-) -> Features:
-    """What the scores of some sentences are made of.
+) -> ScoreFeatures:
+    """The features of sentences.
 
-    Every sentence has the same draws, so that what is said of it does not depend on the others.
+    Every sentence has the same draws, so its features do not depend on the others.
 
     Args:
         model: in evaluation mode; of a language model the nll is exact, and KL and distance are 0.
@@ -201,11 +203,11 @@ def measure_features(
         seed: of the samples.
         unigram: log-probabilities `[V]`, the background model where there is no `background`.
         background: a language model of the same tokens.
-        aggregate: what posterior means are far from.
+        aggregate: the distribution that the distance of a posterior mean is measured from.
     """
     data, same = data.to(model.device), torch.zeros(data.num_sentences, dtype=torch.int64)
     posterior = encode_corpus(model, data)
-    found = importance_weighted(
+    likelihoods = importance_weighted(
         model,
         data,
         posterior,
@@ -213,7 +215,7 @@ def measure_features(
         seed=seed,
         numbers=same,
     )
-    unknown = torch.full_like(found.nll, torch.nan)
+    unknown = torch.full_like(likelihoods.nll, torch.nan)
     distance, other = unknown, unknown
     if aggregate is not None:
         away = (posterior.mean.cpu().double() - aggregate.mean).t()
@@ -225,6 +227,12 @@ def measure_features(
         words = torch.cat([unigram.new_zeros(1), unigram[data.tokens.cpu().long()].cumsum(0)])
         offsets = data.offsets.cpu()
         other = -(words[offsets[1:]] - words[offsets[:-1]] + unigram[END])
-    lengths = data.lengths.cpu().double()
-    kl = found.kl
-    return Features(found.nll, found.elbo, found.reconstruction, kl, lengths, other, distance)
+    return ScoreFeatures(
+        nll=likelihoods.nll,
+        elbo=likelihoods.elbo,
+        reconstruction=likelihoods.reconstruction,
+        kl=likelihoods.kl,
+        num_tokens=data.lengths.cpu().double(),
+        background_nll=other,
+        distance=distance,
+    )

@@ -17,9 +17,9 @@ def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
 
 
 def changes(sentences: Sequence[Sequence[int]]) -> list[float]:
-    """What changes at each step but the first: edit distance over the longer sentence's length.
+    """The change at each step but the first: edit distance over the longer sentence's length.
 
-    0 is no change, 1 a sentence that shares nothing with the one before; two empty ones are equal.
+    0 is no change, 1 a sentence without a common token; two empty ones are equal.
 
     Args:
         sentences: the tokens of S sentences.

@@ -20,7 +20,7 @@ ORDER = 4
 """N-grams of up to so many tokens."""
 
 Tokenization = Literal["none", "13a", "intl", "char", "zh"]
-"""Of sacrebleu; `none` takes the words between whitespace."""
+"""Tokenizers of sacrebleu; `none` splits at whitespace."""
 Ngram = tuple[str, ...]
 
 
@@ -144,9 +144,9 @@ def distinct(texts: Sequence[Sequence[str]], order: int) -> float | None:
     seen: set[Ngram] = set()
     total = 0
     for tokens in texts:
-        found = ngrams(tokens, order)
-        seen.update(found)
-        total += sum(found.values())
+        counts = ngrams(tokens, order)
+        seen.update(counts)
+        total += sum(counts.values())
     return len(seen) / total if total else None
 
 
@@ -175,7 +175,7 @@ class ReferencePool:
                         self._most[gram] = before._replace(second=count)
 
     def statistics(self, tokens: Sequence[str], without: int = -1) -> list[int]:
-        """What BLEU sums: lengths of hypothesis and nearest reference, matches and n-grams.
+        """The sums of BLEU: lengths of hypothesis and nearest reference, matches and n-grams.
 
         Args:
             tokens: the hypothesis.
@@ -186,12 +186,12 @@ class ReferencePool:
         """
         matches, totals = [], []
         for order in range(1, ORDER + 1):
-            found = ngrams(tokens, order)
-            totals.append(sum(found.values()))
-            matches.append(sum(min(n, self._limit(gram, without)) for gram, n in found.items()))
-        own = len(tokens) if without >= 0 else None
+            counts = ngrams(tokens, order)
+            totals.append(sum(counts.values()))
+            matches.append(sum(min(n, self._limit(gram, without)) for gram, n in counts.items()))
+        excluded_length = len(tokens) if without >= 0 else None
         near = min(
-            (length for length, n in self._lengths.items() if n > (length == own)),
+            (length for length, n in self._lengths.items() if n > (length == excluded_length)),
             key=lambda length: (abs(length - len(tokens)), length),
         )
         return [len(tokens), near, *matches, *totals]
@@ -236,7 +236,7 @@ def self_bleu(texts: Sequence[Sequence[str]], tokenize: Tokenization) -> Score |
 
 
 def _bleu(metric: "BLEU", sums: Sequence[int]) -> float:
-    found = metric.compute_bleu(
+    score = metric.compute_bleu(
         correct=list(sums[2 : 2 + ORDER]),
         total=list(sums[2 + ORDER :]),
         sys_len=sums[0],
@@ -245,7 +245,7 @@ def _bleu(metric: "BLEU", sums: Sequence[int]) -> float:
         effective_order=metric.effective_order,
         max_ngram_order=ORDER,
     )
-    return float(found.score)
+    return float(score.score)
 
 
 def _signature(metric: "BLEU", num_references: int) -> str:

@@ -13,6 +13,7 @@ at and beyond `lengths` may hold anything and are masked where they are summed.
 Log-likelihoods are nats, summed over a sentence.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import Inferred
 from textvae.model.labelling import Labelling
+from textvae.model.mixture import GaussianMixture
 from textvae.randomness import Noise
 
 END, UNKNOWN = 0, 1
@@ -103,9 +105,43 @@ class Prior(Protocol):
     latent_dim: int
     """Z."""
 
+    has_moments: bool
+    """Whether `fit_moments` changes it."""
+    fit_sentences: int
+    """Most posteriors that `fit` is given when training ends; 0 if there is nothing to fit."""
+
+    @property
+    def description(self) -> str:
+        """Such as "gaussian prior" or "mixture prior (64 Gaussians)"."""
+
     @property
     def kl_is_exact(self) -> bool:
-        """Whether `kl` is analytic, and not an estimate."""
+        """Whether `kl` is analytic, and not an estimate; without a density of its own it is."""
+
+    @property
+    def mixture(self) -> GaussianMixture | None:
+        """The density as a mixture of Gaussians, for paths along the data; None otherwise."""
+
+    def fit_moments(self, posterior: DiagonalGaussian) -> None:
+        """Become the Gaussian with the moments of the aggregate of N posteriors `[N, Z]`."""
+
+    def reset(self) -> None:
+        """Become N(0, 1) again, the prior that the steps of training see."""
+
+    def fit(
+        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
+    ) -> None:
+        """Fit the density to N posteriors `[N, Z]` when training ends, and report how it went.
+
+        A fit that is no better than the moments changes nothing. One process calls it; `broadcast`
+        gives the result to the others.
+        """
+
+    def broadcast(self) -> None:
+        """Take the density from the first process; every process calls this."""
+
+    def reset_to_gaussian(self) -> None:
+        """Drop the density and keep the moments."""
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """KL(q || p) `[B, Z]` in nats, dimension by dimension; the sum over Z is the KL."""

@@ -1,8 +1,12 @@
 """The Gaussian priors: N(0, 1), and the one with the moments of the aggregate posterior."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from textvae import distributed
 from textvae.config import Config
 from textvae.model.gaussian import (
     DiagonalGaussian,
@@ -10,6 +14,7 @@ from textvae.model.gaussian import (
     standard_normal_log_prob,
     transform_rows,
 )
+from textvae.model.mixture import GaussianMixture
 from textvae.randomness import key, normals
 
 PAIRS = 16
@@ -42,10 +47,31 @@ class GaussianPriorConfig(Config, tag_field="kind", tag="gaussian"):
 class StandardNormalPrior:
     """p(z) = N(0, 1): the contract is `model.interfaces.Prior`."""
 
+    has_moments = False
+    fit_sentences = 0
+    description = "standard normal prior"
     kl_is_exact = True
+    mixture = None
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
+
+    def fit_moments(self, posterior: DiagonalGaussian) -> None:
+        """Do nothing: the moments are fixed."""
+
+    def reset(self) -> None:
+        """Do nothing: it is N(0, 1)."""
+
+    def fit(
+        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
+    ) -> None:
+        """Do nothing: there is no density to fit."""
+
+    def broadcast(self) -> None:
+        """Do nothing: it is the same in every process."""
+
+    def reset_to_gaussian(self) -> None:
+        """Do nothing: it is Gaussian."""
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """Analytic KL(q || p) `[B, Z]`, nats."""
@@ -71,6 +97,8 @@ class GaussianPrior(nn.Module):
     E_q(z) log p(z), so that fitting it can only raise the ELBO of the sentences it is fitted to.
     """
 
+    has_moments = True
+    fit_sentences = 0
     mean: Tensor
     factor: Tensor
 
@@ -81,11 +109,26 @@ class GaussianPrior(nn.Module):
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("factor", torch.zeros(latent_dim, latent_dim))
 
-    @torch.no_grad()
-    def fit(self, posterior: DiagonalGaussian) -> None:
-        """Take the moments of the aggregate of N posteriors `[N, Z]`, worked out in float64.
+    @property
+    def description(self) -> str:
+        """For a reader."""
+        return "gaussian prior"
 
-        Where their covariance is singular or not finite, as where a run diverges, there is no fit.
+    @property
+    def kl_is_exact(self) -> bool:
+        """True: it is analytic."""
+        return True
+
+    @property
+    def mixture(self) -> GaussianMixture | None:
+        """None: there is one Gaussian."""
+        return None
+
+    @torch.no_grad()
+    def fit_moments(self, posterior: DiagonalGaussian) -> None:
+        """Take the moments of the aggregate of N posteriors `[N, Z]`, computed in float64.
+
+        If their covariance is singular or not finite, as in a run that diverges, nothing changes.
         """
         factor, failed = torch.linalg.cholesky_ex(aggregate_covariance(posterior))
         factor = factor.to(self.factor)
@@ -93,15 +136,21 @@ class GaussianPrior(nn.Module):
             self.mean.copy_(posterior.mean.double().mean(0))
             self.factor.copy_(factor)
 
-    def forget(self) -> None:
-        """Be N(0, 1) again."""
+    def reset(self) -> None:
+        """Become N(0, 1) again."""
         self.mean.zero_()
         self.factor.zero_()
 
-    @property
-    def kl_is_exact(self) -> bool:
-        """It is analytic."""
-        return True
+    def fit(
+        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
+    ) -> None:
+        """Do nothing: the moments are all there is."""
+
+    def broadcast(self) -> None:
+        """Do nothing: every process fits the same moments."""
+
+    def reset_to_gaussian(self) -> None:
+        """Do nothing: it is Gaussian."""
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """Analytic KL(q || p) `[B, Z]`, nats, by the chain rule.
@@ -139,9 +188,57 @@ class GaussianPrior(nn.Module):
         return inverse
 
 
-def _standard_normals(num_samples: int, latent_dim: int, seed: int, start: int) -> Tensor:
-    numbers = torch.arange(start, start + num_samples)
-    return normals(key(seed, "prior"), numbers, lanes=latent_dim)
+class FittedDensityPrior(GaussianPrior):
+    """Base of priors whose density is fitted when training ends; N(m, C) until then.
+
+    A subclass registers the buffers of its density, which are zero without one, and sets
+    `has_density` in `_buffers_changed`: asking the buffers each time would make CUDA wait.
+    """
+
+    fit_sentences = 100_000
+    """A tenth of them held out. In 12 dimensions 10,000 sentences give 16 Gaussians and half of the
+    gain that 100,000 give with 64 (docs/develop/log.md)."""
+    has_density = False
+
+    @property
+    def kl_is_exact(self) -> bool:
+        """False with a density, to which the KL is estimated."""
+        return not self.has_density
+
+    def fit_moments(self, posterior: DiagonalGaussian) -> None:
+        """Become the Gaussian with the moments of the aggregate of N posteriors `[N, Z]`."""
+        super().fit_moments(posterior)
+        self.reset_to_gaussian()
+
+    def reset(self) -> None:
+        """Become N(0, 1) again."""
+        super().reset()
+        self.reset_to_gaussian()
+
+    def reset_to_gaussian(self) -> None:
+        """Drop the density and keep the moments."""
+        for buffer in self._density_buffers():
+            buffer.zero_()
+        self._buffers_changed()
+
+    def broadcast(self) -> None:
+        """Take the density from the first process; every process calls this."""
+        for buffer in self._density_buffers():
+            value = buffer if distributed.rank() == 0 else torch.zeros_like(buffer)
+            # on the CPU, whose transport waits as long as a fit takes
+            buffer.copy_(distributed.all_reduce_sum(value.cpu()))
+        self._buffers_changed()
+
+    def _density_buffers(self) -> list[Tensor]:
+        return [value for name, value in self.named_buffers() if name not in {"mean", "factor"}]
+
+    def _buffers_changed(self) -> None:
+        """Update what follows from the values of the buffers."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._buffers_changed()
 
 
 def matched_normals(latent_dim: int) -> Tensor:
@@ -155,3 +252,8 @@ def matched_normals(latent_dim: int) -> Tensor:
     factor = torch.linalg.cholesky(noise.t() @ noise / pairs)
     noise = torch.linalg.solve_triangular(factor, noise.t(), upper=False).t()
     return torch.cat([noise, -noise])
+
+
+def _standard_normals(num_samples: int, latent_dim: int, seed: int, start: int) -> Tensor:
+    numbers = torch.arange(start, start + num_samples)
+    return normals(key(seed, "prior"), numbers, lanes=latent_dim)

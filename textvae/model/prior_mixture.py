@@ -1,16 +1,21 @@
 """A mixture of Gaussians as the prior, fitted to the aggregate posterior when training ends."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from msgspec import Meta
 from torch import Tensor
 
-from textvae import distributed
 from textvae.config import Config
+from textvae.errors import DataError
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.mixture import GaussianMixture
-from textvae.model.prior_gaussian import GaussianPrior, StandardNormalPrior, matched_normals
+from textvae.model.mixture import GaussianMixture, select_mixture
+from textvae.model.prior_gaussian import (
+    FittedDensityPrior,
+    StandardNormalPrior,
+    matched_normals,
+)
 
 
 class MixturePriorConfig(Config, tag_field="kind", tag="mixture"):
@@ -30,8 +35,8 @@ class MixturePriorConfig(Config, tag_field="kind", tag="mixture"):
         return MixturePrior(latent_dim, self.max_components)
 
 
-class MixturePrior(GaussianPrior):
-    """p(z) = sum_m w_m N(z; mean_m, L_m L_m'), and N(m, C) as long as it has no components."""
+class MixturePrior(FittedDensityPrior):
+    """p(z) = sum_m w_m N(z; mean_m, L_m L_m'), and N(m, C) while it has no components."""
 
     weights: Tensor
     means: Tensor
@@ -45,31 +50,53 @@ class MixturePrior(GaussianPrior):
         self.register_buffer("means", torch.zeros(max_components, latent_dim))
         self.register_buffer("factors", torch.zeros(max_components, latent_dim, latent_dim))
         self.num_components = 0
-        """M; 0 is N(m, C). Asking the weights would make CUDA wait."""
+        """M; 0 is N(m, C)."""
 
     @property
-    def kl_is_exact(self) -> bool:
-        """Not that to a mixture, which has no closed form."""
-        return not self.num_components
+    def description(self) -> str:
+        """For a reader."""
+        if not self.num_components:
+            return "mixture prior (N(m, C), which was no worse)"
+        return f"mixture prior ({self.num_components} Gaussians)"
 
-    def fit(self, posterior: DiagonalGaussian) -> None:
-        """Be the Gaussian with the moments of the aggregate of N posteriors `[N, Z]`."""
-        super().fit(posterior)
-        self.drop()
+    @property
+    def mixture(self) -> GaussianMixture | None:
+        """The mixture, float64, on the CPU; None while the prior is N(m, C)."""
+        return self._mixture(torch.device("cpu")) if self.num_components else None
 
-    def take(self, mixture: GaussianMixture) -> None:
-        """Be that mixture, of at most `max_components`; the moments stay those of the last fit."""
+    def fit(
+        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
+    ) -> None:
+        """Fit mixtures to N posteriors `[N, Z]`, and take the best if it beats N(m, C).
+
+        It beats N(m, C) if its held-out gain is over two standard errors.
+        """
+        report(f"prior: fitting a mixture to {len(posterior.mean):,} sentences")
+        try:
+            selected = select_mixture(
+                posterior, self, seed=seed, max_components=self.max_components
+            )
+        except DataError as error:  # the run diverged
+            report(f"prior: N(m, C) stays: {error}")
+            return
+        best = selected.best
+        is_better = best.num_components > 1 and best.gain > 2.0 * best.gain_stderr
+        if is_better:
+            self.set_mixture(selected.fit.mixture)
+        size = "1 Gaussian" if best.num_components == 1 else f"{best.num_components} Gaussians"
+        report(
+            f"prior: {size}, {best.gain:.3f} +- {best.gain_stderr:.3f} nats a latent above N(m, C)"
+            f"{'' if is_better else ', which stays'}"
+        )
+
+    def set_mixture(self, mixture: GaussianMixture) -> None:
+        """Take a mixture of at most `max_components`; the moments stay those of the last fit."""
         count = mixture.num_components
-        self.drop()
+        self.reset_to_gaussian()
         self.weights[:count] = mixture.log_weights.exp().to(self.weights)
         self.means[:count] = mixture.mean.to(self.means)
         self.factors[:count] = mixture.factor.to(self.factors)
-        self.num_components = count
-
-    def forget(self) -> None:
-        """Be N(0, 1) again."""
-        super().forget()
-        self.drop()
+        self._buffers_changed()
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """KL(q || p) `[..., Z]`, nats, by the chain rule; to a mixture it is estimated.
@@ -106,31 +133,9 @@ class MixturePrior(GaussianPrior):
         mixture = self._mixture(torch.device("cpu"))
         return mixture.sample(num_samples, seed=seed, start=start).to(self.mean.dtype)
 
-    @property
-    def mixture(self) -> GaussianMixture | None:
-        """The mixture, float64, on the CPU; None while the prior is N(m, C)."""
-        return self._mixture(torch.device("cpu")) if self.num_components else None
-
-    def drop(self) -> None:
-        """Be N(m, C) again."""
-        for part in (self.weights, self.means, self.factors):
-            part.zero_()
-        self.num_components = 0
-
-    def share(self) -> None:
-        """Take the mixture of the first process; those of the others are not looked at."""
-        for part in (self.weights, self.means, self.factors):
-            own = part if distributed.rank() == 0 else torch.zeros_like(part)
-            # on the CPU, whose transport waits as long as a fit takes
-            part.copy_(distributed.all_reduce_sum(own.cpu()))
-        self._count()
-
-    def _count(self) -> None:
+    def _buffers_changed(self) -> None:
         self.num_components = int((self.weights > 0).sum())
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._count()
+        self.has_density = self.num_components > 0
 
     def _mixture(self, device: torch.device) -> GaussianMixture:
         some = self.weights > 0

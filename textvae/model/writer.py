@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from textvae.kernels.gru import GRUWeights, gru_step, low_linear, product_dtype
+from textvae.kernels.gru import GRUWeights, gru_step, low_linear, product_dtype, step_weights
 from textvae.kernels.linear_cross_entropy import vocabulary_logits
 from textvae.model.interfaces import DecoderState
 
@@ -38,10 +38,7 @@ class GRUWriter:
         """
         dtype = product_dtype(embedding, dtype)
         self.dtype, self.embedding, self._start = dtype, embedding, start
-        self.layers = [
-            layer._replace(input=layer.input.to(dtype), recurrent=layer.recurrent.to(dtype))
-            for layer in layers
-        ]
+        self.layers = [step_weights(layer, dtype=dtype) for layer in layers]
         self.projection = None if projection is None else projection.to(dtype)
         self.output_weight, self.output_bias = output[0].to(dtype), output[1]
         self.table = None

@@ -19,13 +19,13 @@ NO_LABELS = (
 )
 
 
-class Labels(NamedTuple):
-    """One property of the sentences."""
+class Property(NamedTuple):
+    """A property of the sentences, given by labels."""
 
     name: str
     """`label`, or of labels such as `tense=past place=coast` one of their names."""
     values: list[str]
-    """Of each sentence."""
+    """One per sentence."""
 
     def by_frequency(self) -> list[str]:
         """The different values, the most frequent first, ties in code-point order."""
@@ -40,18 +40,18 @@ class Corpus(NamedTuple):
     array: TokenArray
     """On the model's device."""
     facts: SplitFacts
-    labels: list[Labels]
+    labels: list[Property]
     """Empty where there are none."""
     source: str
     whole_source: str
-    """What all are called that these were drawn from."""
+    """The source that these were drawn from."""
     is_embedded: bool
     is_test_of_run: bool
-    """Whether they are from the test set that the run was made with."""
+    """They are from the test set of the run."""
 
 
 class DataChoice(NamedTuple):
-    """What the user said about the data."""
+    """The options that choose the data."""
 
     data: str | Path | Sequence[str] | None = None
     """A file, a directory (its test split), `hf:name`, or a list; None is the run's test split."""
@@ -72,7 +72,7 @@ def read_corpus(vae: TextVAE, choice: DataChoice, *, limit: int, seed: int) -> C
     """
     data = choice.data
     if data is None:
-        found, whole_source, embedded = _of_run(vae, choice, limit, seed)
+        sentences, whole_source, embedded = _of_run(vae, choice, limit, seed)
     else:
         embedded = False
         if isinstance(data, str | Path):
@@ -88,8 +88,8 @@ def read_corpus(vae: TextVAE, choice: DataChoice, *, limit: int, seed: int) -> C
         else:
             whole = _given(data, choice.labels)
         whole_source = whole.source
-        found = _drawn(whole, limit, seed)
-    return _tokenized(vae, found, whole_source, is_embedded=embedded, of_run=data is None)
+        sentences = _drawn(whole, limit, seed)
+    return _tokenized(vae, sentences, whole_source, is_embedded=embedded, of_run=data is None)
 
 
 def _given(texts: Sequence[str], labels: str | Path | Sequence[str] | None) -> Sentences:
@@ -115,9 +115,9 @@ def _of_run(vae: TextVAE, choice: DataChoice, limit: int, seed: int) -> tuple[Se
     original = _original(facts)
     if original is not None:
         return _drawn(original, limit, seed), facts.read.source, False
-    chosen = _choose(array.num_sentences, limit, seed)
+    rows = _choose(array.num_sentences, limit, seed)
     texts = []
-    for index in chosen:
+    for index in rows:
         first, end = int(array.offsets[index]), int(array.offsets[index + 1])
         texts.append(vae.tokenizer.decode(array.tokens[first:end].tolist()))
     source = _part_of(facts.read.source, len(texts), array.num_sentences)
@@ -134,7 +134,7 @@ def _original(facts: SplitFacts) -> Sentences | None:
         return None
     separate = Path(read.label_column).is_file()
     try:
-        found = read_sentences(
+        sentences = read_sentences(
             read.source,
             text_column=read.column,
             label_column=None if separate else read.label_column,
@@ -142,7 +142,7 @@ def _original(facts: SplitFacts) -> Sentences | None:
         )
     except DataError:
         return None
-    return found if found.report.sha256 == read.sha256 else None
+    return sentences if sentences.report.sha256 == read.sha256 else None
 
 
 def _choose(size: int, limit: int, seed: int) -> list[int]:
@@ -156,9 +156,9 @@ def _choose(size: int, limit: int, seed: int) -> list[int]:
 def _drawn(whole: Sentences, limit: int, seed: int) -> Sentences:
     if len(whole.texts) <= limit:
         return whole
-    chosen = _choose(len(whole.texts), limit, seed)
-    labels = None if whole.labels is None else [whole.labels[i] for i in chosen]
-    texts = [whole.texts[i] for i in chosen]
+    rows = _choose(len(whole.texts), limit, seed)
+    labels = None if whole.labels is None else [whole.labels[i] for i in rows]
+    texts = [whole.texts[i] for i in rows]
     source = _part_of(whole.source, limit, len(whole.texts))
     return sentences_of(texts, labels, source=source)
 
@@ -188,20 +188,20 @@ def _tokenized(
     )
 
 
-def properties(labels: Sequence[str]) -> list[Labels]:
+def properties(labels: Sequence[str]) -> list[Property]:
     """Labels as they are, or where each is a line of `name=value`, one property for each name.
 
-    A property with one value for all sentences says nothing and is left out.
+    A property with one value for all sentences is left out.
     """
     rows: list[dict[str, str]] = []
     for label in labels:
         parts = [word.partition("=") for word in label.split()]
         rows.append({name: value for name, between, value in parts if name and between})
         if len(rows[-1]) != len(parts) or not parts or rows[-1].keys() != rows[0].keys():
-            return _telling([Labels("label", list(labels))])
+            return _varying([Property("label", list(labels))])
     names = list(rows[0]) if rows else []
-    return _telling([Labels(name, [row[name] for row in rows]) for name in names])
+    return _varying([Property(name, [row[name] for row in rows]) for name in names])
 
 
-def _telling(found: list[Labels]) -> list[Labels]:
-    return [labels for labels in found if len(set(labels.values)) > 1]
+def _varying(properties: list[Property]) -> list[Property]:
+    return [labels for labels in properties if len(set(labels.values)) > 1]

@@ -16,7 +16,7 @@ class Point(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """What a run wrote while it trained; nats a sentence. Any of them may be empty."""
+    """The curves of a run, nats per sentence. Any of them may be empty."""
 
     train_nll: list[Point]
     """Reconstruction and KL of the training batches, dropout and all: above the nll."""
@@ -50,24 +50,24 @@ class _Line(msgspec.Struct):
 def read_curves(run: Path | None) -> Curves | None:
     """The curves of a run directory; None where there are none.
 
-    Lines that cannot be understood are passed over: a process may have died while writing one.
-    Infinities and not-a-numbers never get into the file, JSON having neither.
+    Lines that cannot be decoded are skipped: a process may have died while writing one.
+    The file holds no infinity and no NaN, which JSON lacks.
     """
     if run is None or not (run / METRICS).is_file():
         return None
-    found = Curves([], [], [], [], [], [], None)
+    curves = Curves([], [], [], [], [], [], None)
     selected = None
     for text in (run / METRICS).read_bytes().splitlines():
         try:
             line = msgspec.json.decode(text, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-        _add(found, line)
+        _add(curves, line)
         if line.selected:
             selected = line.step
-    if not any(found[:6]):
+    if not any(curves[:6]):
         return None
-    return found._replace(selected=selected)
+    return curves._replace(selected=selected)
 
 
 def _add(curves: Curves, line: _Line) -> None:

@@ -44,7 +44,7 @@ class Series(NamedTuple):
     name: str
     points: Sequence[Point]
     dots: bool = False
-    """Whether each value is marked: they are few."""
+    """Mark each value."""
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -1,4 +1,4 @@
-"""Everything a report shows, gathered from a model: data alone, nothing about how it looks."""
+"""The data of a report, gathered from a model, without its layout."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from textvae.metrics.latent_usage import ACTIVE_VARIANCE
 from textvae.metrics.likelihood import at_own_labels, encode_corpus, importance_weighted
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.randomness import key, permutation
-from textvae.report.corpus import NO_LABELS, Corpus, DataChoice, Labels, read_corpus
+from textvae.report.corpus import NO_LABELS, Corpus, DataChoice, Property, read_corpus
 from textvae.report.curves import Curves, read_curves
 from textvae.report.numbers import Numbers, numbers_of
 from textvae.report.projection import Projection, principal_plane
@@ -33,7 +33,7 @@ NO_LATENT = "This is a language model: it has no latent."
 
 
 class Missing(NamedTuple):
-    """Something a report has not got, and why, for a reader."""
+    """The reason why a part of a report is missing."""
 
     reason: str
 
@@ -78,7 +78,7 @@ class Map(NamedTuple):
     """Posterior means in a plane."""
 
     texts: list[str]
-    labels: list[Labels]
+    labels: list[Property]
     projection: Projection
     note: str | None
 
@@ -92,9 +92,9 @@ class Material(NamedTuple):
     curves: Curves | Missing
     numbers: Numbers
     unigram_perplexity: float
-    """Of the sentences under their own token frequencies: what knowing no order would give."""
+    """The perplexity of the sentences under their own token frequencies."""
     kl: list[float] | Missing
-    """Of each dimension, mean over the sentences, nats."""
+    """The KL of each dimension, mean over the sentences, nats."""
     active: list[bool]
     map: Map | Missing
     samples: list[Sample]
@@ -112,13 +112,13 @@ def gather(
     num_sentences: int = 1000,
     num_samples: int = 100,
 ) -> Material:
-    """Everything a report shows; the same for the same model, data and seed.
+    """The data of a report; the same for the same model, data and seed.
 
     Args:
         vae: the model.
         choice: the sentences; none is the run's own test set.
-        seed: of all that is drawn.
-        num_sentences: at most so many are looked at.
+        seed: of every draw.
+        num_sentences: a random subset of this size where there are more.
         num_samples: K of the importance-weighted bound, where figures have to be measured.
 
     Raises:
@@ -157,9 +157,9 @@ def gather(
 def _numbers(vae: TextVAE, corpus: Corpus, num_samples: int, seed: int) -> Numbers:
     """Those of the run if the sentences are its test set, else measured now."""
     if corpus.is_test_of_run:
-        kept = _kept(vae, corpus)
-        if kept is not None:
-            return numbers_of(kept, "Measured by `textvae evaluate`")
+        evaluation = _kept(vae, corpus)
+        if evaluation is not None:
+            return numbers_of(evaluation, "Measured by `textvae evaluate`")
         if vae.results is not None and vae.results.evaluation is not None:
             summary = vae.results.evaluation.measurements(vae.model, vae.tokenizer)
             return numbers_of(summary, "Measured when training ended")
@@ -174,9 +174,11 @@ def _kept(vae: TextVAE, corpus: Corpus) -> Measurements | None:
     file = None if vae.path is None else vae.path / FILE
     if file is None or not file.is_file():
         return None
-    kept = read_measurements(file)
-    same_weights = kept.model.sha256 == weights_sha256(vae.model)
-    return kept if same_weights and kept.data.source == corpus.whole_source else None
+    measurements = read_measurements(file)
+    same_weights = measurements.model.sha256 == weights_sha256(vae.model)
+    return (
+        measurements if same_weights and measurements.data.source == corpus.whole_source else None
+    )
 
 
 def _unigram_perplexity(corpus: Corpus) -> float:
@@ -195,8 +197,8 @@ def _kl(vae: TextVAE, posterior: DiagonalGaussian) -> list[float]:
 def _active(mean: Tensor) -> list[bool]:
     if mean.shape[0] < 2 or mean.shape[1] == 0:
         return [False] * mean.shape[1]
-    found: list[bool] = (mean.double().var(0) > ACTIVE_VARIANCE).tolist()
-    return found
+    active: list[bool] = (mean.double().var(0) > ACTIVE_VARIANCE).tolist()
+    return active
 
 
 def _map(corpus: Corpus, means: Tensor) -> Map:
@@ -235,31 +237,31 @@ def _paths(vae: TextVAE, corpus: Corpus, seed: int) -> list[Path]:
 
 
 def _neighbors(corpus: Corpus, means: Tensor, seed: int) -> list[Nearby]:
-    chosen = _drawn(corpus, "report neighbors", seed)[:NUM_QUERIES]
-    nearest = Nearest(means[chosen], NUM_NEIGHBORS + 1)
+    queries = _drawn(corpus, "report neighbors", seed)[:NUM_QUERIES]
+    nearest = Nearest(means[queries], NUM_NEIGHBORS + 1)
     nearest.add(corpus.texts, range(len(corpus.texts)), means)
-    found = []
-    for index, near in zip(chosen, nearest.ranked(), strict=True):
+    nearby = []
+    for index, near in zip(queries, nearest.ranked(), strict=True):
         text = corpus.texts[index]
         others = [one for one in near if one.text != text][:NUM_NEIGHBORS]
-        found.append(Nearby(text, others))
-    return found
+        nearby.append(Nearby(text, others))
+    return nearby
 
 
 def _worst(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int) -> list[Hard]:
-    """The different sentences with the most nats a token, the worst first."""
+    """The different sentences with the most nats per token, the worst first."""
     num_samples = 1 if vae.model.is_language_model else WORST_K
     nll = importance_weighted(
         vae.model, corpus.array, posterior, num_samples=num_samples, seed=seed
     ).nll
     lengths = corpus.array.lengths.cpu()
     order = (nll / lengths).argsort(descending=True, stable=True).tolist()
-    chosen: dict[str, int] = {}
+    hardest: dict[str, int] = {}
     for index in order:
-        chosen.setdefault(corpus.texts[index], index)
-        if len(chosen) == NUM_WORST:
+        hardest.setdefault(corpus.texts[index], index)
+        if len(hardest) == NUM_WORST:
             break
-    rows = torch.tensor(list(chosen.values()), device=corpus.array.offsets.device)
+    rows = torch.tensor(list(hardest.values()), device=corpus.array.offsets.device)
     read = at_own_labels(vae.model, corpus.array, posterior.mean)
     pieces = surprises(vae.model, vae.tokenizer, corpus.array, rows, read)
     grammar = embedded_grammar() if corpus.is_embedded else None
@@ -271,5 +273,5 @@ def _worst(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int)
             pieces=parts,
             source_nll=None if grammar is None else -grammar.log_probability(text),
         )
-        for (text, index), parts in zip(chosen.items(), pieces, strict=True)
+        for (text, index), parts in zip(hardest.items(), pieces, strict=True)
     ]

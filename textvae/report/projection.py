@@ -11,8 +11,8 @@ class Projection(NamedTuple):
 
     points: Tensor
     """float64 `[N, 2]`, in units of the prior."""
-    shares: tuple[float, float]
-    """Of the variance of the means, on each of the two axes."""
+    fractions: tuple[float, float]
+    """The fraction of the variance of the means on each axis."""
     origin: tuple[float, float]
     """Where the centre of the prior falls."""
 
@@ -29,12 +29,14 @@ def principal_plane(mean: Tensor) -> Projection:
     variances, vectors = torch.linalg.eigh(centred.t() @ centred / max(1, len(values) - 1))
     order = variances.argsort(descending=True)[:2]
     axes = torch.zeros(values.shape[1], 2, dtype=torch.float64)
-    shares = [0.0, 0.0]
+    fractions = [0.0, 0.0]
     total = float(variances.clamp(min=0.0).sum())
     for place, index in enumerate(order.tolist()):
         axis = vectors[:, index]
         largest = axis[axis.abs().argmax()]
         axes[:, place] = axis if float(largest) >= 0.0 else -axis
-        shares[place] = float(variances[index].clamp(min=0.0)) / total if total > 0.0 else 0.0
+        fractions[place] = float(variances[index].clamp(min=0.0)) / total if total > 0.0 else 0.0
     origin = (-centre) @ axes
-    return Projection(centred @ axes, (shares[0], shares[1]), (float(origin[0]), float(origin[1])))
+    return Projection(
+        centred @ axes, (fractions[0], fractions[1]), (float(origin[0]), float(origin[1]))
+    )

@@ -1,4 +1,4 @@
-"""The figures of what a model writes, in a sentence each: reconstructions, samples, paths."""
+"""The figures of reconstructions, samples and paths, each with its meaning and a verdict."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,13 @@ class Rule(NamedTuple):
     good: float
     fair: float
     rising: bool
-    """Whether more is better."""
+    """More is better."""
     against: str | None = None
     """The figure it is divided by first."""
 
 
 class Entry(NamedTuple):
-    """What is said of a figure."""
+    """The title, meaning and rule of a figure."""
 
     title: str
     meaning: str
@@ -118,15 +118,15 @@ ENTRIES = {
 
 def judge_writing(numbers: Numbers) -> dict[str, Judged]:
     """The figures of what a model writes, by name; those that were not measured are not there."""
-    found = {}
+    judged = {}
     for name, entry in ENTRIES.items():
         number = numbers.figures.get(name)
         if number is not None:
-            found[name] = _judged(number, entry, numbers)
+            judged[name] = _judged(number, entry, numbers)
     orders = [numbers.figures.get(f"distinct_{order}") for order in range(1, 5)]
     known = [one for one in orders if one is not None]
     if known:
-        found["distinct_1"] = Judged(
+        judged["distinct_1"] = Judged(
             "Distinct n-grams",
             " \u00b7 ".join(_value(one, "share") for one in known),
             known[-1].settings.replace("4-grams", "1- to 4-grams"),
@@ -134,7 +134,7 @@ def judge_writing(numbers: Numbers) -> dict[str, Judged]:
             "Different words, pairs, triples and quadruples over all that the samples have: higher "
             "is more varied, and fewer the more are drawn.",
         )
-    return found
+    return judged
 
 
 def _value(number: Number, unit: str) -> str:

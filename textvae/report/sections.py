@@ -1,7 +1,6 @@
 """The sections that are about the model and its numbers: what it is, curves, figures, KL."""
 
 from textvae.model.encoder_none import NoEncoderConfig
-from textvae.model.prior import name_of
 from textvae.report.curves import Curves
 from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
@@ -21,9 +20,9 @@ def section(name: str, title: str, lead: str, *content: str) -> Markup:
     return tag("section", *parts, id=name, aria_labelledby=f"{name}-title")
 
 
-def missing(found: Missing) -> Markup:
-    """What stands where something is not to be had."""
-    return tag("p", found.reason, class_="missing")
+def missing(part: Missing) -> Markup:
+    """The reason in place of a part that is missing."""
+    return tag("p", part.reason, class_="missing")
 
 
 def facts_table(pairs: list[tuple[str, str]]) -> Markup:
@@ -53,13 +52,13 @@ def kind_of_model(material: Material) -> str:
 
 
 def model_section(material: Material) -> Markup:
-    """What the model is, and what it was made from."""
+    """The model and its data."""
     vae, config = material.vae, material.vae.config
     pairs = []
     if isinstance(config.encoder, NoEncoderConfig):
         pairs.append(("Latent", "none: a language model"))
     else:
-        prior = name_of(config.prior, vae.model.prior)
+        prior = vae.model.prior.description
         both = ", both directions" if config.encoder.bidirectional else ""
         layers = f"{config.encoder.num_layers} \u00d7 {config.encoder.hidden_dim}{both}"
         pairs.append(("Latent", f"{config.latent_dim} dimensions, {prior}"))
@@ -95,7 +94,7 @@ def model_section(material: Material) -> Markup:
         ]
         for name, split in data.splits().items()
     ]
-    header = ["Split", "Sentences", "Tokens", "Tokens a sentence"]
+    header = ["Split", "Sentences", "Tokens", "Tokens per sentence"]
     counts = table(f"The data: {data.source}; ends of sentences counted", header, rows, numeric=3)
     return section("model", "The model", "", facts_table(pairs), counts)
 
@@ -107,14 +106,14 @@ def _duration(seconds: float) -> str:
 
 
 def curves_section(material: Material) -> Markup:
-    """What happened while it was trained."""
+    """The training curves."""
     title = "Training"
     curves = material.curves
     if isinstance(curves, Missing):
         return section("training", title, "", missing(curves))
     selected = "" if curves.selected is None else " The dashed line marks the step that was kept."
     lead = (
-        "Nats a sentence at each step; the first tenth may lie above the frame. Training figures "
+        "Nats per sentence at each step; the first tenth may lie above the frame. Training figures "
         f"include dropout, validation does not.{selected}"
     )
     panels = [
@@ -139,7 +138,7 @@ def _charts(material: Material, curves: Curves) -> list[Chart]:
     """Title, explanation, lines and limits of each panel that has anything to show."""
     dim = material.vae.config.latent_dim
     valid, train = "validation", "training"
-    found: list[Chart] = [
+    charts: list[Chart] = [
         (
             "Negative log-likelihood",
             "upper bound from the ELBO; lower is better" if dim else "lower is better",
@@ -150,7 +149,7 @@ def _charts(material: Material, curves: Curves) -> list[Chart]:
     if dim:
         kl = [Series(train, curves.train_kl), Series(valid, curves.valid_kl, dots=True)]
         top = max((p.value for line in kl for p in line.points), default=1.0)
-        found += [
+        charts += [
             (
                 "KL",
                 "what the latent carries; near 0 it has collapsed",
@@ -170,7 +169,7 @@ def _charts(material: Material, curves: Curves) -> list[Chart]:
                 (0.0, 1.06 * dim),
             ),
         ]
-    return [chart for chart in found if any(line.points for line in chart[2])]
+    return [chart for chart in charts if any(line.points for line in chart[2])]
 
 
 def _panel(
@@ -208,28 +207,33 @@ def _curve_table(curves: Curves) -> Markup:
         ("KL weight", curves.kl_weight),
         ("Active units", curves.active_units),
     ]
-    kept = [(name, dict(points)) for name, points in columns if points]
-    steps = sorted({step for _, values in kept for step in values})
+    measured = [(name, dict(points)) for name, points in columns if points]
+    steps = sorted({step for _, values in measured for step in values})
     always = {point.step for point in curves.valid_nll}
     every = max(1, len(steps) // 60)
     steps = [s for k, s in enumerate(steps) if k % every == 0 or (s in always and len(always) < 60)]
     rows = [
-        [f"{step:,}", *(shown(values[step]) if step in values else "" for _, values in kept)]
+        [f"{step:,}", *(shown(values[step]) if step in values else "" for _, values in measured)]
         for step in steps
     ]
     made = table(
-        "The training curves", ["Step", *(name for name, _ in kept)], rows, numeric=len(kept)
+        "The training curves",
+        ["Step", *(name for name, _ in measured)],
+        rows,
+        numeric=len(measured),
     )
     return tag("details", tag("summary", "The curves as a table"), made)
 
 
 def figures_section(material: Material) -> Markup:
     """The numbers, with what they mean."""
-    found = material.numbers
-    lead = f"{found.origin} on {found.source}, in {found.precision}, with seed {found.seed}."
-    judged = judge(found, material.unigram_perplexity)
-    writing = judge_writing(found)
-    warning = "" if found.diagnosis is None else tag("p", found.diagnosis, class_="warning")
+    numbers = material.numbers
+    lead = (
+        f"{numbers.origin} on {numbers.source}, in {numbers.precision}, with seed {numbers.seed}."
+    )
+    judged = judge(numbers, material.unigram_perplexity)
+    writing = judge_writing(numbers)
+    warning = "" if numbers.diagnosis is None else tag("p", numbers.diagnosis, class_="warning")
     rows = tag("dl", *map(_figure, judged.values()), class_="figures")
     if not writing:
         note = "`textvae evaluate MODEL` adds figures of reconstructions, samples and paths."
@@ -237,14 +241,14 @@ def figures_section(material: Material) -> Markup:
     else:
         title = tag("h3", "What it writes")
         rows = join([rows, title, tag("dl", *map(_figure, writing.values()), class_="figures")])
-    others = _others(found, judged | writing)
+    others = _others(numbers, judged | writing)
     return section("numbers", "The numbers", lead, warning, rows, others)
 
 
-def _others(found: Numbers, judged: dict[str, Judged]) -> Markup:
-    """What was measured besides, as it is."""
+def _others(numbers: Numbers, judged: dict[str, Judged]) -> Markup:
+    """A table of all other figures."""
     rows = []
-    for name, one in found.figures.items():
+    for name, one in numbers.figures.items():
         if name not in judged and not name.startswith("distinct_"):
             percent = one.unit == "share"
             value = f"{100 * one.value:.1f} %" if percent else shown(one.value)
@@ -273,16 +277,16 @@ def _figure(one: Judged) -> Markup:
 
 
 def verdict(one: Judged) -> Markup:
-    """Whether a figure is good, in a word and a colour."""
+    """The verdict on a figure, in a word and a colour."""
     word = one.verdict or "relative"
     return tag("span", word, class_=f"verdict {word}")
 
 
 def tiles(material: Material) -> Markup:
     """The few figures that say most, at the head of the page."""
-    found = judge(material.numbers, material.unigram_perplexity)
-    wanted = ("nll", "perplexity", "kl", "active_units", "bits_per_character")
-    kept = [found[name] for name in wanted if name in found][:4]
+    judged = judge(material.numbers, material.unigram_perplexity)
+    names = ("nll", "perplexity", "kl", "active_units", "bits_per_character")
+    figures = [judged[name] for name in names if name in judged][:4]
     cards = [
         tag(
             "div",
@@ -290,7 +294,7 @@ def tiles(material: Material) -> Markup:
             tag("dd", one.value.partition(" \u00b1")[0], class_="value"),
             tag("dd", verdict(one)),
         )
-        for one in kept
+        for one in figures
     ]
     return tag("dl", *cards, class_="tiles")
 

@@ -2,7 +2,7 @@
 
 import difflib
 
-from textvae.report.corpus import Labels
+from textvae.report.corpus import Property
 from textvae.report.drawing import MARKERS, scatter
 from textvae.report.markup import Markup, escape, join, sentence, shown, table, tag
 from textvae.report.material import WORST_K, Hard, Map, Material, Missing
@@ -18,26 +18,26 @@ PRIOR_RING = 2.4477
 
 def map_section(material: Material) -> Markup:
     """Posterior means in their principal plane."""
-    title, found = "A map of the sentences", material.map
-    if isinstance(found, Missing):
-        return section("map", title, "", missing(found))
-    first, second = (100.0 * share for share in found.projection.shares)
+    title, plane = "A map of the sentences", material.map
+    if isinstance(plane, Missing):
+        return section("map", title, "", missing(plane))
+    first, second = (100.0 * share for share in plane.projection.fractions)
     of_what = "the prior" if material.vae.model.prior.kl_is_exact else "a normal with its moments"
     lead = (
-        f"The posterior means of {len(found.texts):,} sentences in the plane where they differ "
+        f"The posterior means of {len(plane.texts):,} sentences in the plane where they differ "
         f"most: the first axis has {first:.0f} % of their variance, the second {second:.0f} %. "
         f"One unit is the same on both; the circles hold 39 % and 95 % of {of_what}."
     )
-    ranks = [{value: k for k, value in enumerate(one.by_frequency())} for one in found.labels]
+    ranks = [{value: k for k, value in enumerate(one.by_frequency())} for one in plane.labels]
     points: list[tuple[float, float]] = [
-        (float(a), float(b)) for a, b in found.projection.points.tolist()
+        (float(a), float(b)) for a, b in plane.projection.points.tolist()
     ]
 
     def dot(place: int, x: float, y: float) -> Markup:
-        kinds = [rank[one.values[place]] for rank, one in zip(ranks, found.labels, strict=True)]
+        kinds = [rank[one.values[place]] for rank, one in zip(ranks, plane.labels, strict=True)]
         colour = min(kinds[0], COLOURS) if kinds else 0
-        told = [f"{one.name} {one.values[place]}" for one in found.labels]
-        text = "\n".join([found.texts[place], *([" \u00b7 ".join(told)] if told else [])])
+        labels = [f"{one.name} {one.values[place]}" for one in plane.labels]
+        text = "\n".join([plane.texts[place], *([" \u00b7 ".join(labels)] if labels else [])])
         return tag(
             "use",
             tag("title", text),
@@ -50,7 +50,7 @@ def map_section(material: Material) -> Markup:
 
     label = f"Map of {len(points):,} sentences; use the arrow keys to go from one to the next."
     chart = scatter(
-        points, dot, rings=(PRIOR_RING, 1.0), origin=found.projection.origin, label=label
+        points, dot, rings=(PRIOR_RING, 1.0), origin=plane.projection.origin, label=label
     )
     plot = tag(
         "div",
@@ -61,26 +61,26 @@ def map_section(material: Material) -> Markup:
         role="group",
         aria_label=label,
     )
-    note = tag("p", found.note, class_="soft") if found.note else ""
+    note = tag("p", plane.note, class_="soft") if plane.note else ""
     hint = tag(
         "p", "Point at a mark, touch it, or focus the map and use the arrow keys.", class_="soft"
     )
-    return section("map", title, lead, _choosers(found), tag("figure", plot), hint, note)
+    return section("map", title, lead, _choosers(plane), tag("figure", plot), hint, note)
 
 
-def _choosers(found: Map) -> Markup:
+def _choosers(plane: Map) -> Markup:
     """Which label colours the map, and a legend for each."""
     parts = []
-    if len(found.labels) > 1:
-        options = [tag("option", one.name, value=str(k)) for k, one in enumerate(found.labels)]
+    if len(plane.labels) > 1:
+        options = [tag("option", one.name, value=str(k)) for k, one in enumerate(plane.labels)]
         choose = tag("select", *options, id="colour-by", autocomplete="off")
         parts.append(tag("label", "Colour by ", choose, class_="choose script"))
-    for place, one in enumerate(found.labels):
+    for place, one in enumerate(plane.labels):
         parts.append(_legend(place, one))
     return tag("div", *parts, class_="legends") if parts else join([])
 
 
-def _legend(place: int, labels: Labels) -> Markup:
+def _legend(place: int, labels: Property) -> Markup:
     values = labels.by_frequency()
     shown_values = values[:COLOURS]
     keys = [_key(colour, value, str(colour)) for colour, value in enumerate(shown_values)]
@@ -182,9 +182,9 @@ def changed(before: str | None, text: str) -> Markup:
 
 def neighbors_section(material: Material) -> Markup:
     """Sentences close to each other in the latent space."""
-    title, found = "Nearest neighbours", material.neighbors
-    if isinstance(found, Missing):
-        return section("neighbours", title, "", missing(found))
+    title, nearby = "Nearest neighbours", material.neighbors
+    if isinstance(nearby, Missing):
+        return section("neighbours", title, "", missing(nearby))
     lead = (
         f"For sentences drawn by the seed, those of the {len(material.corpus.texts):,} whose "
         "posterior means are nearest; distances are Euclidean, in units of the prior. A good "
@@ -193,7 +193,7 @@ def neighbors_section(material: Material) -> Markup:
     labels = material.corpus.labels
     names = ["Distance", "Sentence", *(["Label"] if len(labels) == 1 else [])]
     tables = []
-    for one in found:
+    for one in nearby:
         rows = []
         for near in one.near:
             row = [f"{near.distance:.3f}", sentence(near.text)]
@@ -206,10 +206,10 @@ def neighbors_section(material: Material) -> Markup:
 
 
 def worst_section(material: Material) -> Markup:
-    """The sentences with the most nats a token."""
+    """The sentences with the most nats per token."""
     by = "" if material.vae.model.is_language_model else " at the posterior mean"
     lead = (
-        f"Of the {len(material.corpus.texts):,} sentences, those with the most nats a token. "
+        f"Of the {len(material.corpus.texts):,} sentences, those with the most nats per token. "
         f"Shaded words are those the model did not expect{by}, given all before them: "
     )
     odds = ("1 in 7", "1 in 55", "1 in 1,100")
@@ -226,7 +226,7 @@ def worst_section(material: Material) -> Markup:
         if exact:
             row.append("" if one.source_nll is None else f"{one.source_nll:.2f}")
         rows.append(row)
-    names = ["Sentence", "Nats a token", "Nats", "Tokens", *(["Exact nats"] if exact else [])]
+    names = ["Sentence", "Nats per token", "Nats", "Tokens", *(["Exact nats"] if exact else [])]
     bound = (
         "exact" if material.vae.model.is_language_model else f"importance-weighted, K = {WORST_K}"
     )

@@ -41,11 +41,11 @@ def surprises(
         nats = model.reconstruct(
             batch.inputs, batch.targets, batch.lengths, conditions[rows]
         ).rows.tolist()
-    found, first = [], 0
+    pieces, first = [], 0
     for targets, length in zip(batch.targets.tolist(), batch.lengths.tolist(), strict=True):
-        found.append(_pieces(tokenizer, targets[: length - 1], nats[first : first + length]))
+        pieces.append(_pieces(tokenizer, targets[: length - 1], nats[first : first + length]))
         first += length
-    return found
+    return pieces
 
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int], nats: Sequence[float]) -> list[Piece]:

@@ -63,11 +63,11 @@ def judge(numbers: Numbers, unigram_perplexity: float) -> dict[str, Judged]:
     passed_over = set() if numbers.latent_dim else {"elbo", "kl", *list(said)[6:]}
     if numbers.tokenizer == "word":  # where words are tokens, they would say the same twice
         passed_over |= {"perplexity_per_word", "bits_per_character"}
-    found = {}
+    judged = {}
     for name, say in said.items():
         if name in figures and name not in passed_over:
-            found[name] = _judged(figures[name], say(figures[name]))
-    return found
+            judged[name] = _judged(figures[name], say(figures[name]))
+    return judged
 
 
 def _judged(number: Number, said: _Said) -> Judged:

@@ -7,9 +7,7 @@ from msgspec import structs
 
 from textvae.kernels.linear_cross_entropy import CHUNK_ROWS
 from textvae.model.encoder_none import NoEncoderConfig
-from textvae.model.prior_flow import FlowPriorConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
-from textvae.model.prior_mixture import MixturePriorConfig
 from textvae.run.data import describe
 from textvae.run.plan import Plan, no_report
 from textvae.train.loop import train
@@ -49,11 +47,10 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
 def dry_run(plan: Plan) -> DryRun:
     """Time a few steps of the plan on its device; writes nothing."""
     config, facts = plan.config, plan.data.facts
-    if isinstance(config.model.prior, MixturePriorConfig | FlowPriorConfig):
-        # fitted once, at the end
-        plain = structs.replace(config.model, prior=GaussianPriorConfig())
-        plan = plan._replace(config=structs.replace(config, model=plain))
     model = plan.build_model()
+    if model.prior.fit_sentences:  # a density is fitted once, at the end
+        model.prior = GaussianPriorConfig().build(config.model.latent_dim)
+        model.to(model.device)
     steps = config.train.max_steps or 1
     short = structs.replace(
         config.train,

@@ -14,7 +14,7 @@ from textvae.data.rows import clean
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.evaluate.measurements import MeasuredCorpus
-from textvae.evaluate.subject import Corpus, Subject, count_unknown
+from textvae.evaluate.subject import Subject, TokenizedCorpus, count_unknown
 from textvae.metrics.likelihood import ROWS
 from textvae.model.vae import VAE
 from textvae.run.data import (
@@ -160,7 +160,7 @@ def subject_of(
         report: takes lines of progress.
     """
 
-    def split(name: str) -> Corpus | None:
+    def split(name: str) -> TokenizedCorpus | None:
         part = run_split(origin, name)
         return None if part is None else _corpus(part)
 
@@ -179,7 +179,7 @@ def subject_of(
     )
 
 
-def _corpus(sentences: HeldOut) -> Corpus:
+def _corpus(sentences: HeldOut) -> TokenizedCorpus:
     facts = sentences.facts
     counts = MeasuredCorpus(
         source=facts.read.source,
@@ -191,4 +191,4 @@ def _corpus(sentences: HeldOut) -> Corpus:
         num_unknown=count_unknown(sentences.array),
         decoded=sentences.texts is None,
     )
-    return Corpus(sentences.array, counts)
+    return TokenizedCorpus(sentences.array, counts)

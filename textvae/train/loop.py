@@ -24,7 +24,7 @@ from textvae.train.metrics import Journal, Progress, Report, RunningSums
 from textvae.train.optimizer import set_learning_rate
 from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
-from textvae.train.prior import fit_prior, fitted_prior
+from textvae.train.prior import fit_density, fitted_prior
 from textvae.train.signals import agreed_signal, catch_signals
 from textvae.train.state import (
     Position,
@@ -198,15 +198,7 @@ def _finished(
     if result.signal is not None or result.best_step < 0:
         return result
     validated = partial(validate, model, valid, seed=seed)
-    best = fit_prior(
-        model,
-        corpus,
-        result.best,
-        validated,
-        seed=seed,
-        seconds=result.seconds,
-        report=report,
-    )
+    best = fit_density(model, corpus, result.best, validated, seed=seed, report=report)
     result = result._replace(best=best)
     if not config.calibrate:
         return result

@@ -1,4 +1,4 @@
-"""What a trained model shows of itself at the end of `textvae train`."""
+"""The results that `textvae train` prints at its end."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from textvae.run.data import EMBEDDED
 from textvae.run.plan import Plan
 from textvae.run.training import RunOutcome
 
-SHOWN = 10
-"""Samples shown."""
-JUDGED = 1000
-"""Samples parsed where the grammar is known: a share of 95 % is then known to 0.7 %."""
+NUM_SAMPLES = 10
+"""Samples that are printed."""
+NUM_PARSED = 1000
+"""Samples parsed where the grammar is known: a fraction of 95 % is then known to 0.7 %."""
 
 
-class Showing(msgspec.Struct, frozen=True, kw_only=True):
+class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The object that `train --json` writes."""
 
     model: str
@@ -36,12 +36,12 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
     """Between the two, greedily; the ends are their reconstructions. A language model has none."""
     evaluation: Evaluation | None
     grammatical: float | None
-    """The share of samples that the grammar of the embedded corpus accepts."""
+    """The fraction of samples that the grammar of the embedded corpus accepts."""
     num_judged: int
-    """How many samples that share is of."""
+    """The number of samples that were parsed for it."""
 
     def text(self) -> str:
-        """For a reader."""
+        """The text that is printed without --json."""
         lines = [f"model: {self.model}", ""]
         source = " from the prior" if self.interpolation else ""
         lines += [f"samples{source}", *(f"  {text}" for text in self.samples), ""]
@@ -52,8 +52,8 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
         if self.evaluation is not None:
             lines += [f"measured on {self.evaluation.source}", self.evaluation.table()]
         if self.grammatical is not None:
-            share = f"{100 * self.grammatical:.1f} %"
-            lines += [f"  {'grammatical':<20}{share:<22}of {self.num_judged:,} samples"]
+            percentage = f"{100 * self.grammatical:.1f} %"
+            lines += [f"  {'grammatical':<20}{percentage:<22}of {self.num_judged:,} samples"]
         model = shlex.quote(self.model)
         first, second = shlex.quote(self.first), shlex.quote(self.second)
         lines += [
@@ -66,8 +66,8 @@ class Showing(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(lines)
 
 
-def show(plan: Plan, outcome: RunOutcome) -> Showing:
-    """Sample, interpolate and, where the grammar is known, judge."""
+def summarize(plan: Plan, outcome: RunOutcome) -> TrainSummary:
+    """Sample, interpolate and, where the grammar is known, parse the samples."""
     vae = TextVAE(
         outcome.model,
         plan.data.tokenizer,
@@ -76,17 +76,17 @@ def show(plan: Plan, outcome: RunOutcome) -> Showing:
         labels=plan.data.facts.label_names if outcome.model.labels.num_labels else (),
     )
     seed, embedded = plan.config.seed, plan.data.facts.source == EMBEDDED
-    samples = vae.sample(JUDGED if embedded else SHOWN, seed=seed)
+    samples = vae.sample(NUM_PARSED if embedded else NUM_SAMPLES, seed=seed)
     first, second = held_out_pair(plan.data.test_texts)
     grammatical = None
     if embedded:
         grammar = embedded_grammar()
         grammatical = sum(map(grammar.accepts, samples)) / len(samples)
-    return Showing(
+    return TrainSummary(
         model=str(outcome.path),
         steps=0 if outcome.result is None else outcome.result.steps,
         seed=seed,
-        samples=samples[:SHOWN],
+        samples=samples[:NUM_SAMPLES],
         first=first,
         second=second,
         interpolation=[] if vae.model.is_language_model else vae.interpolate(first, second),
