@@ -181,7 +181,7 @@ def alternate(
     """
 
     def pair() -> tuple[float, float]:
-        keep_freed_memory(kept=heap)
+        keep_freed_memory(size=heap)
         other = timed(theirs, bench.device, wall=wall)
         keep_freed_memory()
         return other, timed(ours, bench.device, wall=wall)

@@ -1,4 +1,4 @@
-"""The errors a caller can expect: one sentence each, saying where, what was found, and what to do.
+"""The errors of the package: one sentence each, with where, what was found, and what to do.
 
 Each class also derives from the builtin that people would catch without knowing this package.
 The command line prints them as one line and leaves with their exit code; anything else is a bug in
@@ -9,10 +9,10 @@ from typing import ClassVar
 
 
 class TextVAEError(Exception):
-    """What a user, not the program, has to put right."""
+    """An error that the user can correct, not a bug."""
 
     exit_code: ClassVar[int] = 2
-    """Of the command line; the codes do not change (docs/develop/reliability.md)."""
+    """The exit code of the command line; the codes do not change (docs/develop/reliability.md)."""
 
 
 class ConfigError(TextVAEError, ValueError):
@@ -28,18 +28,18 @@ class CheckpointError(TextVAEError, RuntimeError):
 
 
 class StorageError(CheckpointError):
-    """The disk is full, read-only or gone, and a result could not be written; the last is kept."""
+    """A result could not be written: the disk is full, read-only or gone; an old file stays."""
 
     exit_code = 74
 
 
 class TrainingError(TextVAEError, RuntimeError):
-    """A training run that cannot go on, such as one whose loss is no longer finite."""
+    """A training run that cannot continue, such as one whose loss is no longer finite."""
 
     exit_code = 4
 
 
 class RankError(TextVAEError, RuntimeError):
-    """Another process of the same run has ended, and this one cannot go on without it."""
+    """Another process of the same run has ended, and this one cannot continue without it."""
 
     exit_code = 75

@@ -86,7 +86,7 @@ def test_a_vector_comes_back_to_the_bit(vae: TextVAE, lines: list[str], tmp_path
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("vector", [1.0], "a vector of 1 numbers; this model wants 5"),
+        ("vector", [1.0], "a vector of 1 numbers; this model takes 5"),
         ("vector", [1.0, 2.0, 3.0, 4.0, 1e9], r"holds a number that exceeds 1e\+06"),
         ("vector", "AAAA", "is no vector: Expected `array`"),
         ("vector", None, "is no vector: Expected `array`"),
@@ -123,7 +123,7 @@ def test_what_cannot_be_edited_is_refused(vae: TextVAE, lines: list[str]) -> Non
     for strength in (float("nan"), float("inf"), 1e9):
         with pytest.raises(ConfigError, match=r"--strength .*: takes the latents beyond 1e"):
             list(edit(vae, lines, torch.ones(5), strength=strength))
-    with pytest.raises(DataError, match=r"a vector of shape \(4,\): this model wants \(5,\)"):
+    with pytest.raises(DataError, match=r"a vector of shape \(4,\): this model takes \(5,\)"):
         list(edit(vae, lines, torch.ones(4)))
     with pytest.raises(DataError, match="the sentences with: holds no sentence"):
         attribute_vector(vae, lines, [])

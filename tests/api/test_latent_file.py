@@ -151,7 +151,7 @@ def test_bad_arrays_are_refused_in_one_line(tmp_path: Path, data: bytes, said: s
 
 
 BAD_LINES = {
-    "another dimension": ("[0,0,0,0,0]\n[0,0]", ":2: a latent of 2 numbers; this model wants 5"),
+    "another dimension": ("[0,0,0,0,0]\n[0,0]", ":2: a latent of 2 numbers; this model takes 5"),
     "not a number": ("[0,0,0,0,NaN]", ":1: JSON is malformed"),
     "beyond float64": ("[0,0,0,0,1e999]", ":1: Number out of range"),
     "huge": ("[0,0,0,0,1]\n\n[0,0,0,0,1e30]", ": row 2 holds a number that is not finite or exc"),

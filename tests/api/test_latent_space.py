@@ -75,7 +75,7 @@ def test_pieces_decode_as_the_whole(
 
 def test_latents_of_another_dimension_are_refused(vae: TextVAE) -> None:
     for bad in (torch.zeros(3, 4), torch.zeros(5)):
-        with pytest.raises(DataError, match="this model wants"):
+        with pytest.raises(DataError, match="this model takes"):
             list(sentences_at(vae, [torch.zeros(2, 5), bad]))
     with pytest.raises(ConfigError, match="max_length 0: must be at least 1"):
         list(sentences_at(vae, [torch.zeros(2, 5)], max_length=0))

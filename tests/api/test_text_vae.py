@@ -299,7 +299,7 @@ def test_evaluation_refuses_what_it_would_have_to_leave_out(vae: TextVAE, tmp_pa
 
 @pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 3, 5), (0, 1)])
 def test_latents_of_another_shape_are_refused(vae: TextVAE, shape: tuple[int, ...]) -> None:
-    words = f"latents of shape {shape}: this model wants (any number, 5)"
+    words = f"latents of shape {shape}: this model takes (any number, 5)"
     with pytest.raises(DataError, match=re.escape(words)):
         vae.decode(torch.zeros(shape))
 

@@ -203,7 +203,7 @@ OPTIONS: list[tuple[str, str]] = [
     ("neighbors MODEL red --metric cosine", "Invalid value for '--metric"),
     ("analogy MODEL red cat", "an analogy takes 3 sentences, found 2 besides the"),
     ("analogy MODEL red cat fox cow", "an analogy takes 3 sentences, found 4 besides the"),
-    ("attribute MODEL red", "a vector wants --from and --to, or --vector with o"),
+    ("attribute MODEL red", "a vector needs --from and --to, or --vector with o"),
     (
         "attribute MODEL red --from nowhere.txt --to nowhere.txt",
         "nowhere.txt: there is no such file",

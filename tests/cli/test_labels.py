@@ -206,10 +206,10 @@ def test_classify_is_a_filter(
 @pytest.mark.parametrize(
     ("run", "arguments", "said"),
     [
-        ("tiny", [], "keeps no labelled sentences"),
+        ("tiny", [], "has no labelled sentences"),
         ("tiny", ["--classifier", "model"], "was trained without labels"),
         ("tiny", ["--labelled", "one.csv"], "all labels are 'x'; a classifier needs two"),
-        ("m2", ["--labelled", "one.csv"], "has learnt already"),
+        ("m2", ["--labelled", "one.csv"], "is fitted already"),
         ("m2", ["--label-column", "mood"], "belongs to --labelled and --scores"),
         ("m2", ["--scores"], "name it"),
         ("m2", ["one.csv", "--scores"], "label 'x' of 'a b' was never seen in training"),

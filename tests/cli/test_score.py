@@ -149,7 +149,7 @@ def test_memory_does_not_grow_with_the_stream(copy: Path) -> None:
 
 def test_the_reference_moves_with_the_model(copy: Path, invoke: Invoke) -> None:
     first = invoke("score", "runs/tiny", *FEW, stdin=STDIN)
-    assert "runs/tiny/scoring-3-0: keeps them for the next time" in first.stderr
+    assert "runs/tiny/scoring-3-0: stores them for the next time" in first.stderr
     shutil.copytree("runs/tiny", "elsewhere", ignore=shutil.ignore_patterns("data", "state"))
     again = invoke("score", "elsewhere", *FEW, stdin=STDIN)
     assert (again.stdout, again.stderr) == (first.stdout, "")

@@ -1,4 +1,4 @@
-"""Labels of sentences, by the model itself or by a classifier on its latents; as a stream."""
+"""Labels of a stream of sentences, by the model itself or by a classifier on its latents."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -24,22 +24,22 @@ TOGETHER = 2048
 
 
 class Label(NamedTuple):
-    """What a classifier says of a sentence."""
+    """The label that a classifier gives a sentence."""
 
     label: str
     probability: float
-    """Of that label, which is the likeliest."""
+    """The probability of that label, the likeliest."""
     probabilities: dict[str, float]
-    """Of every label."""
+    """The probability of every label."""
 
 
 class Classifier:
-    """Tells labels of sentences; made by `classifier`."""
+    """Labels sentences; made by `classifier`."""
 
     def __init__(
-        self, vae: TextVAE, names: tuple[str, ...], tell: Callable[[TokenArray], Tensor]
+        self, vae: TextVAE, names: tuple[str, ...], log_posterior: Callable[[TokenArray], Tensor]
     ) -> None:
-        self.vae, self.names, self._tell = vae, names, tell
+        self.vae, self.names, self._log_posterior = vae, names, log_posterior
 
     def log_probabilities(self, sentences: Sequence[str]) -> Tensor:
         """Log-probabilities `[N, L]` in nats.
@@ -48,7 +48,7 @@ class Classifier:
             DataError: a blank sentence, or one longer than the model's limit.
         """
         array, _ = tokenize_given(self.vae.origin, given(sentences), sentences)
-        return self._tell(array.to(self.vae.model.device)).cpu()
+        return self._log_posterior(array.to(self.vae.device)).cpu()
 
     def labels(self, sentences: Iterable[str], *, together: int = TOGETHER) -> Iterator[Label]:
         """A label for each sentence of a stream, in its order; memory does not grow with it.
@@ -56,19 +56,19 @@ class Classifier:
         Raises:
             DataError: as `log_probabilities`.
         """
-        for some in chunks(sentences, together):
-            for row in self.log_probabilities(some).double().exp().tolist():
+        for part in chunks(sentences, together):
+            for row in self.log_probabilities(part).double().exp().tolist():
                 best = max(range(len(row)), key=row.__getitem__)
                 yield Label(self.names[best], row[best], dict(zip(self.names, row, strict=True)))
 
     def evaluate(self, sentences: Sentences) -> Classification:
-        """Accuracy, macro-F1, log loss and calibration on the labelled ones of some sentences.
+        """Accuracy, macro-F1, log loss and calibration on those of the sentences that have a label.
 
         Raises:
             DataError: none has a label, or one that the classifier has never seen.
         """
-        told = list(zip(sentences.texts, sentences.labels or (), strict=False))
-        pairs = [(text, label) for text, label in told if label]
+        labelled = zip(sentences.texts, sentences.labels or (), strict=False)
+        pairs = [(text, label) for text, label in labelled if label]
         if not pairs:
             raise DataError(f"{sentences.source}: no sentence has a label to compare with")
         for text, label in pairs:
@@ -98,17 +98,17 @@ def classifier(
         DataError: no labelled sentences, or of one label only.
         ConfigError: an unknown kind, labelled sentences for the model's own, no scikit-learn.
     """
-    chosen = kind or ("model" if vae.model.labels.num_labels else "prototypes")
-    if chosen not in get_args(Kind):
-        raise ConfigError(f"--classifier {chosen}: must be one of {', '.join(get_args(Kind))}")
-    if chosen == "model":
+    kind = kind or ("model" if vae.model.labels.num_labels else "prototypes")
+    if kind not in get_args(Kind):
+        raise ConfigError(f"--classifier {kind}: must be one of {', '.join(get_args(Kind))}")
+    if kind == "model":
         if not vae.model.labels.num_labels:
             raise CheckpointError(
                 f"{vae.path or 'this model'}: was trained without labels, so it has no classifier "
                 "of its own; take --classifier prototypes or logistic"
             )
         if labelled is not None:
-            raise ConfigError("--classifier model: has learnt already; leave out --labelled")
+            raise ConfigError("--classifier model: is fitted already; leave out --labelled")
         return Classifier(vae, vae.labels, lambda data: label_log_posteriors(vae.model, data))
     require_latent(vae.model, vae.path)
     names, array, source = _labelled(vae, labelled)
@@ -117,33 +117,33 @@ def classifier(
     labels = array.labels[known]
     seen = sorted(set(labels.tolist()))
     if len(seen) < 2:
-        found = f"all labels are {names[seen[0]]!r}" if seen else "no sentence has a label"
-        raise DataError(f"{source}: {found}; a classifier needs two different ones")
+        fault = f"all labels are {names[seen[0]]!r}" if seen else "no sentence has a label"
+        raise DataError(f"{source}: {fault}; a classifier needs two different ones")
     names = tuple(names[number] for number in seen)
     numbers = torch.tensor([seen.index(number) for number in labels.tolist()])
-    posterior = encode_corpus(vae.model, array.select(known).to(vae.model.device))
-    fit = fit_prototypes if chosen == "prototypes" else fit_logistic_regression
+    posterior = encode_corpus(vae.model, array.select(known).to(vae.device))
+    fit = fit_prototypes if kind == "prototypes" else fit_logistic_regression
     fitted = fit(posterior, numbers, len(names))
 
-    def tell(data: TokenArray) -> Tensor:
+    def log_posterior(data: TokenArray) -> Tensor:
         return fitted.log_posterior(encode_corpus(vae.model, data).mean.cpu())
 
-    return Classifier(vae, names, tell)
+    return Classifier(vae, names, log_posterior)
 
 
-def _labelled(vae: TextVAE, given: Sentences | None) -> tuple[tuple[str, ...], TokenArray, str]:
+def _labelled(vae: TextVAE, labelled: Sentences | None) -> tuple[tuple[str, ...], TokenArray, str]:
     """The names of the labels, the sentences with their labels, and where they are from."""
-    if given is not None:
-        names = tuple(sorted({*(given.labels or ())} - {""}))
+    if labelled is not None:
+        names = tuple(sorted({*(labelled.labels or ())} - {""}))
         limit = vae.config.max_length
-        array, _, _ = tokenize_sentences(given, vae.tokenizer, limit, label_names=names)
+        array, _, _ = tokenize_sentences(labelled, vae.tokenizer, limit, label_names=names)
         if array.labels is None:
-            raise DataError(f"{given.source}: has no labels; name their column")
-        return names, array, given.source
+            raise DataError(f"{labelled.source}: has no labels; name their column")
+        return names, array, labelled.source
     facts = load_facts(vae.path / DATA) if vae.path is not None else None
     if vae.path is None or facts is None or not facts.label_names:
         raise DataError(
-            f"{vae.path or 'this model'}: keeps no labelled sentences; give some with --labelled"
+            f"{vae.path or 'this model'}: has no labelled sentences; give some with --labelled"
         )
     array, _ = open_split(vae.path / DATA, "train")
     if array.labels is None:

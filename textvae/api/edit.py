@@ -1,6 +1,5 @@
-"""Sentences edited by arithmetic on their latents: analogies, and vectors for attributes.
+"""Sentences edited by arithmetic on their posterior means: analogies, and attribute vectors.
 
-Functions that take a TextVAE. All of it starts from posterior means and decodes what comes out.
 For images and text: White 2016 (attribute vectors, there "smile vectors"), Bowman et al. 2016.
 """
 
@@ -22,11 +21,11 @@ from textvae.run.model_directory import weights_sha256
 from textvae.storage.files import open_to_read, write_file
 
 MAX_FILE_BYTES = 2**20
-"""Of a vector: 4,096 numbers take a tenth."""
+"""The most of a vector file: 4,096 numbers take a tenth."""
 
 
 class AttributeVector(NamedTuple):
-    """What to add to a latent for an attribute to change."""
+    """The difference of two mean latents, which changes an attribute."""
 
     vector: Tensor
     """Float32 `[Z]`, on the CPU."""
@@ -52,7 +51,7 @@ def analogies(
     source: str = "the sentences given",
     **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
-    """What the decoder writes at a - b + c, for triples of sentences (a, b, c), as a stream.
+    """The sentences that the decoder writes at a - b + c, for a stream of triples (a, b, c).
 
     c, changed as b would have to be to become a (Mikolov et al. 2013, of words).
 
@@ -127,7 +126,7 @@ def edit(
     source: str = "the sentences given",
     **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
-    """What the decoder writes at the posterior means plus strength times a vector, as a stream.
+    """The sentences that the decoder writes at posterior means plus strength times a vector.
 
     Args:
         vae: the model.
@@ -143,17 +142,17 @@ def edit(
     """
     if vector.shape != (vae.config.latent_dim,):
         raise DataError(
-            f"a vector of shape {tuple(vector.shape)}: this model wants ({vae.config.latent_dim},)"
+            f"a vector of shape {tuple(vector.shape)}: this model takes ({vae.config.latent_dim},)"
         )
     step = strength * vector.double()
     if not bool((step.abs() <= LARGEST).all()):
         raise ConfigError(f"--strength {strength:g}: takes the latents beyond {LARGEST:g}")
-    step = step.float().to(vae.model.device)
+    step = step.float().to(vae.device)
     latents = (part.posterior.mean + step for part in posteriors(vae, sentences, source=source))
     yield from sentences_at(vae, latents, **decoding)
 
 
-def save_vector(path: Path, vae: TextVAE, found: AttributeVector) -> None:
+def save_vector(path: Path, vae: TextVAE, vector: AttributeVector) -> None:
     """Write a vector as JSON, with the checksum of the weights whose latent space it lies in.
 
     Raises:
@@ -161,7 +160,9 @@ def save_vector(path: Path, vae: TextVAE, found: AttributeVector) -> None:
         CheckpointError: the file cannot be written; an old one is untouched.
     """
     check_vector_name(path)
-    content = _File(found.vector.tolist(), found.num_from, found.num_to, weights_sha256(vae.model))
+    content = _File(
+        vector.vector.tolist(), vector.num_from, vector.num_to, weights_sha256(vae.model)
+    )
     write_file(path, msgspec.json.format(msgspec.json.encode(content)) + b"\n")
 
 
@@ -172,7 +173,7 @@ def check_vector_name(path: Path) -> None:
 
 
 def load_vector(path: Path, vae: TextVAE) -> AttributeVector:
-    """What `save_vector` wrote for the same model.
+    """Read a vector that `save_vector` wrote for the same model.
 
     Raises:
         DataError: no such file, no vector, one of another model, or numbers out of bounds.
@@ -182,16 +183,16 @@ def load_vector(path: Path, vae: TextVAE) -> AttributeVector:
     if len(data) > MAX_FILE_BYTES:
         raise DataError(f"{path}: is no vector: it has over {MAX_FILE_BYTES:,} bytes")
     try:
-        found = msgspec.json.decode(data, type=_File)
+        content = msgspec.json.decode(data, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: is no vector: {error}") from None
-    vector = torch.tensor(found.vector, dtype=torch.float64)
+    vector = torch.tensor(content.vector, dtype=torch.float64)
     if vector.shape != (vae.config.latent_dim,):
         raise DataError(
-            f"{path}: a vector of {len(vector)} numbers; this model wants {vae.config.latent_dim}"
+            f"{path}: a vector of {len(vector)} numbers; this model takes {vae.config.latent_dim}"
         )
     if not bool((vector.abs() <= LARGEST).all()):
         raise DataError(f"{path}: holds a number that exceeds {LARGEST:g}")
-    if found.weights_sha256 != weights_sha256(vae.model):
+    if content.weights_sha256 != weights_sha256(vae.model):
         raise DataError(f"{path}: belongs to a model of other weights; estimate it for this one")
-    return AttributeVector(vector.float(), found.num_from, found.num_to)
+    return AttributeVector(vector.float(), content.num_from, content.num_to)

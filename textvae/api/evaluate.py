@@ -20,7 +20,7 @@ from textvae.storage.checkpoint import EXPERIMENT
 
 
 def configured_evaluators(path: Path | None) -> tuple[EvaluatorConfig, ...] | None:
-    """Those of the config that a run was made with; None where there is none, or it names none.
+    """The evaluators of the config of a run; None without a config, or if it names none.
 
     Raises:
         ConfigError: the run's experiment.json cannot be read.
@@ -54,7 +54,7 @@ def run_evaluators(
         rows: latents decoded at once, which bounds the memory; no effect on the result.
         dtype: of the matrix products.
         text_column: of a table.
-        report: takes lines of talk.
+        report: takes lines of progress.
 
     Raises:
         DataError: sentences that cannot be read, or one longer than the model's limit.

@@ -67,7 +67,7 @@ class TokenizedPart(NamedTuple):
 
     texts: list[str]
     numbers: list[int]
-    """Of each in the stream, from 0; sentences that are skipped count."""
+    """The number of each in the stream, from 0; sentences that are skipped count."""
     tokens: list[list[int]]
     error: Exception | None
     """The fault of the sentence after these, which ends the stream."""

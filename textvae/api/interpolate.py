@@ -18,7 +18,7 @@ class Step(NamedTuple):
 
     text: str
     share: float
-    """Of the path behind it: 0 at the first sentence, 1 at the last, equal from step to step."""
+    """The fraction of the path behind it: 0 at the first sentence, 1 at the last; even steps."""
     reconstruction: float
     """-log p(text | z) at its latent: nats, summed over its tokens and `</s>`."""
     num_tokens: int
@@ -26,7 +26,7 @@ class Step(NamedTuple):
     change: float | None
     """Token edit distance to the step before, over the longer length; None for the first step."""
     log_density: float
-    """Of its latent under the prior, nats."""
+    """The log-density of its latent under the prior, nats."""
 
 
 class Walk(NamedTuple):

@@ -5,8 +5,9 @@ A .npz is a zip of arrays in numpy's format (NEP 1): here `mean` and `log_varian
 unnamed files on the same disk first, so that memory does not grow with N. A .jsonl has one object
 a line, `sentence`, `mean` and `log_variance`; a line may also be a plain list of numbers.
 
-What is read may come from a stranger. Headers are parsed by numpy under its limit on their length,
-only arrays of floats are taken, and rows are read as they are needed, whatever a header promises.
+A file may come from an untrusted source. Headers are parsed by numpy under its limit on their
+length, only arrays of floats are taken, and rows are read as they are needed, whatever a header
+promises.
 """
 
 import struct
@@ -33,7 +34,8 @@ from textvae.storage.files import open_to_read, replacing, saying_why
 
 FORMS = (".npz", ".jsonl")
 LARGEST = 1e6
-"""Of a latent: far beyond any that an encoder makes, and products in float32 stay finite."""
+"""The largest number of a latent: far beyond any that an encoder makes, with products that stay
+finite in float32."""
 ROWS = 1024
 """Latents read at once."""
 _DTYPES = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
@@ -62,7 +64,7 @@ def json_rows(sentences: Sequence[str], posterior: DiagonalGaussian) -> Iterator
 
 
 def check_form(path: Path) -> None:
-    """Whether latents can be written to, or read from, a file of that name.
+    """Refuse a file name of another format.
 
     Raises:
         DataError: another suffix than .npz and .jsonl.
@@ -125,13 +127,13 @@ def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
 
 
 def _close(spool: IO[bytes]) -> None:
-    """Let go of a spool; on a full disk it fails to flush once more, which has been said."""
+    """Close a spool; on a full disk it fails to flush once more, which was reported before."""
     with suppress(OSError):
         spool.close()
 
 
 def read_latents(source: str | Path, latent_dim: int) -> Iterator[Tensor]:
-    """Latents, float32 `[at most ROWS, Z]` at a time, from what `write_latents` wrote.
+    """Latents, float32 `[at most ROWS, Z]` at a time, of a file that `write_latents` wrote.
 
     Args:
         source: a .npz with an array `mean` (or with one array), a .jsonl, or `-`, which is a
@@ -146,11 +148,11 @@ def read_latents(source: str | Path, latent_dim: int) -> Iterator[Tensor]:
     if where == str(source):
         check_form(path)
     if path.suffix.lower() == ".npz":
-        found = _array_rows(path, latent_dim)
+        blocks = _array_rows(path, latent_dim)
     else:
-        found = _line_rows(str(source), where, latent_dim)
+        blocks = _line_rows(str(source), where, latent_dim)
     row = 0
-    for latents in found:
+    for latents in blocks:
         bad = ~(latents.abs() <= LARGEST).all(1)
         if bool(bad.any()):
             first = int(bad.nonzero()[0, 0])
@@ -174,16 +176,16 @@ def _line_rows(source: str, where: str, latent_dim: int) -> Iterator[Tensor]:
             if not raw.strip():
                 continue
             try:
-                found = decoder.decode(raw)
+                line = decoder.decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise DataError(
                     f"{where}:{number}: {error}; a line is a list of numbers, or an object with "
                     "`mean`"
                 ) from None
-            latent = found.mean if isinstance(found, Row) else found
+            latent = line.mean if isinstance(line, Row) else line
             if len(latent) != latent_dim:
                 raise DataError(
-                    f"{where}:{number}: a latent of {len(latent)} numbers; this model wants "
+                    f"{where}:{number}: a latent of {len(latent)} numbers; this model takes "
                     f"{latent_dim}"
                 )
             yield latent
@@ -248,7 +250,7 @@ def _header(member: IO[bytes], path: Path, latent_dim: int) -> tuple[int, torch.
     if dtype.str not in _DTYPES:
         raise DataError(f"{path}: an array of {dtype}; latents are float16, float32 or float64")
     if len(shape) != 2 or shape[1] != latent_dim or shape[0] < 0:
-        raise DataError(f"{path}: an array of shape {shape}; this model wants (N, {latent_dim})")
+        raise DataError(f"{path}: an array of shape {shape}; this model takes (N, {latent_dim})")
     if by_column and min(shape) > 1:
         raise DataError(f"{path}: its array lies in columns; save numpy.ascontiguousarray of it")
     return int(shape[0]), _DTYPES[dtype.str]

@@ -27,7 +27,7 @@ class Encoded(NamedTuple):
 
     texts: list[str]
     numbers: list[int]
-    """Of each in the stream, from 0; sentences that are skipped count."""
+    """The number of each in the stream, from 0; sentences that are skipped count."""
     posterior: DiagonalGaussian
     """`[B, Z]`."""
 

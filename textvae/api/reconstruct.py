@@ -28,7 +28,7 @@ class Reconstruction(NamedTuple):
     edit_distance: int
     """Tokens."""
     bleu: float
-    """Of the sentence, 0 to 100."""
+    """Sentence BLEU, 0 to 100."""
 
 
 class Reconstructions(NamedTuple):
@@ -37,7 +37,7 @@ class Reconstructions(NamedTuple):
     rows: list[Reconstruction]
     """N, in the order of the sentences; with `n_best` several for each."""
     scores: ReconstructionScores
-    """Of the best of all sentences together."""
+    """The scores of the best of all sentences together."""
 
 
 def reconstructions(

@@ -36,7 +36,7 @@ class Scored(NamedTuple):
 
     text: str
     number: int
-    """Of the sentence in its stream, from 0; sentences that are skipped count."""
+    """The number of the sentence in its stream, from 0; sentences that are skipped count."""
     score: float
     """Higher is more anomalous."""
     nll: float

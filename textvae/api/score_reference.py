@@ -1,8 +1,8 @@
-"""What scores are compared with: the training sentences of a model, and its validation sentences.
+"""The sentences that scores are compared with: training and validation sentences of a model.
 
-Measured once, and kept beside the model in a directory of its own, with checksums, so that a
-filter starts at once the next time. It belongs to the weights it was measured with: for others it
-is measured again.
+They are measured once and stored beside the model, in a directory with checksums, so that the next
+run starts at once. A reference belongs to the weights it was measured with: for others it is
+measured again.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,10 @@ from textvae.storage.manifest import MANIFEST, check_file, make_manifest, read_m
 from textvae.storage.tensors import tensors_from_bytes, tensors_to_bytes
 
 NUM_SAMPLES = 20
-"""K, where nobody says how many."""
+"""The default of K."""
 SENTENCES = 1000
-"""Of each split that are measured, drawn at random: a percentile is then good to 1.6 points."""
+"""The most of each split that are measured, drawn at random: a percentile is then exact to 1.6
+points."""
 _TENSORS, _FACTS = "reference.safetensors", "reference.json"
 
 
@@ -62,20 +63,20 @@ class ReferenceFacts(Config):
 
 
 class Reference(NamedTuple):
-    """Normal sentences, as a model sees them."""
+    """The features of normal sentences under a model."""
 
     unigram: Tensor
     """Log-probabilities `[V]` of the tokens of the training sentences, all of them; float64."""
     aggregate: Aggregate
     train: ScoreFeatures
-    """Of at most SENTENCES training sentences."""
+    """At most SENTENCES training sentences."""
     valid: ScoreFeatures | None
-    """Of as many validation sentences, which the weights were not fitted to."""
+    """As many validation sentences, which the weights were not fitted to."""
     facts: ReferenceFacts
 
     @property
     def unseen(self) -> ScoreFeatures:
-        """What scores are fitted on: validation sentences where there are any."""
+        """The sentences that scores are fitted on: validation sentences where there are any."""
         return self.train if self.valid is None else self.valid
 
 
@@ -86,7 +87,7 @@ class _Part(NamedTuple):
     source: str
     sha256: str
 
-    def chosen(self, seed: int) -> TokenArray:
+    def subset(self, seed: int) -> TokenArray:
         """At most SENTENCES of them, drawn at random."""
         rows = permutation(key(seed, "score reference"), self.data.num_sentences)
         return self.data.select(rows[:SENTENCES])
@@ -108,7 +109,7 @@ def reference_of(
     keep: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> Reference:
-    """The reference of a model: the one kept beside it, if it is of these settings, or a new one.
+    """The reference of a model: the one stored beside it, if it has these settings, or a new one.
 
     Args:
         vae: the model.
@@ -123,7 +124,7 @@ def reference_of(
         report: takes lines of progress.
 
     Raises:
-        DataError: sentences that cannot be read; no training sentences to be found.
+        DataError: sentences that cannot be read; no training sentences.
         CheckpointError: the reference beside the model is damaged and cannot be measured again.
         ConfigError: a background model with a latent or of other tokens; no samples.
     """
@@ -134,9 +135,9 @@ def reference_of(
     parts = _part(vae, "train", train), _part(vae, "valid", valid)
     name = f"scoring-{num_samples}-{seed}" + (f"-{other[:12]}" if other else "")
     folder = None if vae.path is None else vae.path / name
-    found = None if folder is None else _agreed(_kept(folder, vae, other, parts, report))
-    if found is not None:
-        return found
+    stored = None if folder is None else _agreed(_stored(folder, vae, other, parts, report))
+    if stored is not None:
+        return stored
     normal, unseen = parts
     if normal is None:
         raise DataError(
@@ -155,18 +156,18 @@ def reference_of(
     report(f"measuring {size:,} normal sentences to compare with")
     reference = _measured(vae, background, normal, unseen, facts)
     if keep and folder is not None and distributed.rank() == 0:
-        _keep(folder, reference, report)
+        _store(folder, reference, report)
     return reference
 
 
-def _keep(folder: Path, reference: Reference, report: Callable[[str], None]) -> None:
-    """Write it where it can be written: scores need it only to come sooner."""
+def _store(folder: Path, reference: Reference, report: Callable[[str], None]) -> None:
+    """Write a reference; where that is impossible, scores only take longer the next time."""
     try:
         _write(folder, reference)
     except CheckpointError as error:
         report(f"{error}; the next time will measure again")
     else:
-        report(f"{folder}: keeps them for the next time")
+        report(f"{folder}: stores them for the next time")
 
 
 def check_background(vae: TextVAE, background: TextVAE) -> str:
@@ -211,8 +212,8 @@ def _measured(
     unseen: _Part | None,
     facts: ReferenceFacts,
 ) -> Reference:
-    chosen, unigram = normal.chosen(facts.seed), unigram_log_probs(normal.data)
-    posterior = encode_corpus(vae.model, chosen.to(vae.model.device))
+    train, unigram = normal.subset(facts.seed), unigram_log_probs(normal.data)
+    posterior = encode_corpus(vae.model, train.to(vae.device))
     aggregate = aggregate_of(posterior)
 
     def measured(data: TokenArray) -> ScoreFeatures:
@@ -226,8 +227,8 @@ def _measured(
             aggregate=aggregate,
         )
 
-    held_out = None if unseen is None else measured(unseen.chosen(facts.seed))
-    return Reference(unigram, aggregate, measured(chosen), held_out, facts)
+    held_out = None if unseen is None else measured(unseen.subset(facts.seed))
+    return Reference(unigram, aggregate, measured(train), held_out, facts)
 
 
 # -- on disk ---------------------------------------------------------------------------------------
@@ -250,14 +251,14 @@ def _write(folder: Path, reference: Reference) -> None:
         write_file(folder / name, data)
 
 
-def _kept(
+def _stored(
     folder: Path,
     vae: TextVAE,
     background: str,
     parts: tuple[_Part | None, _Part | None],
     report: Callable[[str], None],
 ) -> Reference | None:
-    """The reference in a directory, if it belongs to the weights and to the sentences wanted.
+    """The reference in a directory, if it belongs to these weights and sentences.
 
     Raises:
         CheckpointError: it is damaged, and there are no sentences to measure it again.
@@ -265,24 +266,24 @@ def _kept(
     if not (folder / MANIFEST).exists():
         return None
     try:
-        found = _read(folder, vae)
+        reference = _read(folder, vae)
     except CheckpointError as error:
         if parts[0] is None:
             raise CheckpointError(f"{error}; measure it again with --reference FILE") from None
         report(f"{error}; measuring again")
         return None
-    facts = found.facts
+    facts = reference.facts
     fits = facts.weights_sha256 == weights_sha256(vae.model)
     fits = fits and facts.background_sha256 == background
     if parts[0] is not None:
-        kept = [None if part is None else part.sha256 for part in (facts.train, facts.valid)]
-        fits = fits and kept == [None if part is None else part.sha256 for part in parts]
-    return found if fits else None
+        stored = [None if part is None else part.sha256 for part in (facts.train, facts.valid)]
+        fits = fits and stored == [None if part is None else part.sha256 for part in parts]
+    return reference if fits else None
 
 
-def _agreed(found: Reference | None) -> Reference | None:
-    """Nothing where one of the processes found nothing: it may have looked before it was there."""
-    return None if distributed.all_reduce_max(int(found is None)) else found
+def _agreed(reference: Reference | None) -> Reference | None:
+    """None if one of the processes has none: it may have looked before it was written."""
+    return None if distributed.all_reduce_max(int(reference is None)) else reference
 
 
 def _read(folder: Path, vae: TextVAE) -> Reference:
@@ -297,16 +298,16 @@ def _read(folder: Path, vae: TextVAE) -> Reference:
         raise CheckpointError(f"{folder / _FACTS}: not the facts of a reference") from None
     tensors = tensors_from_bytes(data[_TENSORS], folder / _TENSORS)
     dim, splits = vae.config.latent_dim, {"train": facts.train, "valid": facts.valid}
-    wanted: dict[str, tuple[int, ...]] = {
+    expected: dict[str, tuple[int, ...]] = {
         "unigram": (vae.tokenizer.vocabulary_size,),
         "mean": (dim,),
         "factor": (dim, dim),
     }
     for name, split in splits.items():
         if split is not None:
-            wanted[name] = (len(ScoreFeatures._fields), split.num_sentences)
+            expected[name] = (len(ScoreFeatures._fields), split.num_sentences)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if shapes != wanted or any(t.dtype != torch.float64 for t in tensors.values()):
+    if shapes != expected or any(t.dtype != torch.float64 for t in tensors.values()):
         raise CheckpointError(f"{folder / _TENSORS}: is the reference of another model")
     valid = tensors.get("valid")
     return Reference(

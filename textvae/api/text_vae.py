@@ -175,14 +175,14 @@ class TextVAE:
             CheckpointError: no model there, or a damaged one.
             ConfigError: no such device.
         """
-        where, found = check_device(device), load_model(Path(path), verify=verify)
+        where, loaded = check_device(device), load_model(Path(path), verify=verify)
         return cls(
-            found.model.to(where),
-            found.tokenizer,
-            found.config,
-            results=found.results,
+            loaded.model.to(where),
+            loaded.tokenizer,
+            loaded.config,
+            results=loaded.results,
             path=Path(path),
-            labels=found.labels,
+            labels=loaded.labels,
         )
 
     def save_pretrained(self, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """Which argument is the MODEL, and where the sentences come from.
 
-MODEL may be left out before sentences, so the first argument has to be told apart: a directory is
+MODEL may be left out before sentences, so the first argument has to be recognized: a directory is
 the MODEL, and so is whatever cannot be meant as a sentence (an existing file, a path with a slash
 and no blank, the name of a run under runs/), which is then refused as no model. All else is a
 sentence for the newest run. After a MODEL everything is a sentence, whatever it looks like.
@@ -22,7 +22,7 @@ SHARED_TOGETHER = 8192
 _SETS = {"train", "training", "valid", "dev", "validation", "val", "test"}
 
 
-def find_model(given: str | None) -> Path:
+def find_model(name: str | None) -> Path:
     """The directory that was named, or the newest run.
 
     Raises:
@@ -30,20 +30,20 @@ def find_model(given: str | None) -> Path:
     """
     from textvae.storage.checkpoint import newest_run  # noqa: PLC0415 -- imports msgspec, 20 ms
 
-    if given is None:
+    if name is None:
         return newest_run(RUNS)
-    path = Path(given)
+    path = Path(name)
     if path.is_dir():
         return path
     if path.exists():
-        raise CheckpointError(f"{given}: is a file, expected a run or model directory")
-    near = RUNS / given
+        raise CheckpointError(f"{name}: is a file, expected a run or model directory")
+    near = RUNS / name
     hint = f"did you mean {near}?" if near.is_dir() else "name a run or model directory"
-    raise CheckpointError(f"{given}: there is no such directory; {hint}")
+    raise CheckpointError(f"{name}: there is no such directory; {hint}")
 
 
 def split_model(arguments: Sequence[str]) -> tuple[Path, list[str]]:
-    """The model, and the sentences that were given as arguments.
+    """The model and the sentences among the arguments.
 
     Raises:
         CheckpointError: the first argument can only be meant as a model, and is none.
@@ -96,18 +96,18 @@ def _holds_data(path: Path) -> bool:
     return bool({name.partition(".")[0] for name in names} & _SETS)
 
 
-def take_sentences(given: Sequence[str]) -> list[str]:
-    """The sentences given, or those of standard input, one a line; blank lines are counted.
+def take_sentences(arguments: Sequence[str]) -> list[str]:
+    """The sentences among the arguments, or those of standard input, one a line.
 
     Raises:
         DataError: no sentence, a blank one, or bytes that are not UTF-8 text.
     """
     from textvae.data.rows import clean  # noqa: PLC0415 -- as below
 
-    if given and list(given) != ["-"]:
-        if "-" in given:
+    if arguments and list(arguments) != ["-"]:
+        if "-" in arguments:
             raise DataError("- stands for standard input: give it alone, or give sentences")
-        return [clean(_checked(text, number)) for number, text in enumerate(given, start=1)]
+        return [clean(_checked(text, number)) for number, text in enumerate(arguments, start=1)]
     return _read_stdin()
 
 
@@ -122,7 +122,7 @@ class Stream(NamedTuple):
 
 
 OTHERS = Stream((), "the first process", lambda: 0)
-"""What a process has that is not the first: it gets its sentences from there."""
+"""The stream of every process but the first, from which it gets its sentences."""
 
 
 def share_sentences(sentences: Iterable[str], *, together: int = SHARED_TOGETHER) -> Iterator[str]:
@@ -136,9 +136,9 @@ def share_sentences(sentences: Iterable[str], *, together: int = SHARED_TOGETHER
         return
     from textvae.data.stream import chunks_until_error  # noqa: PLC0415 -- imports msgspec
 
-    some, error = chunks_until_error(sentences, together), None
+    parts, error = chunks_until_error(sentences, together), None
     while error is None:
-        part, error = next(some, ([], None))
+        part, error = next(parts, ([], None))
         if not (text := distributed.broadcast("\n".join(part))):
             break
         yield from text.split("\n")
@@ -165,26 +165,26 @@ def take_stream(
     Text without a sentence is refused when it has been read, unless it `may_be_empty`.
 
     Raises:
-        DataError: no such file, now; text that cannot be read, when it is come to.
+        DataError: no such file, now; text that cannot be read, when it is reached.
     """
     from textvae.data.stream import Lines, stream_sentences  # noqa: PLC0415 -- imports msgspec
 
     source = "-" if source is None else source
     if source == "-":
         _ready_stdin()
-    found = stream_sentences(source, text_column=text_column, may_be_empty=may_be_empty)
+    sentences = stream_sentences(source, text_column=text_column, may_be_empty=may_be_empty)
     where = "standard input" if source == "-" else source
-    return Stream(found, where, lambda: found.blank if isinstance(found, Lines) else 0)
+    return Stream(sentences, where, lambda: sentences.blank if isinstance(sentences, Lines) else 0)
 
 
-def take_sentence_stream(given: Sequence[str]) -> Stream:
-    """The sentences given, or those of standard input, which need not be in memory.
+def take_sentence_stream(arguments: Sequence[str]) -> Stream:
+    """The sentences among the arguments, or a stream of those of standard input.
 
     Raises:
         DataError: as `take_sentences`.
     """
-    if given and list(given) != ["-"]:
-        return Stream(take_sentences(given), "the sentences given", lambda: 0)
+    if arguments and list(arguments) != ["-"]:
+        return Stream(take_sentences(arguments), "the sentences given", lambda: 0)
     return take_stream("-")
 
 
@@ -221,8 +221,8 @@ def _read_stdin() -> list[str]:
     sentences = [line for line in lines if line]
     blank = len(lines) - len(sentences)
     if not sentences:
-        found = f"only {blank:,} blank lines" if blank else "nothing"
-        raise DataError(f"standard input: holds {found}; give one sentence a line")
+        content = f"only {blank:,} blank lines" if blank else "nothing"
+        raise DataError(f"standard input: holds {content}; give one sentence a line")
     if blank:
         log(f"standard input: {blank:,} blank lines left out")
     return sentences

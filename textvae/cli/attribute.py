@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from textvae.api.text_vae import TextVAE
 
 
-class Given(TypedDict):
-    """Where the vector comes from."""
+class Sources(TypedDict):
+    """The options that say where the vector comes from."""
 
     without: str | None
     having: str | None
@@ -33,14 +33,14 @@ class Given(TypedDict):
 @click.command(
     "attribute",
     help="""A vector is the mean latent of the sentences of --to minus that of the sentences of
-    --from. It is added to the posterior mean of each SENTENCE, --strength times, and what the
-    decoder writes there is one line of stdout; greedily, unless options say otherwise. MODEL is a
-    run or model directory; left out, the newest run under runs/. Without sentences, or with `-`,
-    they are the lines of standard input.
+    --from. It is added to the posterior mean of each SENTENCE, --strength times, and the sentence
+    that the decoder writes there is one line of stdout; greedily, unless options say otherwise.
+    MODEL is a run or model directory; left out, the newest run under runs/. Without sentences, or
+    with `-`, they are the lines of standard input.
 
     --from and --to are files of sentences; or, with --data, two values of its label column.
-    --output keeps the vector as JSON, and then no sentence is needed; --vector uses one that was
-    kept, for the same model.
+    --output saves the vector as JSON, and then no sentence is needed; --vector uses one that was
+    saved, for the same model.
 
     With --json: `sentence` and `text`; of --output alone, `output`, `num_from`, `num_to` and the
     vector's `norm`.""",
@@ -54,7 +54,7 @@ class Given(TypedDict):
 @click.option("--text-column", help="The column that holds the text.")
 @click.option("--label-column", help="The column of --data that holds the labels.")
 @click.option("--vector", metavar="FILE", help="A vector that --output wrote.")
-@click.option("--output", metavar="FILE", help="Keep the vector in a file named .json.")
+@click.option("--output", metavar="FILE", help="Save the vector in a file named .json.")
 @click.option(
     "--strength", type=float, default=1.0, show_default=True, help="How far to go; may be negative."
 )
@@ -76,7 +76,7 @@ def command(
     **decoding: Unpack[Decoding],
 ) -> None:
     """Change an attribute of sentences."""
-    sources = Given(
+    sources = Sources(
         without=without,
         having=having,
         data=data,
@@ -85,40 +85,40 @@ def command(
         vector=vector,
     )
     where, sentences = split_model(arguments)
-    wanted = bool(sentences) or output is None
-    _check(sources, output, stdin=wanted and sentences in ([], ["-"]))
-    stream = take_sentence_stream(sentences) if wanted else None
+    edits = bool(sentences) or output is None
+    _check(sources, output, stdin=edits and sentences in ([], ["-"]))
+    stream = take_sentence_stream(sentences) if edits else None
 
     from textvae.api.edit import check_vector_name, edit, save_vector  # noqa: PLC0415 -- torch
 
     if output is not None:
         check_vector_name(Path(output))
     vae = options.load(where, device)
-    found = _vector(vae, sources)
+    attribute = _vector(vae, sources)
     named = len(sentences) < len(arguments)
     if output is not None:
-        save_vector(Path(output), vae, found)
+        save_vector(Path(output), vae, attribute)
     if stream is None:
         log_model(where, named=named)
-        _report(str(output), found, as_json=as_json)
+        _emit_vector(str(output), attribute, as_json=as_json)
         return
-    given, shown = tee(iter(stream.sentences))
-    edited = edit(
+    edited, originals = tee(iter(stream.sentences))
+    texts = edit(
         vae,
-        given,
-        found.vector,
+        edited,
+        attribute.vector,
         strength=strength,
         source=stream.where,
         **decoding,
     )
-    for number, text in enumerate(edited):
+    for number, text in enumerate(texts):
         if number == 0:
             log_model(where, named=named)
-        emit_json({"sentence": next(shown), "text": text}) if as_json else emit(text)
+        emit_json({"sentence": next(originals), "text": text}) if as_json else emit(text)
     flush()
 
 
-def _check(sources: Given, output: str | None, *, stdin: bool) -> None:
+def _check(sources: Sources, output: str | None, *, stdin: bool) -> None:
     """Options that do not go together; ConfigError. `stdin`: sentences come from there."""
     if [*sources.values(), "-" if stdin else None].count("-") > 1:
         raise ConfigError("standard input is read once: one - at most, or sentences from it")
@@ -127,12 +127,12 @@ def _check(sources: Given, output: str | None, *, stdin: bool) -> None:
         if any(value is not None for value in (*ends, sources["data"], output)):
             raise ConfigError("--vector is used as it is: leave out --from, --to, --data, --output")
     elif None in ends:
-        raise ConfigError("a vector wants --from and --to, or --vector with one that was kept")
+        raise ConfigError("a vector needs --from and --to, or --vector with one that was saved")
     if sources["label_column"] is not None and sources["data"] is None:
         raise ConfigError("--label-column belongs to --data, whose values --from and --to are")
 
 
-def _vector(vae: "TextVAE", sources: Given) -> "AttributeVector":
+def _vector(vae: "TextVAE", sources: Sources) -> "AttributeVector":
     from textvae.api.edit import attribute_vector, load_vector  # noqa: PLC0415 -- imports torch
 
     if sources["vector"] is not None:
@@ -145,13 +145,13 @@ def _vector(vae: "TextVAE", sources: Given) -> "AttributeVector":
     else:
         first, second = (take_stream(name, sources["text_column"]) for name in (without, having))
         streams, names = (first.sentences, second.sentences), (first.where, second.where)
-    found = attribute_vector(vae, *streams, sources=names, skipped=too_long.append)
+    vector = attribute_vector(vae, *streams, sources=names, skipped=too_long.append)
     if too_long:
         log(f"{len(too_long):,} sentences too long for the model left out")
-    return found
+    return vector
 
 
-def _by_label(sources: Given, without: str, having: str) -> tuple[list[str], list[str]]:
+def _by_label(sources: Sources, without: str, having: str) -> tuple[list[str], list[str]]:
     """The sentences of two labels of a table."""
     from textvae.data.corpus import read_sentences  # noqa: PLC0415 -- imports tokenizers
 
@@ -175,13 +175,13 @@ def _by_label(sources: Given, without: str, having: str) -> tuple[list[str], lis
     return first, second
 
 
-def _report(output: str, found: "AttributeVector", *, as_json: bool) -> None:
-    norm = float(found.vector.norm())
+def _emit_vector(output: str, vector: "AttributeVector", *, as_json: bool) -> None:
+    norm = float(vector.vector.norm())
     if as_json:
-        counts = {"num_from": found.num_from, "num_to": found.num_to}
+        counts = {"num_from": vector.num_from, "num_to": vector.num_to}
         emit_json({"output": output} | counts | {"norm": norm})
     else:
         emit(
-            f"{output}: a vector of norm {norm:.4f}, from {found.num_from:,} sentences to "
-            f"{found.num_to:,}"
+            f"{output}: a vector of norm {norm:.4f}, from {vector.num_from:,} sentences to "
+            f"{vector.num_to:,}"
         )

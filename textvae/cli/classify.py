@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KINDS = ("model", "prototypes", "logistic")
 TOGETHER = 256
-"""Sentences of a pipe that are told together."""
+"""Sentences of a pipe that are labelled together."""
 
 
 @click.command(
@@ -56,10 +56,10 @@ def command(
 ) -> None:
     """Write the labels of sentences."""
     options.at_most(arguments, 2, "MODEL and FILE")
-    where, given = split_model_and_data(arguments)
+    where, file = split_model_and_data(arguments)
     if label_column is not None and labelled is None and not scores:
         raise ConfigError("--label-column belongs to --labelled and --scores; leave it out")
-    if scores and given is None:
+    if scores and file is None:
         raise ConfigError("--scores compares with the labels of a FILE; name it")
 
     from textvae.api.classify import classifier as fit  # noqa: PLC0415 -- imports torch, 1.5 s
@@ -70,13 +70,13 @@ def command(
         return read_sentences(source, text_column=text_column, label_column=label_column)
 
     known = None if labelled is None else table(labelled)
-    truth = table(str(given)) if scores else None
-    stream = None if scores else take_stream(given, text_column, may_be_empty=True)
-    found = fit(options.load(where, device), kind=cast("Kind | None", classifier), labelled=known)
-    named = len(arguments) == 2 or (len(arguments) == 1 and given is None)
+    truth = table(str(file)) if scores else None
+    stream = None if scores else take_stream(file, text_column, may_be_empty=True)
+    fitted = fit(options.load(where, device), kind=cast("Kind | None", classifier), labelled=known)
+    named = len(arguments) == 2 or (len(arguments) == 1 and file is None)
     log_model(where, named=named)
     if truth is not None:
-        figures = found.evaluate(truth)._asdict()
+        figures = fitted.evaluate(truth)._asdict()
         if as_json:
             emit_json(figures)
             return
@@ -86,8 +86,8 @@ def command(
         emit(f"{'sentences':<19}{count:,}")
         return
     assert stream is not None
-    for some in chunks(stream.sentences, TOGETHER):
-        for one in found.labels(some):
+    for part in chunks(stream.sentences, TOGETHER):
+        for one in fitted.labels(part):
             if as_json:
                 emit_json(one._asdict())
             else:

@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Write the posteriors of sentences."""
     options.at_most(arguments, 2, "MODEL and FILE")
-    where, given = split_model_and_data(arguments)
+    where, file = split_model_and_data(arguments)
 
     from textvae.api.latent_file import (  # noqa: PLC0415 -- imports torch, 1.5 s
         check_form,
@@ -56,7 +56,7 @@ def command(
 
     if output is not None:
         check_form(Path(output))
-    stream = take_stream(given, text_column) if distributed.is_first() else OTHERS
+    stream = take_stream(file, text_column) if distributed.is_first() else OTHERS
 
     from textvae.api.latent_space import posteriors  # noqa: PLC0415 -- as above
 
@@ -71,10 +71,10 @@ def command(
         add: Callable[[Sequence[str], DiagonalGaussian], None] = to_stdout
         if output is not None and distributed.is_first():
             add = stack.enter_context(write_latents(Path(output)))
-        for found in posteriors(vae, share_sentences(stream.sentences), source=stream.where):
-            add(found.texts, found.posterior)
-            count += len(found.texts)
-    log_model(where, named=len(arguments) > (given is not None))
+        for part in posteriors(vae, share_sentences(stream.sentences), source=stream.where):
+            add(part.texts, part.posterior)
+            count += len(part.texts)
+    log_model(where, named=len(arguments) > (file is not None))
     if (blank := stream.blank()) > 0:
         log(f"{stream.where}: {blank:,} blank lines left out")
     if output is None:

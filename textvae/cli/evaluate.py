@@ -67,7 +67,7 @@ SECONDS = 3.0
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where the figures are kept.  [default: evaluation.json in MODEL]",
+    help="The file of the figures.  [default: evaluation.json in MODEL]",
 )
 @options.device
 @options.as_json
@@ -97,13 +97,13 @@ def command(
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
     with distributed.joined():
         vae = options.load(where, device)
-        # Said where it takes long; bad data are found before, and then the error stands alone.
+        # Logged only after some seconds: an error of the data comes before, and stands alone.
         with busy.after(SECONDS):
             share_stdin(data)
-            found = run_evaluators(
+            measurements = run_evaluators(
                 vae,
                 data,
-                evaluators=_chosen(vae, names, config, num_samples),
+                evaluators=_evaluators(vae, names, config, num_samples),
                 seed=seed,
                 rows=ROWS if rows is None else rows,
                 dtype=DTYPES[precision],
@@ -112,21 +112,21 @@ def command(
             )
     if not distributed.is_first():
         return
-    # Kept before it is shown: a reader of the pipe who goes away loses nothing.
-    not_kept = _keep(found, where, output)
+    # Written before it is emitted: a reader of the pipe who goes away loses nothing.
+    not_written = _write(measurements, where, output)
     log_model(where, named=len(arguments) > (data is not None))
-    _show(found, as_json=as_json)
+    _emit(measurements, as_json=as_json)
     flush()
-    if not_kept is not None:
+    if not_written is not None:
         if output is not None:
-            raise not_kept
-        log(f"{not_kept}; --output FILE keeps the figures elsewhere")
+            raise not_written
+        log(f"{not_written}; --output FILE writes the figures elsewhere")
 
 
-def _chosen(
+def _evaluators(
     vae: "TextVAE", names: str | None, config: str | None, num_samples: int | None
 ) -> "tuple[EvaluatorConfig, ...]":
-    """The evaluators that the options name, with the K that they give."""
+    """The evaluators that the options name, with their K."""
     from msgspec import structs  # noqa: PLC0415 -- 20 ms
 
     from textvae.api.evaluate import configured_evaluators  # noqa: PLC0415 -- as above
@@ -138,60 +138,60 @@ def _chosen(
         configured = configured_evaluators(vae.path)
     else:
         configured = load_config(Path(config)).evaluate.evaluators
-    chosen = choose_evaluators(names, configured)
+    evaluators = choose_evaluators(names, configured)
     if num_samples is None:
-        return chosen
+        return evaluators
     return tuple(
         structs.replace(one, num_samples=num_samples)
         if isinstance(one, LikelihoodEvaluator)
         else one
-        for one in chosen
+        for one in evaluators
     )
 
 
-def _keep(found: "Measurements", where: Path, output: Path | None) -> TextVAEError | None:
-    """Write the file; what kept it from being written."""
+def _write(measurements: "Measurements", where: Path, output: Path | None) -> TextVAEError | None:
+    """Write the file; returns the error if it cannot be written."""
     from textvae.evaluate.measurements import FILE, write_measurements  # noqa: PLC0415 -- 20 ms
 
     try:
-        write_measurements(where / FILE if output is None else output, found)
+        write_measurements(where / FILE if output is None else output, measurements)
     except CheckpointError as error:
         return error
     return None
 
 
-def _show(found: "Measurements", *, as_json: bool) -> None:
+def _emit(measurements: "Measurements", *, as_json: bool) -> None:
     """The table, or the object of the file with every figure under its own name as well."""
     if not as_json:
-        emit(found.table())
+        emit(measurements.table())
         return
 
     import msgspec  # noqa: PLC0415 -- 20 ms
 
-    whole: dict[str, Any] = msgspec.to_builtins(found)
-    short = msgspec.to_builtins(found.data) | {
-        "tokenizer": found.model.tokenizer,
-        "latent_dim": found.model.latent_dim,
+    whole: dict[str, Any] = msgspec.to_builtins(measurements)
+    short = msgspec.to_builtins(measurements.data) | {
+        "tokenizer": measurements.model.tokenizer,
+        "latent_dim": measurements.model.latent_dim,
     }
-    emit_json(short | found.flat() | whole)
+    emit_json(short | measurements.flat() | whole)
 
 
 class _Busy:
-    """Says what is going on, once it has taken so long that somebody may wonder."""
+    """Logs what is measured, once it has taken some seconds."""
 
     def __init__(self, line: str) -> None:
         self._lines, self._late = [line], False
 
     def report(self, line: str) -> None:
-        """What begins now."""
+        """Take the line of a part that begins now."""
         self._lines.append(line)
         if self._late:
             log(line)
 
     @contextmanager
     def after(self, seconds: float) -> Iterator[None]:
-        """Speak after so many seconds, unless the work is done by then."""
-        timer = threading.Timer(seconds, self._speak)
+        """Start to log after so many seconds, unless the work is done by then."""
+        timer = threading.Timer(seconds, self._start)
         timer.daemon = True
         timer.start()
         try:
@@ -199,6 +199,6 @@ class _Busy:
         finally:
             timer.cancel()
 
-    def _speak(self) -> None:
+    def _start(self) -> None:
         self._late = True
         log(": ".join([self._lines[0], *self._lines[1:][-1:]]))

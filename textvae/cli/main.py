@@ -31,7 +31,7 @@ VERBS = {
 }
 
 SHARED = {"train", "sample", "encode", "score", "evaluate"}
-"""What several processes (`torchrun -m textvae ...`) do together."""
+"""The verbs that several processes (`torchrun -m textvae ...`) share."""
 
 
 class Program(click.Group):

@@ -63,12 +63,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Find the nearest sentences."""
-    where, given = split_model(arguments)
-    from_stdin = not given or given == ["-"]
+    where, texts = split_model(arguments)
+    from_stdin = not texts or texts == ["-"]
     if corpus == "-" and (from_stdin or metric == "scaled"):
         once = "is read once: give the sentences as arguments, and not --metric scaled"
         raise DataError(f"--corpus -: standard input {once}")
-    stream = take_sentence_stream(given)
+    stream = take_sentence_stream(texts)
     pool = take_stream(corpus, text_column)
     vae = options.load(where, device)
 
@@ -79,7 +79,7 @@ def command(
     parts: Iterable[list[str]] = chunks(stream.sentences, TOGETHER if from_stdin else 1_000_000)
     for number, sentences in enumerate(parts):
         too_long: list[int] = []
-        found = neighbors(
+        nearest = neighbors(
             vae,
             sentences,
             pool.sentences,
@@ -89,11 +89,11 @@ def command(
             skipped=too_long.append,
         )
         if number == 0:
-            log_model(where, named=len(given) < len(arguments))
+            log_model(where, named=len(texts) < len(arguments))
             if too_long:
                 log(f"{pool.where}: {len(too_long):,} sentences too long for the model left out")
-        for sentence, near in zip(sentences, found, strict=True):
-            if (from_stdin or len(given) > 1) and not as_json:
+        for sentence, near in zip(sentences, nearest, strict=True):
+            if (from_stdin or len(texts) > 1) and not as_json:
                 emit(sentence)
             for rank, one in enumerate(near, start=1):
                 if as_json:

@@ -145,8 +145,8 @@ def _refuse(message: str, code: int) -> int:
     return code
 
 
-def keep_freed_memory(environment: Mapping[str, str] = os.environ, *, kept: int = KEPT) -> bool:
-    """Let malloc keep freed memory for the next step, up to `kept` bytes; returns whether it does.
+def keep_freed_memory(environment: Mapping[str, str] = os.environ, *, size: int = KEPT) -> bool:
+    """Let malloc keep freed memory for the next step, up to `size` bytes; returns whether it does.
 
     glibc gives the top of its heap back to the kernel as soon as a few tens of megabytes of it are
     free, and a training step that frees its gradients and logits then pays for every page again. It
@@ -162,4 +162,4 @@ def keep_freed_memory(environment: Mapping[str, str] = os.environ, *, kept: int 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(MMAP_THRESHOLD, MAPPED_ALONE)) and bool(mallopt(TRIM_THRESHOLD, kept))
+    return bool(mallopt(MMAP_THRESHOLD, MAPPED_ALONE)) and bool(mallopt(TRIM_THRESHOLD, size))

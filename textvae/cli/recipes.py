@@ -16,9 +16,9 @@ def command(as_json: bool) -> None:
     """List the recipes, each with the first line of its header."""
     from textvae.run.experiment import recipes  # noqa: PLC0415 -- imports torch, 1.5 s
 
-    found = recipes()
-    width = max(map(len, found), default=0)
-    for name, file in found.items():
+    files = recipes()
+    width = max(map(len, files), default=0)
+    for name, file in files.items():
         about = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         if as_json:
             emit_json({"name": name, "about": about, "file": str(file)})

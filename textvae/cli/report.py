@@ -87,7 +87,7 @@ def command(
     from textvae.report.corpus import DataChoice  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.report.writing import write_report  # noqa: PLC0415 -- as above
 
-    found = write_report(
+    page = write_report(
         vae,
         output,
         DataChoice(data, text_column, label_column, labels),
@@ -98,12 +98,12 @@ def command(
         overwrite=overwrite,
     )
     log_model(where, named=len(arguments) > (data is not None))
-    corpus = found.material.corpus
+    corpus = page.material.corpus
     if as_json:
         emit_json(
             {
                 "output": str(output),
-                "csv": [str(file) for file in found.csv_files],
+                "csv": [str(file) for file in page.csv_files],
                 "source": corpus.source,
                 "num_sentences": len(corpus.texts),
             }
@@ -111,4 +111,4 @@ def command(
         return
     emit(f"{output}: a page about {where} on {corpus.source}")
     if csv_folder is not None:
-        emit(f"{csv_folder}: {len(found.csv_files)} tables")
+        emit(f"{csv_folder}: {len(page.csv_files)} tables")

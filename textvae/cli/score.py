@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @click.command(
     "score",
-    help="""One line for each sentence of FILE, or of standard input: its score. A higher score is
-    stranger, whichever it is. MODEL is a run or model directory; left out, the newest run under
-    runs/. FILE has one sentence a line, or is a table; left out, or `-`, standard input, of any
-    length in the same memory. One argument alone is the MODEL if it is a directory. Blank lines are
-    left out; of no lines at all nothing is said.
+    help="""The anomaly score of each sentence of FILE, or of standard input, one a line. Of every
+    score, higher is more anomalous. MODEL is a run or model directory; left out, the newest run
+    under runs/. FILE has one sentence a line, or is a table; left out, or `-`, standard input, of
+    any length in the same memory. One argument alone is the MODEL if it is a directory. Blank lines
+    are left out; no lines give no output.
 
     \b
     nll_per_token     the nll (below) over the number of tokens
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     mahalanobis       how far the posterior mean is from those of training sentences
 
     The first time, up to 1,000 sentences each of the run's training and validation sets are
-    measured, to compare with; they are kept beside the model. A model without its data needs
+    measured, to compare with; they are stored beside the model. A model without its data needs
     --reference.
 
-    --threshold 0.01 adds a tab and `strange` or `normal` to each line: strange is above the
-    score that 1 % of the validation sentences exceed.
+    --threshold 0.01 adds a tab and `strange` (an anomaly) or `normal` to each line: an anomaly is
+    above the score that 1 % of the validation sentences exceed.
 
     With --json: `sentence`, `number` (its place, from 0), `score`, `nll`, `kl`, `reconstruction`,
     `num_tokens`, `percentile` (the percentage of the training sentences that score lower) and, with
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     "rate",
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
     metavar="RATE",
-    help="A false-alarm rate on validation sentences: say which sentences are strange.",
+    help="A false-alarm rate on validation sentences: mark anomalies.",
 )
 @click.option("--reference", metavar="FILE", help="Normal sentences in place of the training set.")
 @click.option("--valid", metavar="FILE", help="Normal sentences in place of the validation set.")
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
 @options.seed
 @click.option("--text-column", help="The column of FILE that holds the text.")
 @click.option("--skip-too-long", is_flag=True, help="Leave out what is too long for the model.")
-@click.option("--line-buffered", is_flag=True, help="Answer each line at once; slower.")
+@click.option("--line-buffered", is_flag=True, help="Score each line at once; slower.")
 @options.device
 @options.as_json
 def command(
@@ -103,9 +103,9 @@ def command(
 ) -> None:
     """Score sentences."""
     options.at_most(arguments, 2, "MODEL and FILE")
-    where, given = split_model_and_data(arguments)
+    where, file = split_model_and_data(arguments)
     _check(kind, background, rate)
-    taken = partial(take_stream, given, text_column, may_be_empty=True)
+    taken = partial(take_stream, file, text_column, may_be_empty=True)
     stream = taken() if distributed.is_first() else OTHERS
     too_long = _Count()
     with distributed.joined():
@@ -128,7 +128,7 @@ def command(
                 report=log,
             )
             bound = None if rate is None else threshold(vae, normal, rate, by=kind)
-            found = score(
+            scored = score(
                 vae,
                 chain([first], sentences),
                 normal,
@@ -138,8 +138,8 @@ def command(
                 skipped=too_long if skip_too_long else None,
                 together=together,
             )
-            _say_scores(found, bound, together, as_json=as_json)
-    log_model(where, named=len(arguments) > (given is not None))
+            _emit_scores(scored, bound, together, as_json=as_json)
+    log_model(where, named=len(arguments) > (file is not None))
     if (blank := stream.blank()) > 0:
         log(f"{stream.where}: {blank:,} blank lines left out")
     if too_long.value:
@@ -162,18 +162,18 @@ class _Count:
         self.value += 1
 
 
-def _say_scores(
-    found: "Iterable[Scored]", bound: float | None, together: int, *, as_json: bool
+def _emit_scores(
+    scored: "Iterable[Scored]", bound: float | None, together: int, *, as_json: bool
 ) -> None:
     """A line each, handed over `together` at a time."""
-    for count, one in enumerate(found, start=1):
-        strange = None if bound is None else one.score > bound
+    for count, one in enumerate(scored, start=1):
+        is_anomaly = None if bound is None else one.score > bound
         if as_json:
             row = {"sentence": one.text, **one._asdict()}
             del row["text"]
-            emit_json(row if strange is None else row | {"strange": strange})
+            emit_json(row if is_anomaly is None else row | {"strange": is_anomaly})
         else:
-            said = "" if strange is None else ("\tstrange" if strange else "\tnormal")
-            emit(f"{one.score:.4f}{said}")
+            mark = "" if is_anomaly is None else ("\tstrange" if is_anomaly else "\tnormal")
+            emit(f"{one.score:.4f}{mark}")
         if count % together == 0:
             flush()

@@ -54,5 +54,5 @@ def check_latents(latents: Tensor, latent_dim: int) -> None:
     """
     if latents.dim() != 2 or latents.shape[1] != latent_dim:
         raise DataError(
-            f"latents of shape {tuple(latents.shape)}: this model wants (any number, {latent_dim})"
+            f"latents of shape {tuple(latents.shape)}: this model takes (any number, {latent_dim})"
         )

@@ -145,7 +145,7 @@ class Decoding(DecodingOptions, total=False):
     """A struct such as `Nucleus(p=0.9)`, or a name, with its parameters as options; left out, it
     follows from the options, and is the function's own where there are none."""
     seed: int
-    """Of everything drawn, 0 to 2^63 - 1."""
+    """The seed of everything drawn, 0 to 2^63 - 1."""
 
 
 def _declared() -> dict[str, tuple[type, Option]]:

@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
     log_likelihood: float | None = None
     """log p(x|z) in nats, summed over the tokens, `</s>` counted; None where words were drawn."""
     score: float | None = None
-    """What the candidates of a beam are ordered by: the log-likelihood over the length penalty."""
+    """The order of the candidates of a beam: the log-likelihood over the length penalty."""
 
 
 def check_strategy(strategy: S) -> S:
