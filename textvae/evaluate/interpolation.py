@@ -1,7 +1,7 @@
 """The evaluator `interpolation`: how even and how fluent the ways between sentences are."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Annotated, NamedTuple
 
 import torch
@@ -10,12 +10,11 @@ from msgspec import Meta
 from textvae.config import Config
 from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import clamped_exp
-from textvae.evaluate.measurements import Figure
+from textvae.evaluate.measurements import Figure, mean_figure
 from textvae.evaluate.subject import Subject
 from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import AnyStrategy, write
-from textvae.metrics.latent_usage import standard_error
 from textvae.metrics.likelihood import encode_corpus, importance_weighted, likeliest_labels
 from textvae.metrics.smoothness import changes, edit_distance
 from textvae.randomness import key, permutation
@@ -62,54 +61,34 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
         pairs = order[: 2 * min(self.num_paths, len(order) // 2)].view(-1, 2)
         if not len(pairs):
             for name in ("path_change", "path_largest_change", "path_detour", "path_perplexity"):
-                yield Figure(name=name, value=None, stderr=None, settings="there is no pair")
+                yield Figure(name, None, settings="there is no pair", stderr=None)
             return
         paths = self._paths(subject, pairs)
         settings = f"{len(paths):,} {self.path} paths of {self.steps} sentences"
         yield from _smooth(paths, settings)
         middles = [ids for path in paths for ids in path[1:-1]]
-        yield Figure(
-            name="path_perplexity",
-            value=self._perplexity(subject, TokenArray.from_lists(middles, subject.data.start)),
-            unit="per token",
-            settings=f"fluency: of the {len(middles):,} sentences between the ends, read as new "
-            f"ones by the model itself, K = {self.num_samples}",
-        )
+        between, bound = f"the {len(middles):,} sentences between the ends", self.num_samples
+        perplexity = self._perplexity(subject, TokenArray.from_lists(middles, subject.data.start))
+        note = f"fluency: of {between}, read as new ones by the model itself, K = {bound}"
+        yield Figure("path_perplexity", perplexity, "per token", note)
         ends = subject.data.select(pairs.flatten().to(subject.data.offsets.device))
-        yield Figure(
-            name="path_ends_perplexity",
-            value=self._perplexity(subject, ends),
-            unit="per token",
-            settings=f"to compare: of the {ends.num_sentences:,} sentences of the corpus that "
-            f"were paired, K = {self.num_samples}",
-        )
+        note = f"to compare: of the {ends.num_sentences:,} paired sentences, K = {bound}"
+        yield Figure("path_ends_perplexity", self._perplexity(subject, ends), "per token", note)
         if subject.grammar is not None:
             accepts = subject.grammar.accepts
-            good = torch.tensor([accepts(subject.tokenizer.decode(ids)) for ids in middles])
-            yield Figure(
-                name="path_grammatical",
-                value=float(good.double().mean()),
-                unit="share",
-                settings=f"of the {len(middles):,} between the ends, by the grammar of the corpus",
-            )
+            good = [accepts(subject.tokenizer.decode(ids)) for ids in middles]
+            note = f"of {between}, by the grammar of the corpus"
+            yield Figure("path_grammatical", sum(good) / len(good), "share", note)
 
     def _paths(self, subject: Subject, pairs: torch.Tensor) -> list[list[list[int]]]:
-        mean = subject.posterior.mean
+        mean, pairs = subject.posterior.mean, pairs.to(subject.posterior.mean.device)
+        steps, path, prior = self.steps, self.path, subject.model.prior
         latents = torch.cat(
-            [
-                path_through(
-                    mean[pair.to(mean.device)],
-                    steps=self.steps,
-                    path=self.path,
-                    prior=subject.model.prior,
-                )
-                for pair in pairs
-            ]
+            [path_through(mean[i], steps=steps, path=path, prior=prior) for i in pairs]
         )
         labels = likeliest_labels(subject.model, subject.data)
         if labels is not None:  # a path keeps the label of its first sentence
-            first = pairs[:, 0].to(labels.device)
-            labels = labels[first].repeat_interleave(self.steps)
+            labels = labels[pairs[:, 0]].repeat_interleave(self.steps)
         written = write(
             subject.model,
             subject.model.condition(latents, labels),
@@ -136,31 +115,14 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
 def _smooth(paths: Sequence[Sequence[Sequence[int]]], settings: str) -> Iterator[Figure]:
     figures = [smoothness(path) for path in paths]
     detours = [one.detour for one in figures if one.detour is not None]
-    still = len(figures) - len(detours)
-    note = f"{settings}, {still:,} with one sentence at both ends left out" if still else settings
-    columns = {
-        "path_change": ([one.mean_change for one in figures], "share", f"a step, {settings}"),
-        "path_largest_change": (
-            [one.largest_change for one in figures],
-            "share",
-            f"the largest step, {settings}",
-        ),
-        "path_detour": (detours, "", f"edits of the steps over edits end to end, {note}"),
-    }
-    for name, (values, unit, how) in columns.items():
-        column = torch.tensor(values, dtype=torch.float64)
-        yield Figure(
-            name=name,
-            value=float(column.mean()) if len(column) else None,
-            stderr=standard_error(column),
-            unit=unit,
-            settings=how,
-        )
-    different = [len(set(map(tuple, path))) for path in paths]
-    total = len(list(chain.from_iterable(paths)))
-    yield Figure(
-        name="path_distinct",
-        value=sum(different) / total,
-        unit="share",
-        settings=f"different sentences of a path, {settings}",
-    )
+    note = f"edits of the steps over edits end to end, {settings}"
+    if len(detours) < len(figures):
+        note += f", {len(figures) - len(detours):,} with one sentence at both ends left out"
+    mean = torch.tensor([one.mean_change for one in figures], dtype=torch.float64)
+    largest = torch.tensor([one.largest_change for one in figures], dtype=torch.float64)
+    yield mean_figure("path_change", mean, "share", f"per step, {settings}")
+    yield mean_figure("path_largest_change", largest, "share", f"the largest step, {settings}")
+    yield mean_figure("path_detour", torch.tensor(detours, dtype=torch.float64), "", note)
+    distinct = sum(len(set(map(tuple, path))) for path in paths) / sum(map(len, paths))
+    note = f"different sentences of a path, {settings}"
+    yield Figure("path_distinct", distinct, "share", note)

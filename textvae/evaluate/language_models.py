@@ -16,7 +16,7 @@ from msgspec import Meta
 from textvae.config import Config
 from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import clamped_exp
-from textvae.evaluate.measurements import Figure
+from textvae.evaluate.measurements import NO_TRAINING_SET, Figure
 from textvae.evaluate.subject import Subject
 from textvae.generate.strategies import Strategy, Temperature
 from textvae.metrics.likelihood import reconstruction_at
@@ -71,8 +71,7 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
         names = ("forward_perplexity", "forward_perplexity_of_data")
         if subject.training is None or subject.validation is None:
             for name in names:
-                reason = "the training set is not beside the model"
-                yield Figure(name=name, value=None, unit="per token", settings=reason)
+                yield Figure(name, None, "per token", NO_TRAINING_SET)
             return
         drawn = subject.samples(self.num_samples, self.strategy)
         samples = TokenArray.from_lists(drawn, subject.data.start)
@@ -84,10 +83,10 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
         for name, (array, what) in zip(names, read, strict=True):
             reading = _read(model, array)
             yield Figure(
-                name=name,
-                value=reading.perplexity,
-                unit="per token",
-                settings=f"of {what} ({reading.num_tokens:,} tokens) under {fitted}",
+                name,
+                reading.perplexity,
+                "per token",
+                f"of {what} ({reading.num_tokens:,} tokens) under {fitted}",
             )
 
 
@@ -111,8 +110,7 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
         )
         name = "reverse_perplexity_of_data"
         if subject.training is None:
-            reason = "the training set is not beside the model"
-            yield Figure(name=name, value=None, unit="per token", settings=reason)
+            yield Figure(name, None, "per token", NO_TRAINING_SET)
             return
         training = subject.training.array
         order = permutation(key(subject.seed, "as many"), training.num_sentences)
@@ -133,10 +131,10 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
         )
         reading = _read(model, subject.data)
         return Figure(
-            name=name,
-            value=reading.perplexity,
-            unit="per token",
-            settings=f"of {subject.data.num_sentences:,} sentences ({reading.num_tokens:,} tokens) "
+            name,
+            reading.perplexity,
+            "per token",
+            f"of {subject.data.num_sentences:,} sentences ({reading.num_tokens:,} tokens) "
             f"under {FITTED} fitted to {size - num_held_out:,} and selected by {num_held_out:,} "
             f"{what} in {self.fit.max_steps:,} steps",
         )

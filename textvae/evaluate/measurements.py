@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
+from torch import Tensor
 
 from textvae.errors import DataError
-from textvae.metrics.latent_usage import diagnosis
+from textvae.metrics.latent_usage import diagnosis, standard_error
 from textvae.storage.files import read_bytes, write_file
 
 VERSION = 1
 """Version of the file: it goes up when a name changes its meaning or is removed."""
 FILE = "evaluation.json"
 """Its name in a model directory."""
+NO_TRAINING_SET = "the training set is not beside the model"
 _LARGEST = 64 * 2**20
 _SCIENTIFIC = 1e6
 """From this value on a figure has three digits: a word of unspaced text is a sentence."""
@@ -33,6 +35,13 @@ class Figure(msgspec.Struct, frozen=True, omit_defaults=True):
     """The conditions of the number: K, a signature of sacrebleu, how many sentences."""
     stderr: float | msgspec.UnsetType | None = msgspec.UNSET
     """Standard error of the mean; None where unknown, absent where there is none."""
+
+
+def mean_figure(name: str, values: Tensor, unit: str, settings: str) -> Figure:
+    """The mean of `[N]` with its standard error; unknown where N is 0."""
+    values = values.double()
+    mean = float(values.mean()) if len(values) else None
+    return Figure(name, mean, unit, settings, standard_error(values))
 
 
 def stderr_of(name: str, values: Mapping[str, Value]) -> float | msgspec.UnsetType | None:

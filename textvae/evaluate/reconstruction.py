@@ -26,11 +26,11 @@ from textvae.metrics.text_quality import (
 
 
 class ReconstructionScores(NamedTuple):
-    """How near reconstructions come to their sentences."""
+    """Scores of reconstructions."""
 
     num_sentences: int
     exact_match: float
-    """The share that is equal but for blanks between words."""
+    """The fraction that is equal but for blanks between words."""
     exact_match_stderr: float | None
     edit_distance: float
     """Mean over sentences of the fewest tokens to insert, delete or replace."""
@@ -66,7 +66,7 @@ def reconstruction_scores(
 
 
 class SentenceScores(NamedTuple):
-    """How near one reconstruction comes to its sentence."""
+    """Scores of one reconstruction."""
 
     exact_match: bool
     """Equal but for blanks between words."""
@@ -86,7 +86,7 @@ def sentence_scores(
         sentence_bleus(reconstructions, sentences, tokenize),
         strict=True,
     )
-    return [SentenceScores(*scores) for scores in scores]
+    return [SentenceScores(*row) for row in scores]
 
 
 class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
@@ -118,29 +118,15 @@ class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
             self.tokenize or tokenization_for(subject.tokenizer.kind),
         )
         size = f"{scores.num_sentences:,} sentences"
-        tokens = "tokens as in reconstruction bleu"
-        for name, value, unit, settings in (
-            ("reconstruction_bleu", scores.bleu, "0 to 100", scores.bleu_signature),
-            ("reconstruction_chrf", scores.chrf, "0 to 100", scores.chrf_signature),
+        for name, value, signature in (
+            ("reconstruction_bleu", scores.bleu, scores.bleu_signature),
+            ("reconstruction_chrf", scores.chrf, scores.chrf_signature),
         ):
-            yield Figure(name=name, value=value, unit=unit, settings=f"{settings}, {size}")
-        yield Figure(
-            name="exact_match",
-            value=scores.exact_match,
-            stderr=scores.exact_match_stderr,
-            unit="share",
-            settings=f"of {size}",
-        )
-        yield Figure(
-            name="edit_distance",
-            value=scores.edit_distance,
-            stderr=scores.edit_distance_stderr,
-            unit="tokens",
-            settings=f"mean over {size}, {tokens}",
-        )
-        yield Figure(
-            name="edit_share",
-            value=scores.edit_share,
-            unit="share",
-            settings=f"edit distance over the longer sentence, {size}",
-        )
+            yield Figure(name, value, "0 to 100", f"{signature}, {size}")
+        exact, exact_stderr = scores.exact_match, scores.exact_match_stderr
+        yield Figure("exact_match", exact, "share", f"of {size}", exact_stderr)
+        edits, edits_stderr = scores.edit_distance, scores.edit_distance_stderr
+        settings = f"mean over {size}, tokens as in reconstruction bleu"
+        yield Figure("edit_distance", edits, "tokens", settings, edits_stderr)
+        settings = f"edit distance over the longer sentence, {size}"
+        yield Figure("edit_share", scores.edit_share, "share", settings)

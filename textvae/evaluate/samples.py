@@ -8,10 +8,9 @@ import torch
 from msgspec import Meta
 
 from textvae.config import Config
-from textvae.evaluate.measurements import Figure
+from textvae.evaluate.measurements import NO_TRAINING_SET, Figure, mean_figure
 from textvae.evaluate.subject import Subject, token_lists
 from textvae.generate.strategies import Strategy, Temperature
-from textvae.metrics.latent_usage import standard_error
 from textvae.metrics.text_quality import (
     ORDER,
     Tokenization,
@@ -45,124 +44,69 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
         tokens, size = cut(texts, how), f"{len(texts):,} samples"
         between = self_bleu(tokens, how)
         assert between is not None
-        yield Figure(
-            name="self_bleu",
-            value=between.value,
-            unit="0 to 100",
-            settings=f"{between.signature}, mean of {size}, each against the others",
-        )
+        settings = f"{between.signature}, mean of {size}, each against the others"
+        yield Figure("self_bleu", between.value, "0 to 100", settings)
         yield self._self_bleu_of_data(subject, how)
         rows = subject.subset(self.max_sentences, "references").tolist()
         against = pooled_bleu(tokens, cut([subject.texts[i] for i in rows], how), how)
-        yield Figure(
-            name="corpus_bleu",
-            value=against.value,
-            unit="0 to 100",
-            settings=f"{against.signature}, {size} against {len(rows):,} sentences",
-        )
+        settings = f"{against.signature}, {size} against {len(rows):,} sentences"
+        yield Figure("corpus_bleu", against.value, "0 to 100", settings)
         for order in range(1, ORDER + 1):
-            yield Figure(
-                name=f"distinct_{order}",
-                value=distinct(tokens, order),
-                unit="share",
-                settings=f"of all {order}-grams of {size}",
-            )
-        yield Figure(
-            name="unique", value=len(set(texts)) / len(texts), unit="share", settings=f"of {size}"
-        )
+            settings = f"of all {order}-grams of {size}"
+            yield Figure(f"distinct_{order}", distinct(tokens, order), "share", settings)
+        yield Figure("unique", len(set(texts)) / len(texts), "share", f"of {size}")
         yield self._novelty(subject, texts)
         yield from _lengths(drawn, subject, size)
         if subject.grammar is not None:
-            accepted = torch.tensor([subject.grammar.accepts(text) for text in texts]).double()
-            yield Figure(
-                name="grammatical",
-                value=float(accepted.mean()),
-                stderr=standard_error(accepted),
-                unit="share",
-                settings=f"of {size}, by the grammar of the corpus",
-            )
+            accepted = torch.tensor([subject.grammar.accepts(text) for text in texts])
+            settings = f"of {size}, by the grammar of the corpus"
+            yield mean_figure("grammatical", accepted, "share", settings)
 
     def _self_bleu_of_data(self, subject: Subject, how: Tokenization) -> Figure:
         """Self-BLEU of as many real sentences, to compare."""
         rows = subject.subset(self.num_samples, "self-bleu").tolist()
         score = self_bleu(cut([subject.texts[i] for i in rows], how), how)
-        return Figure(
-            name="data_self_bleu",
-            value=None if score is None else score.value,
-            unit="0 to 100",
-            settings=f"to compare, of {len(rows):,} sentences"
-            + ("" if score is None else f", {score.signature}"),
-        )
+        settings = f"to compare, of {len(rows):,} sentences"
+        if score is None:
+            return Figure("data_self_bleu", None, "0 to 100", settings)
+        return Figure("data_self_bleu", score.value, "0 to 100", f"{settings}, {score.signature}")
 
     def _novelty(self, subject: Subject, texts: Sequence[str]) -> Figure:
         """The fraction of the samples that are no training sentence, as the tokenizer sees both."""
         training, size = subject.training, f"{len(texts):,} samples"
         if training is None:
-            return Figure(
-                name="novelty",
-                value=None,
-                stderr=None,
-                unit="share",
-                settings="the training set is not beside the model",
-            )
+            return Figure("novelty", None, "share", NO_TRAINING_SET, stderr=None)
         # Encoded again: a sub-word model may write a sentence in other pieces than it has read.
-        ours = [tuple(ids) for ids in subject.tokenizer.encode_batch(texts)]
-        known = set(ours).intersection(map(tuple, token_lists(training.array)))
-        values = torch.tensor([ids not in known for ids in ours]).double()
-        return Figure(
-            name="novelty",
-            value=float(values.mean()),
-            stderr=standard_error(values),
-            unit="share",
-            settings=f"of {size} not among {training.facts.num_sentences:,} training sentences",
-        )
+        samples = [tuple(ids) for ids in subject.tokenizer.encode_batch(texts)]
+        known = set(samples).intersection(map(tuple, token_lists(training.array)))
+        new = torch.tensor([ids not in known for ids in samples])
+        settings = f"of {size} not among {training.facts.num_sentences:,} training sentences"
+        return mean_figure("novelty", new, "share", settings)
 
 
 def _lengths(drawn: Sequence[Sequence[int]], subject: Subject, size: str) -> Iterator[Figure]:
-    """How long samples are, beside the corpus; tokens of the model, `</s>` counted."""
+    """Lengths of the samples and of the corpus; tokens of the model, `</s>` counted."""
     ours = torch.tensor([len(ids) + 1 for ids in drawn]).double()
     theirs = subject.data.lengths.cpu().double()
-    unit, points = "tokens", torch.tensor(QUANTILES, dtype=torch.float64)
-    for name, values, settings in (
+    points, at = torch.tensor(QUANTILES).double(), ", ".join(map(str, QUANTILES))
+    for name, values, whose in (
         ("length", ours, size),
         ("data_length", theirs, f"{len(theirs):,} sentences"),
     ):
-        yield Figure(
-            name=f"{name}_mean",
-            value=float(values.mean()),
-            stderr=standard_error(values),
-            unit=unit,
-            settings=f"{settings}, </s> counted",
-        )
-        yield Figure(
-            name=f"{name}_quantiles",
-            value=torch.quantile(values, points).tolist(),
-            unit=unit,
-            settings=f"{settings}, at {', '.join(map(str, QUANTILES))}",
-        )
-        yield Figure(
-            name=f"{name}_histogram",
-            value=histogram([int(value) for value in values.tolist()]),
-            unit="sentences",
-            settings=f"{settings}, of 1, 2, 3, ... tokens",
-        )
-    yield Figure(
-        name="length_distance",
-        value=wasserstein(ours, theirs),
-        unit=unit,
-        settings="Wasserstein-1, lengths of samples and of the sentences",
-    )
+        quantiles = torch.quantile(values, points).tolist()
+        counts = histogram([int(value) for value in values.tolist()])
+        yield mean_figure(f"{name}_mean", values, "tokens", f"{whose}, </s> counted")
+        yield Figure(f"{name}_quantiles", quantiles, "tokens", f"{whose}, at {at}")
+        yield Figure(f"{name}_histogram", counts, "sentences", f"{whose}, of 1, 2, 3, ... tokens")
+    settings = "Wasserstein-1, lengths of samples and of the sentences"
+    yield Figure("length_distance", wasserstein(ours, theirs), "tokens", settings)
     full = sum(len(ids) >= subject.max_length for ids in drawn)
-    yield Figure(
-        name="truncated",
-        value=full / len(drawn),
-        unit="share",
-        settings=f"of {size} that fill the model's {subject.max_length:,} tokens",
-    )
+    settings = f"of {size} that fill the model's {subject.max_length:,} tokens"
+    yield Figure("truncated", full / len(drawn), "share", settings)
 
 
 def histogram(lengths: Sequence[int]) -> list[float]:
-    """How many there are of 1, 2, 3, ... up to the longest."""
+    """The counts of 1, 2, 3, ... up to the longest."""
     counts = Counter(lengths)
     return [float(counts[length]) for length in range(1, max(lengths) + 1)]
 
@@ -171,8 +115,8 @@ def wasserstein(first: torch.Tensor, second: torch.Tensor) -> float:
     """The area between the distribution functions of two sets of numbers (Vallender 1974)."""
     points = torch.cat([first, second]).sort().values
     at = points[:-1].contiguous()
-    shares = [
+    fractions = [
         torch.searchsorted(values.sort().values, at, right=True).double() / len(values)
         for values in (first, second)
     ]
-    return float(((shares[0] - shares[1]).abs() * points.diff()).sum())
+    return float(((fractions[0] - fractions[1]).abs() * points.diff()).sum())

@@ -6,8 +6,7 @@ from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
 from textvae.report.material import Material, Missing
 from textvae.report.numbers import Numbers
-from textvae.report.quality import judge_writing
-from textvae.report.verdicts import Judged, judge
+from textvae.report.verdicts import Judged, judge, judge_writing, value_text
 
 BARS = 128
 """Dimensions drawn at most: more bars than that cannot be told apart."""
@@ -250,15 +249,9 @@ def _others(numbers: Numbers, judged: dict[str, Judged]) -> Markup:
     rows = []
     for name, one in numbers.figures.items():
         if name not in judged and not name.startswith("distinct_"):
-            percent = one.unit == "share"
-            value = f"{100 * one.value:.1f} %" if percent else shown(one.value)
-            error = (
-                ""
-                if one.stderr is None
-                else f" \u00b1 {shown(one.stderr * (100 if percent else 1))}"
-            )
-            note = ", ".join(part for part in ("" if percent else one.unit, one.settings) if part)
-            rows.append([name.replace("_", " "), value + error, note])
+            unit = "" if one.unit == "share" else one.unit
+            note = ", ".join(part for part in (unit, one.settings) if part)
+            rows.append([name.replace("_", " "), value_text(one), note])
     if not rows:
         return join([])
     made = table("All other figures", ["Figure", "Value", "Unit and settings"], rows)

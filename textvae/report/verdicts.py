@@ -1,7 +1,7 @@
-"""Each figure of an evaluation in a sentence: what it means, and whether it is good.
+"""Each figure of an evaluation with its meaning, and a verdict where there is a yardstick.
 
-A verdict is given only where there is something to measure against: the exact value of the
-embedded corpus, token frequencies, or the figure's own scale. The rule is always in the sentence.
+Yardsticks are the exact likelihood of the embedded corpus, token frequencies, another figure, or
+the figure's own scale. The text of a verdict states its rule.
 """
 
 import math
@@ -16,7 +16,7 @@ Verdict = Literal["good", "fair", "poor"]
 
 
 class Judged(NamedTuple):
-    """A number and what to make of it."""
+    """A figure as the report shows it."""
 
     title: str
     value: str
@@ -26,7 +26,35 @@ class Judged(NamedTuple):
     meaning: str
 
 
-class _Said(NamedTuple):
+class Rule(NamedTuple):
+    """The limits of good and fair."""
+
+    good: float
+    fair: float
+    rising: bool = False
+    """More is better."""
+    against: str | None = None
+    """The figure that the value is divided by first."""
+
+    def grade(self, value: float) -> Verdict:
+        """The verdict on a value."""
+        sign = -1.0 if self.rising else 1.0
+        if sign * value <= sign * self.good:
+            return "good"
+        return "fair" if sign * value <= sign * self.fair else "poor"
+
+
+class Entry(NamedTuple):
+    """The title, meaning and rule of a figure."""
+
+    title: str
+    meaning: str
+    rule: Rule | None = None
+
+
+class _Text(NamedTuple):
+    """A figure whose meaning depends on other figures."""
+
     title: str
     meaning: str
     verdict: Verdict | None = None
@@ -36,203 +64,318 @@ class _Said(NamedTuple):
     """None is the number's own."""
 
 
+LATENT_ENTRIES = {
+    "aggregate_kl": Entry(
+        "Aggregate posterior from the prior",
+        "KL of all posteriors together from the prior that samples are drawn from. Where it is "
+        "large, samples begin where the decoder was never trained",
+        Rule(1.0, 2.0),
+    ),
+    "kl_largest_share": Entry(
+        "KL in one dimension",
+        "The fraction of the KL that the most active dimension has. Where it is large, few "
+        "dimensions are in use",
+        Rule(0.5, 0.8),
+    ),
+}
+WRITING_ENTRIES = {
+    "reconstruction_bleu": Entry(
+        "BLEU of reconstructions",
+        "The n-grams of a sentence that come back from its posterior mean; 100 is word for word. "
+        "It rises with the information in the latent",
+    ),
+    "reconstruction_chrf": Entry(
+        "chrF of reconstructions",
+        "The same by characters, which counts words that are nearly right",
+    ),
+    "exact_match": Entry(
+        "Exact match",
+        "Sentences that come back word for word. A latent of a few nats keeps the topic and not "
+        "the words, so a low fraction is no fault by itself",
+    ),
+    "edit_distance": Entry(
+        "Edits of a reconstruction",
+        "Tokens to insert, delete or replace to restore the sentence",
+    ),
+    "grammatical": Entry(
+        "Grammatical samples",
+        "Samples from the prior that the grammar of the corpus accepts",
+        Rule(0.95, 0.8, rising=True),
+    ),
+    "novelty": Entry(
+        "Novelty",
+        "Samples that are no sentence of the training set; where it is low, the model recites",
+        Rule(0.5, 0.1, rising=True),
+    ),
+    "unique": Entry(
+        "Different samples",
+        "The fraction of different samples; where it is low, the model repeats itself",
+        Rule(0.9, 0.5, rising=True),
+    ),
+    "self_bleu": Entry(
+        "Self-BLEU",
+        "The similarity of samples to each other, from 0 to 100; lower is more varied. It depends "
+        "on the corpus, so compare models of one corpus",
+    ),
+    "corpus_bleu": Entry(
+        "Corpus BLEU",
+        "The n-grams of the samples that the corpus has, from 0 to 100. Read it with self-BLEU: "
+        "one good sentence repeated a thousand times would score high",
+    ),
+    "length_mean": Entry(
+        "Length of samples",
+        "Tokens per sample, against those per sentence of the corpus",
+        Rule(0.05, 0.15, against="data_length_mean"),
+    ),
+    "truncated": Entry(
+        "Samples that reach the limit",
+        "Samples as long as the model allows, which may lack their end",
+        Rule(0.01, 0.05),
+    ),
+    "path_change": Entry(
+        "Change per step of a path",
+        "Tokens that differ from one step of an interpolation to the next; small steps are smooth",
+    ),
+    "path_detour": Entry(
+        "Detour of a path",
+        "Edits of all steps over the edits from end to end; 1 is the least",
+        Rule(1.5, 2.5),
+    ),
+    "path_perplexity": Entry(
+        "Perplexity along a path",
+        "The perplexity under the model of the sentences between the ends of an interpolation, "
+        "against that of real ones",
+        Rule(1.0, 1.5, against="path_ends_perplexity"),
+    ),
+    "path_grammatical": Entry(
+        "Grammatical steps of a path",
+        "Sentences between the ends that the grammar of the corpus accepts",
+        Rule(0.95, 0.8, rising=True),
+    ),
+    "forward_perplexity": Entry(
+        "Forward perplexity",
+        "The perplexity of the samples under a language model of the corpus, against that of the "
+        "corpus: whether samples are fluent",
+        Rule(1.1, 1.5, against="forward_perplexity_of_data"),
+    ),
+    "reverse_perplexity": Entry(
+        "Reverse perplexity",
+        "The perplexity of the corpus under a language model of the samples, against one of as "
+        "many training sentences: whether samples cover the corpus",
+        Rule(1.1, 1.5, against="reverse_perplexity_of_data"),
+    ),
+}
+
+
 def judge(numbers: Numbers, unigram_perplexity: float) -> dict[str, Judged]:
-    """The figures that a reader needs, by name, in the order of reading.
+    """The figures of likelihood and latent, by name, in the order of reading.
 
     Args:
         numbers: of an evaluation.
         unigram_perplexity: of the sentences under their own token frequencies.
     """
-    said: dict[str, Callable[[Number], _Said]] = {
-        "nll": lambda one: _nll(one, numbers),
-        "perplexity": lambda one: _perplexity(one, unigram_perplexity),
-        "perplexity_per_word": lambda one: _per_word(),
-        "bits_per_character": lambda one: _per_character(),
-        "elbo": lambda one: _gap(one, numbers),
-        "kl": lambda one: _kl(one, numbers),
-        "mutual_information": lambda one: _information(one, numbers),
-        "aggregate_kl": _aggregate,
-        "kl_largest_share": _largest,
-        "active_units": lambda one: _units(one, numbers),
-        "permutation_cost": lambda one: _permutation(one, numbers),
-    }
     figures = dict(numbers.figures)
     if "aggregate_kl" not in figures and {"kl", "mutual_information"} <= figures.keys():
         rest = max(0.0, figures["kl"].value - figures["mutual_information"].value)
         figures["aggregate_kl"] = Number(rest, settings="KL less mutual information")
-    passed_over = set() if numbers.latent_dim else {"elbo", "kl", *list(said)[6:]}
-    if numbers.tokenizer == "word":  # where words are tokens, they would say the same twice
-        passed_over |= {"perplexity_per_word", "bits_per_character"}
+    texts: dict[str, Callable[[Number, Numbers], _Text] | None] = {
+        "nll": _nll,
+        "perplexity": lambda one, numbers: _perplexity(one, unigram_perplexity),
+        "perplexity_per_word": lambda one, numbers: PER_WORD,
+        "bits_per_character": lambda one, numbers: PER_CHARACTER,
+    }
+    if numbers.tokenizer == "word":  # where words are tokens, they would repeat the perplexity
+        del texts["perplexity_per_word"], texts["bits_per_character"]
+    if numbers.latent_dim:
+        texts |= {"elbo": _gap, "kl": _kl, "mutual_information": _information}
+        texts |= dict.fromkeys(LATENT_ENTRIES)  # None: by its entry
+        texts |= {"active_units": _units, "permutation_cost": _permutation}
     judged = {}
-    for name, say in said.items():
-        if name in figures and name not in passed_over:
-            judged[name] = _judged(figures[name], say(figures[name]))
+    for name, describe in texts.items():
+        if name not in figures:
+            continue
+        number = figures[name]
+        if describe is None:
+            judged[name] = _by_entry(number, LATENT_ENTRIES[name], numbers)
+        else:
+            judged[name] = _by_text(number, describe(number, numbers))
     return judged
 
 
-def _judged(number: Number, said: _Said) -> Judged:
-    value = said.value
+def judge_writing(numbers: Numbers) -> dict[str, Judged]:
+    """The figures of reconstructions, samples and paths, by name, as far as they were measured."""
+    judged = {}
+    for name, entry in WRITING_ENTRIES.items():
+        number = numbers.figures.get(name)
+        if number is not None:
+            judged[name] = _by_entry(number, entry, numbers)
+    orders = [numbers.figures.get(f"distinct_{order}") for order in range(1, 5)]
+    known = [one for one in orders if one is not None]
+    if known:
+        judged["distinct_1"] = Judged(
+            "Distinct n-grams",
+            " \u00b7 ".join(value_text(one._replace(unit="share")) for one in known),
+            known[-1].settings.replace("4-grams", "1- to 4-grams"),
+            None,
+            "Different words, pairs, triples and quadruples over all of the samples: higher is "
+            "more varied. It falls with the number of samples.",
+        )
+    return judged
+
+
+def value_text(number: Number) -> str:
+    """A number with its standard error, in percent where it is a fraction."""
+    percent = number.unit == "share"
+    scale, end = (100.0, " %") if percent else (1.0, "")
+    text = f"{scale * number.value:.1f}" if percent else shown(number.value)
+    error = "" if number.stderr is None else f" \u00b1 {shown(scale * number.stderr)}"
+    return f"{text}{error}{end}"
+
+
+def _by_text(number: Number, text: _Text) -> Judged:
+    value = text.value
     if value is None:
         error = "" if number.stderr is None else f" \u00b1 {number.stderr:.3f}"
         value = f"{number.value:.3f}{error}".replace("-", "\u2212")
-    settings = number.settings if said.settings is None else said.settings
-    return Judged(said.title, value, settings, said.verdict, said.meaning)
+    settings = number.settings if text.settings is None else text.settings
+    return Judged(text.title, value, settings, text.verdict, text.meaning)
 
 
-def _graded(value: float, good: float, fair: float) -> Verdict:
-    """At most `good` is good, at most `fair` is fair, more is poor."""
-    return "good" if value <= good else "fair" if value <= fair else "poor"
+def _by_entry(number: Number, entry: Entry, numbers: Numbers) -> Judged:
+    verdict, limits = (None, "") if entry.rule is None else _by_rule(entry.rule, number, numbers)
+    unit = "" if number.unit in {"share", "0 to 100"} else number.unit
+    settings = ", ".join(part for part in (unit, number.settings) if part)
+    meaning = f"{entry.meaning}{limits}."
+    return Judged(entry.title, value_text(number), settings, verdict, meaning)
 
 
-def _nll(one: Number, numbers: Numbers) -> _Said:
+def _by_rule(rule: Rule, number: Number, numbers: Numbers) -> tuple[Verdict | None, str]:
+    """The verdict, and its rule in words; neither where the other figure is unknown."""
+    if rule.against is None:
+        share = number.unit == "share"
+        good, fair = (f"{100 * x:.0f} %" if share else shown(x) for x in (rule.good, rule.fair))
+        way = f"from {good} is good, from {fair} fair" if rule.rising else _up_to(good, fair)
+        return rule.grade(number.value), f" ({way})"
+    other = numbers.value(rule.against)
+    if not other:
+        return None, ""
+    ratio = number.value / other
+    if rule.good < 1.0:  # how far the ratio may be from 1
+        good, fair = (f"{100 * x:.0f} %" for x in (rule.good, rule.fair))
+        limits = f": {shown(other)} (within {good} is good, within {fair} fair)"
+        return rule.grade(abs(ratio - 1.0)), limits
+    good, fair = (f"{shown(x)} times" for x in (rule.good, rule.fair))
+    return rule.grade(ratio), f": {shown(other)} ({_up_to(good, fair)})"
+
+
+def _up_to(good: str, fair: str) -> str:
+    return f"up to {good} is good, up to {fair} fair"
+
+
+def _nll(one: Number, numbers: Numbers) -> _Text:
     title = "Negative log-likelihood"
     meaning = "Minus log-likelihood of a sentence, in nats; lower is better"
-    meaning += (
-        ", and the true value is at most this, but for sampling error."
-        if numbers.latent_dim
-        else "."
-    )
+    bound = ", and the true value is at most this, but for sampling error."
+    meaning += bound if numbers.latent_dim else "."
     truth = numbers.value("source_nll")
     if not truth:
         meaning += " It depends on the corpus, so compare it only on these sentences."
-        return _Said(title, meaning)
+        return _Text(title, meaning)
     above = 100.0 * (one.value / truth - 1.0)
     meaning += (
         f" The grammar that wrote these sentences scores {truth:.3f}, which no model beats in the "
-        f"long run: this one is {above:.2f} % above it (to 2 % is good, to 5 % fair)."
+        f"long run: this one is {above:.2f} % above it ({_up_to('2 %', '5 %')})."
     )
-    return _Said(title, meaning, _graded(above, 2.0, 5.0))
+    return _Text(title, meaning, Rule(2.0, 5.0).grade(above))
 
 
-def _perplexity(one: Number, unigram: float) -> _Said:
-    return _Said(
+def _perplexity(one: Number, unigram: float) -> _Text:
+    return _Text(
         "Perplexity",
-        f"At each token the model is as unsure as if it chose fairly among {shown(one.value)}. "
-        "Knowing nothing but how often each token occurs in these sentences, it would be among "
-        f"{shown(unigram)}: below half of that is good, above it poor. It cannot be compared with "
-        "that of a model with another tokenizer.",
-        _graded(one.value / unigram, 0.5, 1.0),
+        f"At each token the model is as uncertain as a fair choice among {shown(one.value)}. The "
+        f"frequencies of the tokens alone would give {shown(unigram)}: up to half of that is good, "
+        "above it poor. It cannot be compared with that of a model with another tokenizer.",
+        Rule(0.5, 1.0).grade(one.value / unigram),
         shown(one.value),
     )
 
 
-def _per_word() -> _Said:
-    return _Said(
-        "Perplexity of a word",
-        "The same likelihood shared among words: this one may be compared with models that have "
-        "another tokenizer, on the same sentences.",
-    )
+PER_WORD = _Text(
+    "Perplexity per word",
+    "The same likelihood divided among words: it compares with models that have another "
+    "tokenizer, on the same sentences.",
+)
+PER_CHARACTER = _Text(
+    "Bits per character",
+    "The size of these sentences when compressed with this model; it compares across tokenizers, "
+    "and with compressors.",
+)
 
 
-def _per_character() -> _Said:
-    return _Said(
-        "Bits a character",
-        "What it would take to send these sentences with this model; it compares across "
-        "tokenizers, and with compressors.",
-    )
-
-
-def _gap(one: Number, numbers: Numbers) -> _Said:
-    title, nll = "Gap of the ELBO", numbers.value("nll")
-    value = f"ELBO {one.value:.3f}".replace("-", "\u2212")
+def _gap(one: Number, numbers: Numbers) -> _Text:
+    nll = numbers.value("nll")
     if nll is None:
-        return _Said("ELBO", "A bound below the log-likelihood, in nats.")
+        return _Text("ELBO", "A bound below the log-likelihood, in nats.")
     gap = -one.value - nll
-    share = 100.0 * gap / nll if nll > 0.0 else 0.0
-    return _Said(
-        title,
-        "How many nats the bound that training raises lies below the tighter one: "
-        f"{share:.1f} % of it. It is the price of an approximate posterior (to 5 % is good, to "
-        "10 % fair).",
-        _graded(share, 5.0, 10.0),
+    percent = 100.0 * gap / nll if nll > 0.0 else 0.0
+    return _Text(
+        "Gap of the ELBO",
+        "The nats by which the bound that training raises is below the tighter one: "
+        f"{percent:.1f} % of it. It is due to the approximate posterior "
+        f"({_up_to('5 %', '10 %')}).",
+        Rule(5.0, 10.0).grade(percent),
         f"{gap:.3f}",
-        value,
+        f"ELBO {one.value:.3f}".replace("-", "\u2212"),
     )
 
 
-def _kl(one: Number, numbers: Numbers) -> _Said:
+def _kl(one: Number, numbers: Numbers) -> _Text:
     collapsed = one.value < DEAD_KL
-    state = (
-        f"below {DEAD_KL} the decoder ignores the latent: this posterior has collapsed"
-        if collapsed
-        else f"below {DEAD_KL} the posterior would have collapsed to the prior; this one has not"
-    )
+    state = "this posterior has collapsed" if collapsed else "this one has not"
     rest = numbers.value("reconstruction")
-    return _Said(
+    return _Text(
         "KL from the prior",
-        f"How many nats a latent can tell about its sentence at most: {state}.",
+        "The most nats that a latent can carry about its sentence. Below "
+        f"{DEAD_KL} a posterior has collapsed to the prior and the decoder ignores it: {state}.",
         "poor" if collapsed else "good",
         settings="" if rest is None else f"the other half, reconstruction, costs {rest:.3f}",
     )
 
 
-def _near_cap(numbers: Numbers) -> bool:
-    value, cap = numbers.value("mutual_information"), numbers.value("mutual_information_cap")
-    return value is not None and cap is not None and value > 0.9 * cap
-
-
-def _information(one: Number, numbers: Numbers) -> _Said:
+def _information(one: Number, numbers: Numbers) -> _Text:
     cap = numbers.value("mutual_information_cap")
+    near_cap = cap is not None and one.value > 0.9 * cap
     among = shown(math.exp(min(max(one.value, 0.0), 50.0)))
     meaning = (
-        f"How many nats a latent does tell about its sentence: enough to find it among {among} "
-        "equally likely ones."
+        "The nats that a latent carries about its sentence: enough to find it among "
+        f"{among} equally likely ones."
     )
     if cap is not None:
         meaning += f" No estimate from so many sentences can exceed {cap:.2f}"
-        meaning += ", and this one is close to it: measure on more." if _near_cap(numbers) else "."
-    verdict: Verdict | None = "good"
-    if one.value < DEAD_KL:
-        verdict = "poor"
-    elif _near_cap(numbers):
-        verdict = None
-    return _Said("Mutual information", meaning, verdict)
+        meaning += ", and this one is close to it: measure on more." if near_cap else "."
+    verdict: Verdict | None = None if near_cap else "good"
+    return _Text("Mutual information", meaning, "poor" if one.value < DEAD_KL else verdict)
 
 
-def _aggregate(one: Number) -> _Said:
-    return _Said(
-        "Aggregate posterior from the prior",
-        "How many nats all posteriors together are from the prior that samples are drawn from. "
-        "Where it is large, samples begin where the decoder was never trained (to 1 is good, to 2 "
-        "fair).",
-        _graded(one.value, 1.0, 2.0),
-    )
-
-
-def _largest(one: Number) -> _Said:
-    return _Said(
-        "KL in one dimension",
-        "The share of the KL that the most active dimension has. Where it is large, the latent is "
-        "smaller than it seems (to 50 % is good, to 80 % fair).",
-        _graded(one.value, 0.5, 0.8),
-        f"{100 * one.value:.1f} %",
-    )
-
-
-def _units(one: Number, numbers: Numbers) -> _Said:
-    share = one.value / numbers.latent_dim
-    return _Said(
+def _units(one: Number, numbers: Numbers) -> _Text:
+    return _Text(
         "Active units",
-        "Dimensions in which sentences differ. From half of them on it is good; fewer mean that a "
-        "smaller latent would do, and none that it is dead.",
-        "good" if share >= 0.5 else "fair" if one.value else "poor",
+        "Dimensions in which sentences differ: half of them or more is good. With fewer, a smaller "
+        "latent would do; with none, the latent is unused.",
+        "good" if one.value >= 0.5 * numbers.latent_dim else "fair" if one.value else "poor",
         f"{one.value:.0f} of {numbers.latent_dim}",
         "variance of the posterior mean above 0.01",
     )
 
 
-def _permutation(one: Number, numbers: Numbers) -> _Said:
+def _permutation(one: Number, numbers: Numbers) -> _Text:
     rest = numbers.value("reconstruction")
-    share = one.value / rest if rest else 0.0
-    dead = one.value < DEAD_COST
-    return _Said(
-        "Cost of a stranger\u2019s latent",
-        "How many nats worse sentences are written from each other\u2019s latents: the one test "
-        "that a decoder cannot pass while it ignores them. "
-        + (
-            f"Below {DEAD_COST} it does ignore them."
-            if dead
-            else f"It is {100.0 * share:.0f} % of the reconstruction; from 10 % on we call it good."
-        ),
-        "poor" if dead else "good" if share >= 0.1 else "fair",
+    ratio, dead = one.value / rest if rest else 0.0, one.value < DEAD_COST
+    state = f"It is {100.0 * ratio:.0f} % of the reconstruction; 10 % or more is good."
+    return _Text(
+        "Cost of permuted latents",
+        "The nats that a sentence loses when it is decoded from the latent of another one: no "
+        "decoder that ignores the latent passes this test. "
+        + (f"Below {DEAD_COST} the latent is ignored." if dead else state),
+        "poor" if dead else "good" if ratio >= 0.1 else "fair",
     )
