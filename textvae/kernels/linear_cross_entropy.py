@@ -2,7 +2,8 @@
 
 The projection is most of the arithmetic of a step, and its logits are the largest tensor: the
 fast path never holds more than one chunk of them and computes the gradients in the forward pass
-while the chunk is in cache. Letters: N rows (targets), D features, V vocabulary.
+while the chunk is in cache. On CUDA, where launches cost more than memory, a chunk is larger and
+passed over as a whole. Letters: N rows (targets), D features, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from textvae.kernels import gru_cuda
 from textvae.kernels.gru import LOW_ROWS, product_dtype
 
 CHUNK_ROWS = 512
 """Rows of logits held at once; measured on a CPU against 128 to 1600 (docs/develop/log.md)."""
+
+CUDA_CHUNK_ROWS = 16_384
+"""The same on CUDA: 655 MB in float32 at 10,000 words."""
 
 BLOCK_VALUES = 1 << 20
 """About how many values a CPU passes over at once, so that all passes but the first find them in
@@ -24,7 +29,7 @@ its cache: softmax and the like of 384 x 10,000 logits take 8.1 ms whole and 4.4
 
 
 class CrossEntropy(NamedTuple):
-    """What `linear_cross_entropy` returns."""
+    """The result of `linear_cross_entropy`."""
 
     total: Tensor
     """Scalar, nats, summed over rows; carries the gradient."""
@@ -55,15 +60,16 @@ def linear_cross_entropy(
         features: `[N, D]`, float32 (or float64, which then is the dtype of the products too).
         weight: `[V, D]`.
         bias: `[V]`.
-        targets: int64 `[N]`; rows of padding have been taken out.
+        targets: int64 `[N]`; rows of padding have been taken out, or have a weight of 0.
         row_weights: `[N]`, of the rows in the total, which has a gradient in them too; the rows
             themselves stay as they are. None is 1 for each.
         dtype: of the three products; the softmax is float32 or better whatever it is.
     """
     # asked here, because inside `apply` gradients are always off, and always seem to be needed
-    wanted = torch.is_grad_enabled()
-    total, rows = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, weight, bias, targets, product_dtype(features, dtype), wanted, row_weights
+    needs_gradient = torch.is_grad_enabled()
+    function = _LinearCrossEntropyOnCUDA if features.is_cuda else _LinearCrossEntropy
+    total, rows = function.apply(  # type: ignore[no-untyped-call]
+        features, weight, bias, targets, product_dtype(features, dtype), needs_gradient, row_weights
     )
     return CrossEntropy(total, rows)
 
@@ -82,11 +88,16 @@ def token_log_likelihood(
     The arguments are those of `linear_cross_entropy`; it holds one chunk of logits, whatever N.
     """
     dtype = product_dtype(features, dtype)
+    if features.is_cuda:
+        parts = zip(features.split(CUDA_CHUNK_ROWS), targets.split(CUDA_CHUNK_ROWS), strict=True)  # type: ignore[no-untyped-call]
+        low = weight.to(dtype)
+        nats = [-_nats_on_cuda(rows.to(dtype), low, bias, words)[1] for rows, words in parts]
+        return torch.cat(nats)
     result = features.new_empty(features.shape[0])
     for chunk in _chunks(features, weight.to(dtype), bias):
         for rows, logits, _ in _blocks(chunk, bias):
-            own = logits.gather(1, targets[rows, None])[:, 0]
-            result[rows] = own - _softmax_(logits)
+            target_logits = logits.gather(1, targets[rows, None])[:, 0]
+            result[rows] = target_logits - _softmax_(logits)
     return result
 
 
@@ -97,6 +108,8 @@ def vocabulary_logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if weight.dtype == bias.dtype:
         return torch.addmm(bias, features, weight.t())
+    if features.is_cuda:
+        return gru_cuda.product(features, weight.t()).add_(bias)
     return torch.mm(features, weight.t()).to(bias.dtype).add_(bias)
 
 
@@ -110,7 +123,7 @@ class _Chunk(NamedTuple):
     """One chunk of rows; its buffers are overwritten by the next."""
 
     rows: slice
-    """Of the features."""
+    """Which rows of the features these are."""
     product: Tensor
     """`[size, V]`, features @ weight.T in the dtype of the product; the rest is padding."""
     features: Tensor
@@ -135,14 +148,13 @@ def _chunks(features: Tensor, weight: Tensor, bias: Tensor) -> Iterator[_Chunk]:
         if low:
             padded[:used].copy_(features[rows])
             padded[used:].zero_()
-        own = padded if low else features[rows]
-        yield _Chunk(rows, torch.mm(own, weight.t(), out=product[: len(own)]), own, buffer)
+        factors = padded if low else features[rows]
+        logits = torch.mm(factors, weight.t(), out=product[: len(factors)])
+        yield _Chunk(rows, logits, factors, buffer)
 
 
 def _block_rows(bias: Tensor) -> int:
     """Rows of `[V]` logits that are passed over together."""
-    if bias.device.type != "cpu":
-        return CHUNK_ROWS
     return max(16, BLOCK_VALUES // len(bias))
 
 
@@ -178,9 +190,6 @@ def _add_low_(total: Tensor, part: Tensor, beta: float) -> None:
     if not beta:
         total.copy_(part)
         return
-    if total.device.type != "cpu":
-        total.add_(part)
-        return
     step = max(1, BLOCK_VALUES // max(1, total.shape[1]))
     for start in range(0, len(total), step):
         block = total[start : start + step]
@@ -212,8 +221,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for chunk in _chunks(features, low_weight, bias):
             for rows, logits, product in _blocks(chunk, bias):
                 target = targets[rows, None]
-                own = logits.gather(1, target)[:, 0]
-                nats[rows] = _softmax_(logits) - own
+                target_logits = logits.gather(1, target)[:, 0]
+                nats[rows] = _softmax_(logits) - target_logits
                 if needs_gradient:
                     logits.scatter_add_(1, target, logits.new_full(target.shape, -1.0))
                     if row_weights is not None:
@@ -244,10 +253,72 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError("linear_cross_entropy: its gradients went into an earlier backward")
-        found, ctx.gradients = ctx.gradients, None
-        d_features, d_weight, d_bias = (gradient.mul_(gradients[0]) for gradient in found)
-        del found
+        d_features, d_weight, d_bias = (part.mul_(gradients[0]) for part in _taken(ctx))
         d_row_weights = None if ctx.nats is None else ctx.nats * gradients[0]
         return d_features, d_weight, d_bias, None, None, None, d_row_weights
+
+
+class _LinearCrossEntropyOnCUDA(torch.autograd.Function):
+    """The same in few launches, whole chunks at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        needs_gradient: bool,
+        row_weights: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        low_features, low_weight = features.to(dtype), weight.to(dtype)
+        nats, gradients = [], []
+        for start in range(0, max(1, len(features)), CUDA_CHUNK_ROWS):
+            rows = slice(start, start + CUDA_CHUNK_ROWS)
+            logits, chunk_nats = _nats_on_cuda(low_features[rows], low_weight, bias, targets[rows])
+            nats.append(chunk_nats)
+            if needs_gradient:
+                d_logits = logits.exp_().scatter_(1, targets[rows, None], -1.0, reduce="add")
+                if row_weights is not None:
+                    d_logits.mul_(row_weights[rows, None])
+                d_bias, d_low = d_logits.sum(0), d_logits.to(dtype)
+                d_weight = gru_cuda.product(d_low.t(), low_features[rows])
+                gradients.append((gru_cuda.product(d_low, low_weight), d_weight, d_bias))
+        all_nats = nats[0] if len(nats) == 1 else torch.cat(nats)
+        ctx.gradients = _joined(gradients) if needs_gradient else None
+        ctx.mark_non_differentiable(all_nats)
+        ctx.nats = all_nats if row_weights is not None and row_weights.requires_grad else None
+        return all_nats.sum() if row_weights is None else torch.dot(all_nats, row_weights), all_nats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = torch._foreach_mul(list(_taken(ctx)), gradients[0])
+        d_row_weights = None if ctx.nats is None else ctx.nats * gradients[0]
+        return *scaled, None, None, None, d_row_weights
+
+
+def _nats_on_cuda(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of all words `[N, V]`, and minus those of the targets `[N]`."""
+    logits = vocabulary_logits(features, weight, bias).log_softmax(1)
+    return logits, F.nll_loss(logits, targets, reduction="none")
+
+
+def _joined(chunks: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, ...]:
+    """The gradients of the features, the weight and the bias from those of the chunks."""
+    if len(chunks) == 1:
+        return chunks[0]
+    d_features, d_weights, d_biases = zip(*chunks, strict=True)
+    return torch.cat(d_features), torch.stack(d_weights).sum(0), torch.stack(d_biases).sum(0)
+
+
+def _taken(ctx: Any) -> tuple[Tensor, ...]:
+    """The gradients that forward has left, which can be used once."""
+    if ctx.gradients is None:
+        raise RuntimeError("linear_cross_entropy: its gradients went into an earlier backward")
+    gradients: tuple[Tensor, ...] = ctx.gradients
+    ctx.gradients = None
+    return gradients

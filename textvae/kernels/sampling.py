@@ -3,7 +3,8 @@
 A word is drawn by inverting the cumulative distribution at one uniform number. On a CPU, for 256
 rows of 10,000 words, `torch.multinomial` takes 61 ms (it draws a number for every word), a sum over
 all words 4.3 ms, and the two levels below 0.8 ms; sorting for the nucleus takes 184 ms, the nucleus
-by rejection 9.9 ms (docs/develop/log.md). Letters: B rows, V words.
+by rejection 9.9 ms (docs/develop/log.md). On CUDA what counts is the number of launches, and that
+the host never waits for a result: there the words are sorted. Letters: B rows, V words.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,8 @@ def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     The same word but for rounding where two words meet. Block masses are summed in the dtype of
     the probabilities, everything cumulative in float64.
     """
+    if probabilities.is_cuda:
+        return _draw_on_cuda(probabilities, uniforms)
     words = probabilities.shape[1]
     whole = words - words % BLOCK
     if whole < 2 * BLOCK:
@@ -72,15 +75,18 @@ def nucleus(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
     """
     if share >= 1.0:
         return draw(probabilities, draws.uniforms())
+    if probabilities.is_cuda:
+        ordered, order = probabilities.sort(dim=1, descending=True, stable=True)
+        return _draw_first_on_cuda(ordered, order, share, draws.uniforms())
 
-    def accepts(some: Tensor, drawn: Tensor) -> Tensor:
-        own = some.gather(1, drawn[:, None])
+    def accepts(rows: Tensor, drawn: Tensor) -> Tensor:
+        drawn_mass = rows.gather(1, drawn[:, None])
         # Sums of floats: comparisons to bool, and sums of bools, are three times slower.
-        above = torch.gt(some, own, out=torch.empty_like(some)).sum(1)
-        before = (some - own).relu_().sum(1) + above * own[:, 0]
-        at_least = torch.ge(some, own, out=torch.empty_like(some)).sum(1)
-        _add_earlier_ties(before, at_least > above + 1.0, some, some, drawn)
-        return before < share * some.sum(1)
+        above = torch.gt(rows, drawn_mass, out=torch.empty_like(rows)).sum(1)
+        before = (rows - drawn_mass).relu_().sum(1) + above * drawn_mass[:, 0]
+        at_least = torch.ge(rows, drawn_mass, out=torch.empty_like(rows)).sum(1)
+        _add_earlier_ties(before, at_least > above + 1.0, rows, rows, drawn)
+        return before < share * rows.sum(1)
 
     return _reject(probabilities, draws, accepts, lambda p, u: nucleus_reference(p, share, u))
 
@@ -98,10 +104,12 @@ def top_k_reference(probabilities: Tensor, size: int, uniforms: Tensor) -> Tenso
 
 def top_k(probabilities: Tensor, size: int, draws: Draws) -> Tensor:
     """`top_k_reference` by rejection: a word stays if fewer than `size` words are likelier."""
+    if probabilities.is_cuda:
+        return top_k_reference(probabilities, size, draws.uniforms())
 
-    def accepts(some: Tensor, drawn: Tensor) -> Tensor:
-        own = some.gather(1, drawn[:, None])
-        return torch.gt(some, own, out=torch.empty_like(some)).sum(1) < size
+    def accepts(rows: Tensor, drawn: Tensor) -> Tensor:
+        drawn_mass = rows.gather(1, drawn[:, None])
+        return torch.gt(rows, drawn_mass, out=torch.empty_like(rows)).sum(1) < size
 
     return _reject(probabilities, draws, accepts, lambda p, u: top_k_reference(p, size, u))
 
@@ -122,15 +130,19 @@ def typical(probabilities: Tensor, share: float, draws: Draws) -> Tensor:
     """`typical_reference` by rejection, exact for the reason that `nucleus` is."""
     if share >= 1.0:
         return draw(probabilities, draws.uniforms())
+    if probabilities.is_cuda:
+        order = _atypicality(probabilities).argsort(dim=1, stable=True)
+        ordered = probabilities.gather(1, order)
+        return _draw_first_on_cuda(ordered, order, share, draws.uniforms())
 
-    def accepts(some: Tensor, drawn: Tensor) -> Tensor:
-        distance = _atypicality(some)
-        own = distance.gather(1, drawn[:, None])
-        compared = torch.lt(distance, own, out=torch.empty_like(some))  # floats: see nucleus
-        before = (compared * some).sum(1)
-        equal = torch.eq(distance, own, out=compared).sum(1)
-        _add_earlier_ties(before, equal > 1.0, some, distance, drawn)
-        return before < share * some.sum(1)
+    def accepts(rows: Tensor, drawn: Tensor) -> Tensor:
+        distance = _atypicality(rows)
+        drawn_distance = distance.gather(1, drawn[:, None])
+        compared = torch.lt(distance, drawn_distance, out=torch.empty_like(rows))  # see nucleus
+        before = (compared * rows).sum(1)
+        equal = torch.eq(distance, drawn_distance, out=compared).sum(1)
+        _add_earlier_ties(before, equal > 1.0, rows, distance, drawn)
+        return before < share * rows.sum(1)
 
     return _reject(probabilities, draws, accepts, lambda p, u: typical_reference(p, share, u))
 
@@ -141,8 +153,29 @@ def _draw_first(probabilities: Tensor, order: Tensor, share: float, uniforms: Te
     # In float32 ten thousand words add up to more than 1, and the last would fall out at 1.
     cumulative = ordered.double().cumsum(1)
     inside = cumulative - ordered < share * cumulative[:, -1:]
-    kept = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
-    return draw(kept, uniforms)
+    nucleus_mass = torch.zeros_like(probabilities).scatter_(1, order, ordered * inside)
+    return draw(nucleus_mass, uniforms)
+
+
+def _draw_on_cuda(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """`draw_reference` without a wait.
+
+    A target below the total needs no correction: the first sum beyond it has just risen. The limit
+    is for probabilities that are not numbers.
+    """
+    cumulative = probabilities.double().cumsum(1)
+    target = uniforms.double() * cumulative[:, -1]
+    drawn = torch.searchsorted(cumulative, target[:, None], right=True)[:, 0]
+    return drawn.clamp_(max=probabilities.shape[1] - 1)
+
+
+def _draw_first_on_cuda(ordered: Tensor, order: Tensor, share: float, uniforms: Tensor) -> Tensor:
+    """`_draw_first` of probabilities that have been ordered `[B, V]`, without a wait."""
+    cumulative = ordered.double().cumsum(1)
+    first_beyond = torch.searchsorted(cumulative, share * cumulative[:, -1:])
+    mass = cumulative.gather(1, first_beyond.clamp_(max=ordered.shape[1] - 1))
+    place = torch.searchsorted(cumulative, uniforms.double()[:, None] * mass, right=True)
+    return order.gather(1, place.clamp_(max=ordered.shape[1] - 1))[:, 0]
 
 
 def _add_earlier_ties(
@@ -154,9 +187,9 @@ def _add_earlier_ties(
     """
     rows = tied.nonzero()[:, 0]
     if rows.numel():
-        own = ranks[rows].gather(1, drawn[rows, None])
+        drawn_rank = ranks[rows].gather(1, drawn[rows, None])
         earlier = torch.arange(ranks.shape[1], device=ranks.device) < drawn[rows, None]
-        before[rows] += (probabilities[rows] * ((ranks[rows] == own) & earlier)).sum(1)
+        before[rows] += (probabilities[rows] * ((ranks[rows] == drawn_rank) & earlier)).sum(1)
 
 
 def _atypicality(probabilities: Tensor) -> Tensor:
@@ -185,10 +218,10 @@ def _reject(
     for number in range(1, ROUNDS):
         if not left.numel():
             return drawn
-        some = probabilities[left]
-        again = draw(some, draws.select(left).uniforms(number))
+        rows = probabilities[left]
+        again = draw(rows, draws.select(left).uniforms(number))
         drawn[left] = again
-        left = left[~accepts(some, again)]
+        left = left[~accepts(rows, again)]
     if left.numel():
         drawn[left] = plain(probabilities[left], draws.select(left).uniforms(ROUNDS))
     return drawn
