@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import textvae
-from textvae.data.grammar import ATTRIBUTES, Split, embedded_grammar, embedded_splits
+from textvae.data.grammar import ATTRIBUTES, DrawnSplit, embedded_grammar, embedded_splits
 
 STRENGTHS = (0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 HELD = 0.8
@@ -59,7 +59,7 @@ def parse(labels: list[str]) -> list[Values]:
     return [dict(pair.split("=") for pair in label.split()) for label in labels]
 
 
-def encode(vae: textvae.TextVAE, split: Split, size: int) -> Part:
+def encode(vae: textvae.TextVAE, split: DrawnSplit, size: int) -> Part:
     """Encode and reconstruct the first sentences of a split."""
     mean = vae.encode(split.texts[:size]).mean.cpu()
     grammar = embedded_grammar()

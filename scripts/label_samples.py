@@ -18,8 +18,8 @@ from textvae.api.text_vae import TextVAE
 from textvae.data.corpus import sentences_of
 from textvae.data.grammar import (
     ATTRIBUTES,
+    DrawnSplit,
     EmbeddedSplits,
-    Split,
     embedded_grammar,
     embedded_splits,
 )
@@ -31,7 +31,7 @@ SETTINGS = (
 )
 
 
-def attribute_values(split: Split, attribute: str) -> list[str]:
+def attribute_values(split: DrawnSplit, attribute: str) -> list[str]:
     """One attribute of each sentence of a split."""
     return [dict(pair.split("=") for pair in line.split())[attribute] for line in split.labels]
 

@@ -1,4 +1,4 @@
-"""Strict configuration: TOML or JSON in, frozen structs out, and faults said in words.
+"""Strict configuration: TOML or JSON in, frozen structs out, and errors in one sentence.
 
 Configs are msgspec structs that live beside the code they configure. A choice between
 alternatives is a tagged union, told apart by its `kind`. Files hold only what differs from the
@@ -37,7 +37,7 @@ class Config(msgspec.Struct, metaclass=_KeywordOnly, frozen=True, forbid_unknown
 
     A member of a tagged union adds `tag_field="kind", tag="its name"`. Bounds belong into the
     types (`Annotated[int, msgspec.Meta(ge=1)]`), rules over several fields into
-    `__post_init__`, which raises ValueError with the rule in words.
+    `__post_init__`, which raises a ValueError that states the rule.
     """
 
 
@@ -50,7 +50,7 @@ class _Override(NamedTuple):
 
 
 def decode(value: object, type_: type[T], *, source: str) -> T:
-    """Turn plain dicts, lists, numbers and strings into a struct, or say what is wrong.
+    """Convert plain dicts, lists, numbers and strings into a struct.
 
     Args:
         value: what a TOML or JSON reader returned; a struct is checked by decoding it again,
@@ -160,20 +160,20 @@ def differences(a: Config, b: Config) -> list[str]:
 def _leaves(value: object, path: str = "") -> dict[str, str]:
     if not isinstance(value, dict) or not value:
         return {path: json.dumps(value)}
-    found: dict[str, str] = {}
+    leaves: dict[str, str] = {}
     for name, item in value.items():
-        found |= _leaves(item, f"{path}.{name}" if path else str(name))
-    return found
+        leaves |= _leaves(item, f"{path}.{name}" if path else str(name))
+    return leaves
 
 
 # -- reading -----------------------------------------------------------------------------------
 
 
 def _line_first(message: str, text: str) -> str:
-    """Tomllib's message with its line in front, as the other readers of the package say it."""
-    found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, flags=re.DOTALL)
-    if found:
-        return f"line {found[2]}: {found[1]}"
+    """Tomllib's message with its line in front, as in the other messages of the package."""
+    match = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", message, flags=re.DOTALL)
+    if match:
+        return f"line {match[2]}: {match[1]}"
     if message.endswith(" (at end of document)"):
         line = text.rstrip("\n").count("\n") + 1
         return f"line {line}: {message.removesuffix(' (at end of document)')}"
@@ -184,7 +184,7 @@ def parse_json(text: str) -> object:
     """JSON without two things the stdlib lets pass: keys given twice, and NaN and Infinity.
 
     Raises:
-        ValueError: in words; `json.JSONDecodeError` where the text is not JSON at all.
+        ValueError: a key given twice, or such a number; `json.JSONDecodeError` for other text.
         RecursionError: nested too deeply.
     """
 

@@ -1,8 +1,7 @@
-"""What is wrong with a configuration value, in words: the translator behind `config`.
+"""Error messages for configuration values: the translator behind `config`.
 
-msgspec finds the fault and names the path; its message says neither what was found nor which
-names would have been right. Here the path is followed through the value and through the type, so
-that the sentence can say both.
+msgspec finds the fault and names the path, but neither the value found nor the names allowed.
+Here the path is followed through the value and through the type, so that the message has both.
 """
 
 import difflib
@@ -33,7 +32,7 @@ class Fault(Exception):  # noqa: N818 -- a finding on its way to becoming a Conf
 
 
 def check_plain(value: object, path: tuple[str, ...] = ()) -> None:
-    """Refuse what msgspec lets pass and what would fail later, far from the file."""
+    """Refuse values that msgspec accepts and that would fail later, far from the file."""
     if len(path) > _DEEPEST:
         raise Fault(path[:3], "nested too deeply")
     if isinstance(value, Mapping):
@@ -78,14 +77,14 @@ def explain(message: str, value: object, type_: Any) -> Fault:
 def _descend(info: Any, value: Any, path: tuple[str, ...]) -> tuple[Any, Any]:
     """The type and the value at a path; the type is None beyond a key msgspec does not name."""
     for part in path:
-        chosen = _choose(info, value)
+        member = _choose(info, value)
         index = int(part[1:-1]) if part[1:-1].isdecimal() else -1
-        if isinstance(chosen, inspect.StructType) and isinstance(value, Mapping):
-            info = next((f.type for f in chosen.fields if f.encode_name == part), None)
-        elif isinstance(chosen, inspect.ListType | inspect.VarTupleType):
-            info = chosen.item_type
-        elif isinstance(chosen, inspect.TupleType):
-            info = chosen.item_types[index]
+        if isinstance(member, inspect.StructType) and isinstance(value, Mapping):
+            info = next((f.type for f in member.fields if f.encode_name == part), None)
+        elif isinstance(member, inspect.ListType | inspect.VarTupleType):
+            info = member.item_type
+        elif isinstance(member, inspect.TupleType):
+            info = member.item_types[index]
         else:
             info = None
         if isinstance(value, Mapping):
@@ -125,7 +124,7 @@ _WORDS = {
 
 
 def _describe(info: Any) -> str:
-    """What a type allows, in words, such as 'an integer >= 1 and <= 4096'."""
+    """The values that a type allows, such as 'an integer >= 1 and <= 4096'."""
     if isinstance(info, inspect.Metadata):
         return _describe(info.type)
     if isinstance(info, inspect.UnionType):

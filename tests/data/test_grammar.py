@@ -10,9 +10,9 @@ from textvae.data import lexicon
 from textvae.data.grammar import (
     ATTRIBUTES,
     SPLIT_SIZES,
+    AutomatonState,
     EmbeddedSplits,
     Grammar,
-    State,
     embedded_grammar,
     embedded_splits,
     label,
@@ -22,7 +22,7 @@ from textvae.errors import ConfigError
 SENTENCE = "my two cheerful bakers gladly served pies for me behind the church yesterday"
 
 
-Place = tuple[State, tuple[str, ...]]  # in an automaton: a state to come, the words before it
+Place = tuple[AutomatonState, tuple[str, ...]]  # a state to come, the words before it
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def splits() -> EmbeddedSplits:
     return embedded_splits()
 
 
-def states_bottom_up(grammar: Grammar) -> list[State]:
+def states_bottom_up(grammar: Grammar) -> list[AutomatonState]:
     """Every reachable state, each after all states that its arcs lead to."""
-    order: dict[State, None] = {}
-    stack: list[tuple[State, bool]] = [(grammar.start, False)]
+    order: dict[AutomatonState, None] = {}
+    stack: list[tuple[AutomatonState, bool]] = [(grammar.start, False)]
     while stack:
         state, finished = stack.pop()
         if finished:
@@ -114,10 +114,10 @@ def test_enumeration_of_truncated_grammars_agrees_with_every_exact_figure(
 
 
 def test_dynamic_programming_over_the_automaton_agrees_with_the_formulas(grammar: Grammar) -> None:
-    mass: dict[State, float] = {}
-    count: dict[State, int] = {}
-    entropy: dict[State, float] = {}
-    length: dict[State, float] = {}
+    mass: dict[AutomatonState, float] = {}
+    count: dict[AutomatonState, int] = {}
+    entropy: dict[AutomatonState, float] = {}
+    length: dict[AutomatonState, float] = {}
     for state in states_bottom_up(grammar):
         steps = [(arc.probability, arc.target, len(arc.words)) for arc in state.arcs]
         mass[state] = state.stop + math.fsum(p * mass[t] for p, t, _ in steps)

@@ -209,15 +209,11 @@ def _checked(text: str, number: int) -> str:
 
 
 def _read_stdin() -> list[str]:
-    from textvae.data.reading import (  # noqa: PLC0415 -- imports msgspec, csv and gzip, 30 ms
-        decode_text,
-        read_bytes,
-        split_lines,
-    )
+    from textvae.data.reading import text_lines  # noqa: PLC0415 -- imports msgspec, 30 ms
     from textvae.data.rows import clean  # noqa: PLC0415 -- as below
 
     _ready_stdin()
-    lines = [clean(line) for line in split_lines(decode_text(read_bytes("-"), "standard input"))]
+    lines = [clean(line) for line in text_lines("-")]
     sentences = [line for line in lines if line]
     blank = len(lines) - len(sentences)
     if not sentences:

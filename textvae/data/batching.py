@@ -2,7 +2,7 @@
 
 One int32 array of tokens with int64 offsets holds a corpus; a batch is a vectorised gather from
 it, on whatever device it lives. There are no worker processes: this feeds ten times more
-sentences a second than a DataLoader over lists (docs/develop/log.md).
+sentences per second than a DataLoader over lists (docs/develop/log.md).
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     lengths: Tensor
     """int64 `[B]`: targets of each sentence, `</s>` counted."""
     indices: Tensor
-    """int64 `[B]`: which sentences of the corpus these are."""
+    """int64 `[B]`: the number of each sentence in the corpus."""
     labels: Tensor | None = None
     """int64 `[B]`, -1 where none is known; None for a corpus without labels."""
 
@@ -51,13 +51,13 @@ class Batch(NamedTuple):
         inputs, targets, lengths, indices = (tensor.to(device) for tensor in self[:4])
         return Batch(inputs, targets, lengths, indices, labels)
 
-    def rows(self, some: slice) -> "Batch":
-        """Some of the sentences, as wide as the longest of them."""
-        lengths = self.lengths[some]
+    def rows(self, part: slice) -> "Batch":
+        """A slice of the sentences, as wide as the longest of them."""
+        lengths = self.lengths[part]
         width = int(lengths.max())
-        labels = None if self.labels is None else self.labels[some]
-        inputs, targets = self.inputs[some, :width], self.targets[some, :width]
-        return Batch(inputs, targets, lengths, self.indices[some], labels)
+        labels = None if self.labels is None else self.labels[part]
+        inputs, targets = self.inputs[part, :width], self.targets[part, :width]
+        return Batch(inputs, targets, lengths, self.indices[part], labels)
 
 
 class TokenArray(NamedTuple):
@@ -83,7 +83,7 @@ class TokenArray(NamedTuple):
 
     @classmethod
     def from_flat(cls, tokens: "array[int]", lengths: "array[int]", start: int) -> "TokenArray":
-        """A corpus from its ids (`array("i")`) and how many of them each sentence has ("q")."""
+        """A corpus from its ids (`array("i")`) and the length of each sentence ("q")."""
         offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
         if len(lengths):
             torch.cumsum(torch.frombuffer(lengths, dtype=torch.int64), 0, out=offsets[1:])
@@ -94,7 +94,7 @@ class TokenArray(NamedTuple):
 
     @property
     def num_sentences(self) -> int:
-        """How many sentences there are."""
+        """The number of sentences."""
         return self.offsets.shape[0] - 1
 
     @property
@@ -158,7 +158,7 @@ class TokenArray(NamedTuple):
             yield self.batch(indices)
 
     def shared_batches(self, size: int) -> Iterator[Batch]:
-        """Those of `batches_by_length` that fall to this process, for sums over all of them."""
+        """The batches of `batches_by_length` for this process, for sums over all processes."""
         batches = self.lengths.argsort(stable=True).split(size)  # type: ignore[no-untyped-call]
         for indices in batches[distributed.rank() :: distributed.size()]:
             yield self.batch(indices)
@@ -179,12 +179,12 @@ class TokenArray(NamedTuple):
                     out.write(memoryview(part.numpy()))
 
     def _saved(self) -> dict[str, Tensor]:
-        """What is on the disk, by the ends of the names."""
+        """The tensors that `save` writes, by the suffix of their file."""
         saved = {".tokens": self.tokens, ".offsets": self.offsets}
         return saved if self.labels is None else saved | {".labels": self.labels}
 
     def checksum(self) -> str:
-        """The sha256 of what `save` writes."""
+        """The sha256 of the files that `save` writes."""
         digest = hashlib.sha256()
         for tensor in self._saved().values():
             for part in tensor.cpu().split(_TOGETHER):  # type: ignore[no-untyped-call]
@@ -193,7 +193,7 @@ class TokenArray(NamedTuple):
 
     @classmethod
     def open(cls, path: Path, start: int) -> "TokenArray":
-        """Map what `save` wrote into memory, without reading the tokens.
+        """Map the files of `save` into memory, without reading the tokens.
 
         Raises:
             DataError: a file is missing, or they do not belong together.
@@ -223,7 +223,7 @@ def _mapped(file: Path, dtype: torch.dtype) -> Tensor:
 
 
 class Lengths(NamedTuple):
-    """The lengths of a corpus, looked up where they are asked for."""
+    """The lengths of a large corpus, computed when they are indexed."""
 
     offsets: Tensor
     """int64 `[N + 1]`."""
@@ -259,7 +259,7 @@ class PooledBatches(Config, tag_field="kind", tag="pooled"):
         """The batches of one epoch, each int64 `[B]`, on the CPU.
 
         A function of its arguments alone, so a resumed run needs no state but its step. Of a large
-        corpus they are made window by window, as they are come to.
+        corpus they are made window by window.
         """
         if isinstance(lengths, Lengths):
             return Windows(lengths, batch_size, self.pool, seed, epoch)
@@ -287,7 +287,7 @@ class EqualLengthBatches(Config, tag_field="kind", tag="equal_length"):
     ) -> Sequence[Tensor]:
         """The batches of one epoch, each int64 of at most B, on the CPU; see `PooledBatches`.
 
-        Memory grows with the corpus, some 40 bytes a sentence, however large it is.
+        Memory grows with the corpus, some 40 bytes per sentence.
         """
         lengths = _whole(lengths)
         order = permutation(key(seed, "sentences", epoch), lengths.shape[0])

@@ -40,7 +40,7 @@ class Derivation(NamedTuple):
     log_probability: float
 
 
-class Split(NamedTuple):
+class DrawnSplit(NamedTuple):
     """Sentences and, in step, their labels ("topic=garden place=coast ...")."""
 
     texts: list[str]
@@ -50,9 +50,9 @@ class Split(NamedTuple):
 class EmbeddedSplits(NamedTuple):
     """The embedded corpus: independent draws."""
 
-    train: Split
-    valid: Split
-    test: Split
+    train: DrawnSplit
+    valid: DrawnSplit
+    test: DrawnSplit
 
 
 class _Node(NamedTuple):
@@ -69,10 +69,10 @@ class Arc(NamedTuple):
     words: tuple[str, ...]
     probability: float
     binds: _Values  # the attributes that are drawn with this phrase
-    target: "State"
+    target: "AutomatonState"
 
 
-class State:
+class AutomatonState:
     """A state of the automaton; `stop` is the probability that the sentence ends here.
 
     Arcs are made when they are first asked for: the full automaton is larger than most uses need.
@@ -127,7 +127,7 @@ class _Automaton:
             }
             for name, slot in self._slots.items()
         }
-        self._states: dict[tuple[int, _Values], State] = {}
+        self._states: dict[tuple[int, _Values], AutomatonState] = {}
         self.start = self._state(self._node(plans), ())
 
     def _node(self, plans: Mapping[tuple[str, ...], float]) -> _Node:
@@ -144,13 +144,13 @@ class _Automaton:
         live.update(*(child.live for _, child in children.values()))
         return _Node(children, plans.get((), 0.0) / total, frozenset(live))
 
-    def _state(self, node: _Node, known: _Values) -> State:
+    def _state(self, node: _Node, known: _Values) -> AutomatonState:
         identity = (id(node), known)  # the nodes live as long as the start state
         if identity not in self._states:
-            self._states[identity] = State(self, node, known)
+            self._states[identity] = AutomatonState(self, node, known)
         return self._states[identity]
 
-    def arcs(self, state: State) -> list[Arc]:
+    def arcs(self, state: AutomatonState) -> list[Arc]:
         known = dict(state.known)
         arcs = []
         for name, (fraction, child) in state.node.children.items():
@@ -217,7 +217,7 @@ class Grammar:
         Words are separated by single blanks; minus infinity where it is not in the language.
         """
         words = tuple(sentence.split(" "))
-        forward: list[dict[State, float]] = [{} for _ in range(len(words) + 1)]
+        forward: list[dict[AutomatonState, float]] = [{} for _ in range(len(words) + 1)]
         forward[0][self.start] = 1.0
         for position, word in enumerate(words):
             for state, probability in forward[position].items():
@@ -234,7 +234,9 @@ class Grammar:
         words = tuple(sentence.split(" "))
         derivations: list[Derivation] = []
 
-        def visit(state: State, position: int, bound: dict[str, str], log_prob: float) -> None:
+        def visit(
+            state: AutomatonState, position: int, bound: dict[str, str], log_prob: float
+        ) -> None:
             if position == len(words):
                 if state.stop:
                     attributes = {name: bound[name] for name in self.prior}
@@ -289,7 +291,7 @@ class Grammar:
 
         Meant for truncated grammars: the full one has `num_sentences()` of them.
         """
-        stack: list[tuple[State, tuple[str, ...], float]] = [(self.start, (), 1.0)]
+        stack: list[tuple[AutomatonState, tuple[str, ...], float]] = [(self.start, (), 1.0)]
         while stack:
             state, words, probability = stack.pop()
             if state.stop:
@@ -336,13 +338,13 @@ def embedded_splits(seed: int = 0, *, num_train: int | None = None) -> EmbeddedS
     sentence may be drawn twice, as in any corpus.
     """
     grammar = embedded_grammar()
-    splits: dict[str, Split] = {}
+    splits: dict[str, DrawnSplit] = {}
     first, end = 0, sum(SPLIT_SIZES.values())
     for name, size in SPLIT_SIZES.items():
         count = num_train if name == "train" and num_train else size
         indices = [*range(first, first + min(count, size)), *range(end, end + count - size)]
         draws = [grammar.draw(seed, index) for index in indices]
-        splits[name] = Split(
+        splits[name] = DrawnSplit(
             [text for text, _ in draws], [label(attributes) for _, attributes in draws]
         )
         first += size

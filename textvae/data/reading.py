@@ -51,7 +51,7 @@ def read_rows(source: str, columns: Columns, stdin: BinaryIO | None = None) -> R
                 "or name the file .csv, .tsv or .jsonl"
             )
         return Rows([clean(line) for line in text_lines(source, stdin)])
-    text = decode_text(read_bytes(source, stdin), where)
+    text = decode_text(source_bytes(source, stdin), where)
     if form in (".csv", ".tsv"):
         return _read_table(text, where, columns, quoted=form == ".csv")
     return _read_json_lines(text, where, columns)
@@ -97,7 +97,7 @@ def open_text(source: str, stdin: BinaryIO | None = None) -> AbstractContextMana
             return cast("BinaryIO", gzip.open(source))  # a stream of bytes too
         return Path(source).open("rb")
     except (OSError, ValueError):
-        read_bytes(source)  # raises, and suggests a name
+        source_bytes(source)  # raises, and suggests a name
         raise
 
 
@@ -110,7 +110,7 @@ def form_of(source: str) -> str:
     return suffixes[-1] if suffixes and suffixes[-1] in known else ".txt"
 
 
-def read_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
+def source_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
     """The bytes of a file, unpacked where its name ends in `.gz`, or of standard input for `-`."""
     if source == "-":
         return (stdin or sys.stdin.buffer).read()

@@ -26,9 +26,7 @@ END = 0
 UNKNOWN = 1
 _UNKNOWN_WORD = "<unk>"
 _MAX_FILE_BYTES = 64 * 2**20  # some three million words: more than a softmax can hold
-_MIN_PAIR_COUNT = (
-    2  # a pair of bytes seen once teaches nothing and would spell out rare words whole
-)
+_MIN_PAIR_COUNT = 2  # a pair of bytes seen once would spell out rare words whole
 
 SMILES_PATTERN = (
     r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|"
@@ -41,18 +39,15 @@ _SMILES = re.compile(f"{_UNKNOWN_WORD}|{SMILES_PATTERN}")
 Kind = Literal["word", "bpe", "char", "smiles"]
 
 
-class WordTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", tag="word"):
-    """Words between whitespace, as in the literature; a corpus word `<unk>` is the unknown token.
-
-    Attributes:
-        vocabulary_size: at most this many, `</s>` and `<unk>` included; None keeps every word.
-        min_count: rarer words become `<unk>`.
-        lowercase: fold case first.
-    """
+class WordTokenizerConfig(Config, tag_field="kind", tag="word"):
+    """Words between whitespace, as in the literature; a word `<unk>` is the unknown token."""
 
     vocabulary_size: Annotated[int, msgspec.Meta(ge=3)] | None = None
+    """At most this many, `</s>` and `<unk>` included; None keeps every word."""
     min_count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Rarer words become `<unk>`."""
     lowercase: bool = False
+    """Fold case first."""
 
     def train(self, sentences: Iterable[str]) -> "Tokenizer":
         """The most frequent words, ties in code-point order; DataError where there is none."""
@@ -63,15 +58,12 @@ class WordTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", t
         return Tokenizer("word", words, lowercase=self.lowercase)
 
 
-class BPETokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", tag="bpe"):
-    """Byte-level byte-pair encoding: any text comes back as it went in, and nothing is unknown.
-
-    Attributes:
-        vocabulary_size: at most this many, the 256 bytes, `</s>` and `<unk>` included; fewer
-            where the text has fewer pairs that occur twice.
-    """
+class BPETokenizerConfig(Config, tag_field="kind", tag="bpe"):
+    """Byte-level byte-pair encoding: any text comes back as it went in, and nothing is unknown."""
 
     vocabulary_size: Annotated[int, msgspec.Meta(ge=258)] = 8000
+    """At most this many, the 256 bytes, `</s>` and `<unk>` included; fewer where the text has fewer
+    pairs that occur twice."""
 
     def train(self, sentences: Iterable[str]) -> "Tokenizer":
         """The most frequent merges; the same whatever the order of the sentences."""
@@ -88,16 +80,13 @@ class BPETokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", ta
         return Tokenizer("bpe", sorted(model.vocab, key=model.vocab.__getitem__), model.merges)
 
 
-class CharTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", tag="char"):
-    """One token a character (code point), blanks too; for unspaced scripts.
-
-    Attributes:
-        vocabulary_size: at most this many, `</s>` and `<unk>` included; None keeps every one.
-        min_count: rarer characters become `<unk>`.
-    """
+class CharTokenizerConfig(Config, tag_field="kind", tag="char"):
+    """One token a character (code point), blanks too; for unspaced scripts."""
 
     vocabulary_size: Annotated[int, msgspec.Meta(ge=3)] | None = None
+    """At most this many, `</s>` and `<unk>` included; None keeps every one."""
     min_count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Rarer characters become `<unk>`."""
 
     def train(self, sentences: Iterable[str]) -> "Tokenizer":
         """The most frequent characters, ties in code-point order; DataError where there is none."""
@@ -107,16 +96,14 @@ class CharTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", t
         return Tokenizer("char", _most_common(counts, self.vocabulary_size, self.min_count))
 
 
-class SmilesTokenizerConfig(Config, frozen=True, kw_only=True, tag_field="kind", tag="smiles"):
+class SmilesTokenizerConfig(Config, tag_field="kind", tag="smiles"):
     """One token per atom, bond, branch or ring number of a molecule in SMILES.
 
     A line that is not SMILES throughout is refused, so that what is read can be written again.
-
-    Attributes:
-        min_count: rarer tokens become `<unk>`.
     """
 
     min_count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Rarer tokens become `<unk>`."""
 
     def train(self, sentences: Iterable[str]) -> "Tokenizer":
         """The most frequent tokens, ties in code-point order; DataError where there is none."""
@@ -198,17 +185,17 @@ class Tokenizer:
         Words are joined by blanks. The unknown token prints as `<unk>`, whatever the kind. Bytes
         that are no UTF-8, as an untrained model may emit, print as U+FFFD.
         """
-        kept: list[int] = []
+        shown: list[int] = []
         for index in ids:
             if index == END:
                 break
             if not 0 < index <= self.start:
                 raise DataError(f"token id {index} is not one of 0 to {self.start}")
             if index != self.start:
-                kept.append(int(index))
+                shown.append(int(index))
         if self.kind == "bpe":
-            return self._decode_bytes(kept)
-        return (" " if self.kind == "word" else "").join(self._tokens[index] for index in kept)
+            return self._decode_bytes(shown)
+        return (" " if self.kind == "word" else "").join(self._tokens[index] for index in shown)
 
     def _decode_bytes(self, ids: Sequence[int]) -> str:
         pieces: list[list[int]] = [[]]

@@ -26,7 +26,7 @@ ENCODED_TOGETHER = 10_000
 
 
 class DataOptions(NamedTuple):
-    """What is trained on: the options of `textvae train` that are about data."""
+    """The options of `textvae train` about data."""
 
     data: str | None = None
     """A file, `-`, a directory or `hf:...`; None is the embedded corpus."""
@@ -38,7 +38,7 @@ class DataOptions(NamedTuple):
 
 
 class SplitFacts(Config):
-    """What became of one split."""
+    """The counts of one split."""
 
     read: ReadReport
     too_long_tokens: int
@@ -49,7 +49,7 @@ class SplitFacts(Config):
     num_words: int
     num_characters: int
     tokens_sha256: str = ""
-    """Of the array as it is saved; runs of earlier versions have none."""
+    """The checksum of the array as it is saved; runs of earlier versions have none."""
     num_labelled: int = 0
     """Sentences with a label."""
 
@@ -71,7 +71,7 @@ class DataFacts(Config):
 
 
 class RunData(NamedTuple):
-    """Everything a run needs of its corpus."""
+    """The corpus of a run."""
 
     tokenizer: Tokenizer
     arrays: dict[str, TokenArray]
@@ -79,9 +79,9 @@ class RunData(NamedTuple):
     test_texts: list[str]
     """The sentences of the test array."""
     notes: list[str]
-    """What was decided for the user, in words."""
+    """Notes for the user on how the data were read."""
     streamed: bool = False
-    """Whether the arrays are those of the run directory itself."""
+    """True if the arrays are those of the run directory itself."""
 
 
 def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
@@ -102,15 +102,15 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
             seed=config.seed,
         )
     column = options.label_column
-    given = [name for name in options._fields if getattr(options, name) is not None]
-    if given and (given != ["label_column"] or column not in ATTRIBUTES):
-        if given == ["label_column"]:
+    names = [name for name in options._fields if getattr(options, name) is not None]
+    if names and (names != ["label_column"] or column not in ATTRIBUTES):
+        if names == ["label_column"]:
             raise DataError(
                 f"--label-column {column}: needs DATA, or an attribute of the embedded corpus: "
                 f"{', '.join(ATTRIBUTES)}"
             )
         raise DataError(
-            f"--{given[0].replace('_', '-')} needs DATA: the embedded corpus has its own"
+            f"--{names[0].replace('_', '-')} needs DATA: the embedded corpus has its own"
         )
     embedded = embedded_splits(num_train=config.data.embedded_size)
     parts = []
@@ -129,14 +129,14 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
 def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int) -> RunData:
     """Sentences to flat arrays; those over `max_length` tokens are dropped and counted.
 
-    Labels are kept in step. Of more than MAX_LABELS different ones none is, and the notes say so.
+    Labels stay with their sentences. More than MAX_LABELS different ones are ignored, with a note.
 
     Raises:
         DataError: a split of which nothing is left.
     """
     names, notes = tuple(sorted({*(splits.train.labels or ())} - {""})), list(splits.notes)
     if len(names) > MAX_LABELS:
-        notes.append(f"labels passed over: {len(names):,} different ones are no classes")
+        notes.append(f"labels ignored: {len(names):,} different ones are no classes")
         names = ()
     arrays: dict[str, TokenArray] = {}
     facts: dict[str, SplitFacts] = {}
@@ -150,25 +150,25 @@ def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int)
         if unseen:
             notes.append(f"{name}: labels that no training sentence has: {', '.join(unseen)[:80]}")
     size = tokenizer.vocabulary_size
-    found = DataFacts(source=source, vocabulary_size=size, label_names=names, **facts)
-    return RunData(tokenizer, arrays, found, texts, notes)
+    data = DataFacts(source=source, vocabulary_size=size, label_names=names, **facts)
+    return RunData(tokenizer, arrays, data, texts, notes)
 
 
 def tokenize_sentences(
     part: Sentences, tokenizer: Tokenizer, max_length: int, *, label_names: Sequence[str] = ()
 ) -> tuple[TokenArray, SplitFacts, list[str]]:
-    """One split of `tokenize`: its array, what became of it, and the sentences kept.
+    """One split of `tokenize`: its array, its counts, and the sentences of the array.
 
     A label that is not among `label_names` counts as none.
     """
     flat, lengths = array("i"), array("q")
     texts, words, characters = [], 0, 0
     numbers, labels = {name: number for number, name in enumerate(label_names)}, array("q")
-    given = iter(part.labels or [""] * len(part.texts))
+    label_of_text = iter(part.labels or [""] * len(part.texts))
     for first in range(0, len(part.texts), ENCODED_TOGETHER):
-        some = part.texts[first : first + ENCODED_TOGETHER]
-        for text, ids in zip(some, tokenizer.encode_batch(some), strict=True):
-            label = next(given)
+        chunk = part.texts[first : first + ENCODED_TOGETHER]
+        for text, ids in zip(chunk, tokenizer.encode_batch(chunk), strict=True):
+            label = next(label_of_text)
             if len(ids) <= max_length:
                 labels.append(numbers.get(label, -1))
                 flat.extend(ids)
@@ -180,24 +180,24 @@ def tokenize_sentences(
         raise DataError(
             f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length"
         )
-    found = TokenArray.from_flat(flat, lengths, tokenizer.start)
+    tokens = TokenArray.from_flat(flat, lengths, tokenizer.start)
     if label_names:
-        found = found._replace(labels=torch.frombuffer(labels, dtype=torch.int64))
+        tokens = tokens._replace(labels=torch.frombuffer(labels, dtype=torch.int64))
     facts = SplitFacts(
         read=part.report,
         too_long_tokens=len(part.texts) - len(texts),
-        num_sentences=found.num_sentences,
-        num_targets=found.num_targets,
+        num_sentences=tokens.num_sentences,
+        num_targets=tokens.num_targets,
         num_words=words,
         num_characters=characters,
-        tokens_sha256=found.checksum(),
+        tokens_sha256=tokens.checksum(),
         num_labelled=len(labels) - labels.count(-1),
     )
-    return found, facts, texts
+    return tokens, facts, texts
 
 
 def check_labels(splits: Splits, data: RunData) -> None:
-    """Refuse labels from which no model with labels can learn, or be judged.
+    """Refuse labels from which a model cannot learn, or on which it cannot be evaluated.
 
     Raises:
         DataError: no labels, one class, too many, or one that no training sentence has.
@@ -205,9 +205,9 @@ def check_labels(splits: Splits, data: RunData) -> None:
     train, names = splits.train, data.facts.label_names
     if not names:
         kinds = len({*(train.labels or ())} - {""})
-        found = f"{kinds:,} different labels, more than {MAX_LABELS:,}" if kinds else "no labels"
+        count = f"{kinds:,} different labels, more than {MAX_LABELS:,}" if kinds else "no labels"
         raise DataError(
-            f"{train.source}: {found}, and model.labels.kind wants some; name their column with "
+            f"{train.source}: {count}, but model.labels.kind needs labels; name their column with "
             "--label-column or their file with --labels"
         )
     if len(names) == 1:
@@ -241,7 +241,7 @@ def save_run_data(folder: Path, data: RunData) -> None:
 
 
 def load_facts(folder: Path) -> DataFacts | None:
-    """What `save_run_data` wrote last, or None where it did not come so far."""
+    """data.json, which `save_run_data` writes last, or None if it is missing."""
     file = folder / FACTS
     return decode(read_config_file(file), DataFacts, source=str(file)) if file.is_file() else None
 
@@ -270,17 +270,17 @@ def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
         raise DataError(
             f"{folder}: the data of this run are missing; name the sentences to evaluate"
         )
-    found, split = TokenArray.open(folder / name, facts.vocabulary_size), facts.splits()[name]
-    if split.tokens_sha256 not in ("", found.checksum()):
+    tokens, split = TokenArray.open(folder / name, facts.vocabulary_size), facts.splits()[name]
+    if split.tokens_sha256 not in ("", tokens.checksum()):
         raise DataError(
             f"{folder / name}: does not match its checksum in {FACTS}, so the tokens were changed; "
             "name the sentences to evaluate"
         )
-    return found, split
+    return tokens, split
 
 
 def data_differences(before: DataFacts, now: DataFacts) -> list[str]:
-    """The splits whose sentences are not those a run was begun with, in words."""
+    """A line for each split whose sentences are not those that a run was started with."""
     old, new = before.splits(), now.splits()
     return [
         f"{name}: {old[name].num_sentences} sentences of {old[name].read.source} -> "
@@ -292,7 +292,7 @@ def data_differences(before: DataFacts, now: DataFacts) -> list[str]:
 
 
 def describe(facts: DataFacts) -> list[str]:
-    """Rows kept and dropped, a line a split."""
+    """Rows kept and dropped, a line per split."""
     lines = []
     for name, split in facts.splits().items():
         dropped: Mapping[str, int] = {
@@ -300,7 +300,7 @@ def describe(facts: DataFacts) -> list[str]:
             "with too many characters": split.read.too_long_characters,
             "with too many tokens": split.too_long_tokens,
         }
-        reasons = [f"{count:,} {why}" for why, count in dropped.items() if count]
+        reasons = [f"{count:,} {reason}" for reason, count in dropped.items() if count]
         lines.append(
             f"{name}: {split.num_sentences:,} sentences, {split.num_targets:,} tokens with </s>"
             + (f", {split.num_labelled:,} labelled" if split.num_labelled else "")

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from msgspec import Meta, structs
@@ -25,7 +25,7 @@ from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.version import installed_version
 
 EPOCHS = 20
-"""Passes over a corpus where nobody says how many, within the bounds of STEPS."""
+"""The default number of passes over a corpus, within the bounds of STEPS."""
 STEPS = (1_000, 3_000)
 VALIDATIONS = 20
 ABOUT_A_LATENT = (
@@ -46,8 +46,8 @@ class EvaluateConfig(Config):
     max_sentences: Annotated[int, Meta(ge=1)] = 500
     """A random subset of this size where the test split is larger."""
     evaluators: tuple[EvaluatorConfig, ...] | None = None
-    """What `textvae evaluate` runs; None is the default. The report at the end of training does
-    not depend on it."""
+    """The evaluators of `textvae evaluate`; None is the default. The report at the end of training
+    does not depend on it."""
 
     def __post_init__(self) -> None:
         """Refuse one kind twice: its figures would have one name."""
@@ -57,17 +57,17 @@ class EvaluateConfig(Config):
 
 
 class ExperimentConfig(Config):
-    """Everything that decides a run but the data themselves."""
+    """All settings of a run: what decides its result besides the data."""
 
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
-    """Of everything drawn."""
+    """The seed of everything that is random."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     def __post_init__(self) -> None:
-        """Refuse for a language model what is about a latent."""
+        """Refuse for a language model the settings that need a latent."""
         if not isinstance(self.model.encoder, NoEncoderConfig):
             return
         aim = self.train.objective
@@ -148,56 +148,56 @@ def refuse_removed_labels(model: object, path: Path) -> None:
 
 
 def choose_data(config: ExperimentConfig, *, embedded: bool) -> tuple[ExperimentConfig, list[str]]:
-    """Settle what must be known before the text is tokenized: the tokenizer.
+    """Choose the tokenizer, if the config leaves it open.
 
     Returns:
-        The config without a None there, and the overrides that say the same.
+        The config with a tokenizer, and the choice as an override.
     """
     if config.data.tokenizer is not None:
         return config, []
     tokenizer = WordTokenizerConfig() if embedded else BPETokenizerConfig()
-    chosen = f"data.tokenizer.kind={'word' if embedded else 'bpe'}"
-    return structs.replace(config, data=structs.replace(config.data, tokenizer=tokenizer)), [chosen]
+    choice = f"data.tokenizer.kind={'word' if embedded else 'bpe'}"
+    return structs.replace(config, data=structs.replace(config.data, tokenizer=tokenizer)), [choice]
 
 
 def choose_training(
     config: ExperimentConfig, *, lengths: Tensor | Lengths
 ) -> tuple[ExperimentConfig, list[str]]:
-    """Settle length, intervals, precision and device for a corpus and this machine.
+    """Choose length, intervals, precision and device for a corpus and this machine.
 
     Args:
-        config: in which what is None is chosen.
-        lengths: of the sentences trained on, as `TokenArray.lookup` gives them.
+        config: its settings that are None are chosen.
+        lengths: of the training sentences, as `TokenArray.lookup` gives them.
 
     Raises:
-        ConfigError: a device that is not there.
+        ConfigError: a device that does not exist.
     """
-    train, found = config.train, {}
+    train = config.train
+    values: dict[str, Any] = {}
     per_epoch = train.batches.count(lengths, train.batch_size)
     if train.max_steps is None:
         low, high = STEPS
         steps = min(max(EPOCHS * per_epoch, low), high)
         if train.max_epochs is not None:
             steps = max(1, round(train.max_epochs * per_epoch))
-        found["max_steps"] = steps
-    total = train.max_steps or found["max_steps"]
+        values["max_steps"] = steps
+    total = train.max_steps or values["max_steps"]
     every = max(1, round(total / VALIDATIONS))
     if train.validate_every is None:
-        found["validate_every"] = every
+        values["validate_every"] = every
     if train.save_every is None:
-        found["save_every"] = train.validate_every or every
-    values: dict[str, object] = dict(found)
+        values["save_every"] = train.validate_every or every
     if train.device is None:
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     device = check_device(str(train.device or values["device"]))
     if train.precision is None:
         values["precision"] = "bfloat16" if has_bfloat16(device) else "float32"
-    chosen = [f"train.{name}={value}" for name, value in values.items()]
-    return structs.replace(config, train=structs.replace(train, **values)), chosen
+    choices = [f"train.{name}={value}" for name, value in values.items()]
+    return structs.replace(config, train=structs.replace(train, **values)), choices
 
 
 def check_device(name: str) -> torch.device:
-    """A device that exists, or a ConfigError that names what there is."""
+    """A device that exists, or a ConfigError that names those that do."""
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         device = torch.device(name)
@@ -214,7 +214,7 @@ def check_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than float32.
+    """True if the device multiplies bfloat16 faster than float32.
 
     A CPU without the instructions emulates them, measured 5 to 100 times slower than float32.
     """

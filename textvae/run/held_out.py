@@ -1,4 +1,4 @@
-"""The sentences that a model is measured on, and those it was trained on, wherever they are."""
+"""Sentences to measure a model on, and those of the run that made it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ from textvae.run.model_directory import Results
 
 
 class Origin(NamedTuple):
-    """What a model knows of its data: how it cuts text, where it lives, how it was made."""
+    """The tokenizer of a model, its directory, and how it was made."""
 
     tokenizer: Tokenizer
     max_length: int
@@ -39,7 +39,7 @@ class Origin(NamedTuple):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it was trained on the embedded corpus."""
+        """True if the model was trained on the embedded corpus."""
         return self.results is not None and self.results.data.source == EMBEDDED
 
 
@@ -49,15 +49,15 @@ class HeldOut(NamedTuple):
     array: TokenArray
     facts: SplitFacts
     texts: list[str] | None
-    """The sentences themselves; None where a run kept their tokens alone."""
+    """The sentences themselves; None if a run kept only their tokens."""
     embedded: bool
-    """Whether they are of the embedded corpus, whose truth is known."""
+    """True for the embedded corpus, whose likelihood is known exactly."""
 
 
 def held_out(
     origin: Origin, data: str | Path | Sequence[str] | None, *, text_column: str | None = None
 ) -> HeldOut:
-    """What a model is to be measured on.
+    """The sentences to measure a model on.
 
     Args:
         origin: of the model.
@@ -129,13 +129,13 @@ def tokenize_given(
 
 
 def _embedded(origin: Origin, name: str) -> HeldOut:
-    """As in training, sentences over the limit are left out; users' own are refused."""
+    """A split of the embedded corpus; as in training, sentences over the limit are left out."""
     assert origin.results is not None
     num_train = origin.results.data.train.read.rows if name == "train" else None
-    texts = getattr(embedded_splits(num_train=num_train), name).texts
-    part = sentences_of(texts, source=f"{EMBEDDED}, {name}")
-    array, facts, kept = tokenize_sentences(part, origin.tokenizer, origin.max_length)
-    return HeldOut(array, facts, kept, embedded=True)
+    split = getattr(embedded_splits(num_train=num_train), name)
+    part = sentences_of(split.texts, source=f"{EMBEDDED}, {name}")
+    array, facts, texts = tokenize_sentences(part, origin.tokenizer, origin.max_length)
+    return HeldOut(array, facts, texts, embedded=True)
 
 
 def subject_of(

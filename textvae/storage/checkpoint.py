@@ -1,4 +1,4 @@
-"""What is on disk: the model directory, and the training state of a run.
+"""Model directories on disk.
 
 A model directory holds config.json, model.safetensors, tokenizer.json, README.md and, written
 last, manifest.json with the size and sha256 of each. A run directory is a model directory that

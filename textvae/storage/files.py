@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from textvae.errors import CheckpointError, DataError, StorageError
 
-# What an OSError says when the disk, and not the name that was given, is at fault.
+# The errors of a faulty disk, as opposed to a wrong name.
 _DISK = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -27,7 +27,7 @@ _DISK = {
 
 
 def is_disk_error(error: BaseException | None) -> bool:
-    """Whether the disk is full, read-only, over quota, failing or not ours to write to."""
+    """True if the disk is full, read-only, over quota, failing or not writable."""
     return isinstance(error, OSError) and error.errno in _DISK
 
 
@@ -135,7 +135,7 @@ def read_bytes(path: Path, *, at_most: int) -> bytes:
 
 
 def read_parts(path: Path, *, at_most: int) -> Iterator[bytes]:
-    """What `read_bytes` reads, at most 16 MiB at a time.
+    """The bytes of `read_bytes`, at most 16 MiB at a time.
 
     Raises:
         CheckpointError: as `read_bytes`, but for the memory.

@@ -28,7 +28,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class FileFacts(Config):
-    """What the manifest knows of one file."""
+    """The size and checksum of one file."""
 
     size: Annotated[int, msgspec.Meta(ge=0)]
     sha256: Sha256
@@ -38,7 +38,7 @@ class Manifest(Config):
     """The contents of manifest.json."""
 
     format: int
-    """Of the directory; one that is newer than `FORMAT` is refused."""
+    """The format of the directory; one newer than `FORMAT` is refused."""
     textvae: str
     """The version that wrote it."""
     files: dict[str, FileFacts]
@@ -48,7 +48,7 @@ class Manifest(Config):
 
 
 def plain_name(name: str) -> bool:
-    """Whether a name is that of a file in the directory itself, on every system."""
+    """True for the name of a file in the directory itself, on every system."""
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", name) is not None
 
 
@@ -76,10 +76,10 @@ def read_manifest(directory: Path) -> Manifest:
         raise CheckpointError(f"{path}: not JSON, so the file is damaged") from None
     except ValueError as error:  # a key given twice, for one
         raise CheckpointError(f"{path}: {error}") from None
-    found = value.get("format") if isinstance(value, dict) else None
-    if isinstance(found, int) and found > FORMAT:  # before all else, which may differ in it
+    version = value.get("format") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > FORMAT:  # before all else, which may differ in it
         raise CheckpointError(
-            f"{path}: format {shorten(found)} is newer than the format {FORMAT} of this version; "
+            f"{path}: format {shorten(version)} is newer than the format {FORMAT} of this version; "
             "upgrade textvae"
         )
     try:
@@ -108,7 +108,7 @@ def check_file(path: Path, facts: FileFacts, *, checksum: bool = True) -> bytes:
 
 
 def hash_file(path: Path, facts: FileFacts, *, checksum: bool = True) -> None:
-    """What `check_file` checks, a piece at a time, of a file that is not wanted whole.
+    """The checks of `check_file`, a piece at a time, for a file that is not needed in memory.
 
     Raises:
         CheckpointError: as `check_file`.

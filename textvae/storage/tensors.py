@@ -17,7 +17,7 @@ Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Header(msgspec.Struct):
-    """What the header says of a tensor; of `__metadata__` nothing is read."""
+    """The header's entry for a tensor; `__metadata__` is ignored."""
 
     shape: list[Size] = []
     data_offsets: tuple[Size, Size] = (0, 0)
@@ -69,9 +69,9 @@ def tensor_shapes(path: Path, size: int) -> dict[str, tuple[int, ...]]:
     Raises:
         CheckpointError: no header that can be read, one of over 16 MiB, or tensors of another size.
     """
-    if (found := regular_size(path)) != size:
+    if (num_bytes := regular_size(path)) != size:
         raise CheckpointError(
-            f"{path}: holds {found} bytes, expected {size}, so the file is cut short"
+            f"{path}: holds {num_bytes} bytes, expected {size}, so the file is cut short"
         )
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The training state of a run on disk: state/step-00001234/, one directory a saved state.
+"""The training state of a run on disk: state/step-00001234/, one directory per saved state.
 
 A state is written file by file under another name, each file fsynced, its manifest with the sha256
 of each last; then it is renamed and the parent directory synced, and only then older ones go (the
@@ -163,12 +163,12 @@ def states_of(run: Path) -> dict[int, Path]:
 
 
 def _states_among(entries: Iterable[Path]) -> dict[int, Path]:
-    names = {path: re.fullmatch(r"step-(\d{8,12})", path.name) for path in entries}
-    return {int(found[1]): path for path, found in names.items() if found}
+    matches = {path: re.fullmatch(r"step-(\d{8,12})", path.name) for path in entries}
+    return {int(match[1]): path for path, match in matches.items() if match}
 
 
 def entries_of(path: Path) -> Iterator[Path]:
-    """What is in a directory, nothing where there is none.
+    """The entries of a directory; none if it does not exist.
 
     Raises:
         CheckpointError: it cannot be read.
