@@ -19,8 +19,9 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import key, uniforms
+from textvae.train.config import StepSettings
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
-from textvae.train.schedules import ConstantSchedule
+from textvae.train.schedules import Clock, ConstantSchedule
 from textvae.train.step import train_step
 
 SEED = 1
@@ -271,12 +272,8 @@ def textvae_step(
         model,
         optimizer,
         batch,
-        OBJECTIVE,
-        step=step,
-        total=1_000_000,  # the schedules are constant
-        seed=seed,
-        clip_norm=CLIP_NORM,
-        dtype=dtype,
+        StepSettings(OBJECTIVE, seed, CLIP_NORM, dtype),
+        Clock(step, step, 1_000_000),  # the schedules are constant
     )
     return made.loss.value
 

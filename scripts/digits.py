@@ -30,9 +30,9 @@ from textvae.model.inferred import ElboTerms
 from textvae.model.prior_gaussian import StandardNormalPriorConfig
 from textvae.model.recurrent import initialize
 from textvae.randomness import key, normals, permutation, uniforms
-from textvae.train.objective import NoFreeBits, ObjectiveConfig, Stage, objective
+from textvae.train.objective import NoFreeBits, ObjectiveConfig, objective
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, set_learning_rate
-from textvae.train.schedules import LinearSchedule
+from textvae.train.schedules import Clock, LinearSchedule
 
 PIXELS, LATENT, BATCH, HELD_OUT, NUM_SAMPLES = 64, 16, 64, 360, 500
 OBJECTIVE = ObjectiveConfig(kl_weight=LinearSchedule(share=0.1), free_bits=NoFreeBits())
@@ -84,7 +84,7 @@ def train(model: DigitVAE, images: Tensor, steps: int, seed: int) -> None:
         indices = permutation(key(seed, "order", epoch), len(images))[place * BATCH :][:BATCH]
         noise = normals(key(seed, "posterior", step), indices, lanes=LATENT)
         terms = model(binarized(images, indices, seed, step), noise)
-        loss = objective(OBJECTIVE, terms, Stage(step, steps), OBJECTIVE.rate.start())
+        loss = objective(OBJECTIVE, terms, Clock(step, step, steps), OBJECTIVE.rate.start())
         set_learning_rate(optimizer, OPTIMIZER.learning_rate * RATE.factor(step, steps))
         optimizer.zero_grad(set_to_none=True)
         loss.value.backward()  # type: ignore[no-untyped-call]

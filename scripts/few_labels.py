@@ -36,7 +36,7 @@ from textvae.model.vae import VAE
 from textvae.randomness import Noise, key, permutation
 from textvae.run.experiment import choose_training, load_config
 from textvae.train.config import TrainConfig
-from textvae.train.labelled import labelled_batch
+from textvae.train.labelled import LabelledBatches
 from textvae.train.loop import train
 
 METHODS = ("tfidf", "gru", "m1", "m2")
@@ -164,8 +164,9 @@ def gru_classifier(case: Case, steps: int) -> VAE:
     model, _ = case.build("m2", steps)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
     model.train()
+    batches = LabelledBatches(case.corpus, 32, seed=case.seed)
     for step in range(steps):
-        batch = labelled_batch(case.corpus, 32, seed=case.seed, step=step)
+        batch = batches.at(step)
         assert batch is not None
         assert batch.labels is not None
         noise = Noise(case.seed, step, batch.indices)

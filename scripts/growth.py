@@ -21,8 +21,9 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.experiment import has_bfloat16
-from textvae.train.config import Precision, TrainConfig
+from textvae.train.config import Precision, StepSettings, TrainConfig
 from textvae.train.optimizer import AdamWConfig
+from textvae.train.schedules import Clock
 from textvae.train.step import flush_denormals, train_step
 
 BATCH, HIDDEN, VOCABULARY = 64, 256, 8_000
@@ -65,12 +66,8 @@ def point(axis: str, value: int, batch: int, hidden: int, vocabulary: int) -> Po
             model,
             optimizer,
             batch_of_step,
-            config.objective,
-            step=step,
-            total=STEPS,
-            seed=1,
-            clip_norm=config.clip_norm,
-            dtype=DTYPE,
+            StepSettings(config.objective, 1, config.clip_norm, DTYPE),
+            Clock(step, step, STEPS),
         )
         if step >= WARM_UP:
             seconds += time.process_time() - begun

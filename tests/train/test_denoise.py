@@ -12,10 +12,11 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
+from textvae.train.config import StepSettings
 from textvae.train.denoise import DenoiseConfig, NoisySentences
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
-from textvae.train.parts import Parts
+from textvae.train.schedules import Clock
 from textvae.train.step import train_step
 
 B, T, V = 499, 41, 211
@@ -121,12 +122,8 @@ def stepped(objective: ObjectiveConfig, micro_batch_size: int | None = None) -> 
         vae,
         AdamWConfig(learning_rate=1e-5).build(vae),
         corpus.batch(torch.arange(53)),
-        objective,
-        step=3,
-        total=10,
-        seed=1,
-        clip_norm=5.0,
-        parts=Parts(micro_batch_size),
+        StepSettings(objective, seed=1, micro_batch_size=micro_batch_size),
+        Clock(3, 3, 10),
     )
     return vae
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -20,7 +21,8 @@ from textvae.train.config import TrainConfig
 from textvae.train.loop import train
 from textvae.train.metrics import RunningSums
 from textvae.train.optimizer import AdamWConfig
-from textvae.train.state import Position, save_position
+from textvae.train.procedures import AggressiveProcedure
+from textvae.train.state import Position, TrainingState
 
 V = 17
 CONFIG = TrainConfig(
@@ -72,7 +74,7 @@ def test_a_state_that_only_leads_to_an_error_is_set_aside(tmp_path: Path) -> Non
     poison(
         tmp_path / "run", lambda weight: torch.full_like(weight, 3e38) * weight.sign()
     )  # finite and hopeless
-    said = "step 11 only leads here and was set aside, so the same command goes on from step 5"
+    said = "step 11 only leads here and was set aside, so the same command resumes from step 5"
     with pytest.raises(TrainingError, match=said):
         run(tmp_path / "run")
     again = run(tmp_path / "run")
@@ -95,10 +97,21 @@ def test_an_update_that_destroys_the_parameters_is_not_saved(tmp_path: Path) -> 
     vae = model()
     with torch.no_grad():
         vae.decoder.output_bias[3] = float("nan")
-    average = Average(NoAveraging(), 7)
-    optimizer = CONFIG.optimizer.build(vae)
+    optimizer, average = CONFIG.optimizer.build(vae), Average(NoAveraging(), 7)
+    sums = RunningSums(3, vae.device)
+    state = TrainingState(vae, optimizer, average, sums, Position(step=7))
     with pytest.raises(TrainingError, match=r"^step 6: the update left model.decoder.output_bias"):
-        save_position(
-            tmp_path, vae, {}, optimizer, Position(step=7), average, {}, RunningSums(3, vae.device)
-        )
+        state.save(tmp_path)
     assert load_state(tmp_path) is None
+
+
+def test_a_run_ends_at_the_first_update_that_is_not_finite() -> None:
+    """The rest is not updated after an update of the encoder has failed."""
+    vae = model()
+    with torch.no_grad():
+        vae.get_parameter("encoder.posterior_bias")[0] = float("inf")
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    config = msgspec.structs.replace(CONFIG, procedure=AggressiveProcedure())
+    with pytest.raises(TrainingError, match=r"^step 0: the parameter encoder.posterior_bias"):
+        train(vae, corpus("train", 53), corpus("valid", 11), config, seed=0, run=None, report=print)
+    assert all(torch.equal(value, vae.state_dict()[name]) for name, value in before.items())

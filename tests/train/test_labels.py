@@ -16,7 +16,7 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import load_state
 from textvae.train.config import TrainConfig
-from textvae.train.labelled import labelled_batch
+from textvae.train.labelled import LabelledBatches
 from textvae.train.loop import train
 
 V, N, L = 23, 61, 5
@@ -80,19 +80,19 @@ def _stopped_at_7(vae: VAE, run: Path) -> None:
 
 def test_labelled_sentences_are_drawn_for_each_step() -> None:
     data = corpus()
-    drawn = [labelled_batch(data, 3, seed=1, step=step) for step in range(200)]
+    drawn = [LabelledBatches(data, 3, seed=1).at(step) for step in range(200)]
     indices = torch.cat([batch.indices for batch in drawn if batch is not None])
     assert len(indices) == 600
     assert set(indices.tolist()) == {i for i in range(N) if i % L}
-    again = labelled_batch(data, 3, seed=1, step=7)
+    again = LabelledBatches(data, 3, seed=1).at(7)
     assert again is not None
     assert drawn[7] is not None
     assert torch.equal(again.indices, drawn[7].indices)
     few = data._replace(labels=torch.where(torch.arange(N) < 4, data.labels, -1))  # type: ignore[arg-type]
-    every = labelled_batch(few, 7, seed=1, step=0)
+    every = LabelledBatches(few, 7, seed=1).at(0)
     assert every is not None
     assert every.indices.tolist() == [1, 2, 3]
-    assert labelled_batch(data._replace(labels=None), 3, seed=1, step=0) is None
+    assert LabelledBatches(data._replace(labels=None), 3, seed=1).at(0) is None
 
 
 @pytest.mark.parametrize("micro", [1, 4, 12])

@@ -18,12 +18,13 @@ from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.config import DTYPES, TrainConfig
+from textvae.train.config import DTYPES, StepSettings, TrainConfig
 from textvae.train.loop import train
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import (
+    Clock,
     ConstantSchedule,
     CosineRestartsSchedule,
     LinearSchedule,
@@ -180,12 +181,8 @@ def curve(precision: str, seed: int) -> torch.Tensor:
             vae,
             optimizer,
             data.batch(order[step]),
-            settings.objective,
-            step=step,
-            total=200,
-            seed=seed,
-            clip_norm=5.0,
-            dtype=DTYPES[precision],
+            StepSettings(settings.objective, seed, dtype=DTYPES[precision]),
+            Clock(step, step, 200),
         )
         losses.append(float(taken.loss.value))
     return torch.tensor(losses).view(10, 20).mean(1)
@@ -206,7 +203,7 @@ def test_the_gradient_is_clipped_where_it_is_too_long_and_else_left_alone() -> N
         before = torch.cat([p.detach().flatten() for p in vae.parameters()])
         optimizer, aim = SGDConfig().build(vae), config(1, 1.0).objective
         batch = data.batch(torch.arange(13))
-        train_step(vae, optimizer, batch, aim, step=0, total=1, seed=0, clip_norm=clip_norm)
+        train_step(vae, optimizer, batch, StepSettings(aim, 0, clip_norm), Clock(0, 0, 1))
         return torch.cat([p.detach().flatten() for p in vae.parameters()]) - before
 
     free = moved(1e9)

@@ -136,13 +136,13 @@ def test_without_a_path_nothing_is_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_says_a_line_an_interval_and_what_it_is_told() -> None:
+def test_progress_prints_a_line_per_interval_and_other_lines() -> None:
     said: list[str] = []
     progress = Progress(10, 0, nothing(), said.append)
     progress.advance()
     interval = filled(batches(torch.ones(Z))).read()
     speed = progress.interval(1, interval, 0.25)
-    progress.say("a line that stays")
+    progress.print("a line that stays")
     progress.close()
     assert speed > 0.0
     assert said[0].startswith("step 1/10  nll <= ")

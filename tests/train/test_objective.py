@@ -20,12 +20,11 @@ from textvae.train.objective import (
     FreeBitsTotal,
     NoFreeBits,
     ObjectiveConfig,
-    Stage,
     drop_words,
     objective,
 )
 from textvae.train.rate import RateState
-from textvae.train.schedules import ConstantSchedule, LinearSchedule
+from textvae.train.schedules import Clock, ConstantSchedule, LinearSchedule
 
 B, T, V, Z = 3, 7, 23, 2
 KL = [[0.1, 2.0], [0.3, 1.0], [0.5, 6.0]]  # means over the batch: 0.3 and 3
@@ -149,14 +148,14 @@ def terms() -> ElboTerms:
 def test_the_loss_is_reconstruction_plus_the_weighted_kl_of_a_sentence() -> None:
     config = ObjectiveConfig(kl_weight=LinearSchedule(share=0.5), beta=0.4, free_bits=NoFreeBits())
     for step, weight in ((0, 0.0), (25, 0.2), (50, 0.4), (99, 0.4)):
-        loss = objective(config, terms(), Stage(step, 100), RateState())
+        loss = objective(config, terms(), Clock(step, step, 100), RateState())
         assert loss.kl_weight == pytest.approx(weight)
         assert float(loss.value.detach()) == pytest.approx(21 / B + weight * 3.3)
 
 
 def test_the_loss_at_weight_one_is_minus_the_elbo() -> None:
     config = ObjectiveConfig(kl_weight=ConstantSchedule(), free_bits=NoFreeBits())
-    loss = objective(config, terms(), Stage(0, 1), RateState())
+    loss = objective(config, terms(), Clock(0, 0, 1), RateState())
     assert float(loss.value.detach()) == pytest.approx(7.0 + 3.3)
 
 
@@ -165,7 +164,7 @@ def test_the_floor_comes_before_the_weight() -> None:
         kl_weight=ConstantSchedule(value=0.5), free_bits=FreeBitsTotal(nats=4.0)
     )
     given = terms()
-    loss = objective(config, given, Stage(0, 1), RateState())
+    loss = objective(config, given, Clock(0, 0, 1), RateState())
     assert float(loss.value.detach()) == pytest.approx(7.0 + 0.5 * 4.0)
     reconstruction, kl_gradient = torch.autograd.grad(
         loss.value, [given.reconstruction.total, given.kl]

@@ -26,8 +26,7 @@ from textvae.train.loop import train
 from textvae.train.objective import FreeBitsPerDimension, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.prior import FIT_SENTENCES, fit_density, fitted_prior
-from textvae.train.state import Validation
-from textvae.train.validation import validate
+from textvae.train.validation import Validation, validate
 
 V, GAUSSIAN = 19, GaussianPriorConfig()
 

@@ -8,30 +8,30 @@ import torch
 from torch import nn
 
 from textvae.config import decode
-from textvae.data.batching import Batch, TokenArray
+from textvae.data.batching import TokenArray
 from textvae.errors import ConfigError
-from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.inferred import ElboTerms
 from textvae.model.recurrent import initialize
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
-from textvae.train.config import TrainConfig
+from textvae.train.config import StepSettings, TrainConfig
 from textvae.train.loop import train
-from textvae.train.objective import Loss, NoFreeBits, ObjectiveConfig, Stage
+from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.procedures import (
     AggressiveProcedure,
     JointProcedure,
+    Part,
     PretrainingProcedure,
     ProcedureConfig,
     ProcedureState,
+    Update,
+    UpdateLoss,
 )
 from textvae.train.rate import ControlledRate, RateState
-from textvae.train.schedules import ConstantSchedule, LinearSchedule
-from textvae.train.step import Step, train_step
+from textvae.train.schedules import Clock, ConstantSchedule, LinearSchedule
+from textvae.train.step import StepResult, train_step
 
 V, E, H, Z, N, B = 23, 5, 11, 2, 61, 13
 AIM = ObjectiveConfig(
@@ -57,11 +57,11 @@ def corpus(size: int = N) -> TokenArray:
     return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
 
 
-def update(vae: VAE, optimizer: torch.optim.Optimizer, step: int = 0, **given: Any) -> Step:
-    batch = corpus().batch(torch.arange(B) + step)
-    return train_step(
-        vae, optimizer, batch, AIM, step=step, total=10, seed=1, clip_norm=5.0, **given
-    )
+def update(
+    vae: VAE, optimizer: torch.optim.Optimizer, step: int = 0, part: Part | None = None
+) -> StepResult:
+    batch, clock = corpus().batch(torch.arange(B) + step), Clock(step, step, 10)
+    return train_step(vae, optimizer, batch, StepSettings(AIM, seed=1), clock, part=part)
 
 
 def parts(vae: VAE) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -82,9 +82,10 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("total", [1, 2, 3, 97])
 def test_every_stage_is_within_its_part(kind: Any, total: int) -> None:
     for step in range(total):
-        stage = kind().stage(step, total)
-        assert 0 <= stage.step < stage.total <= total
-    assert not kind().stage(total - 1, total).autoencoder, "a run ends as a variational one"
+        clock = kind().clock(step, total)
+        assert clock.step == step
+        assert 0 <= clock.stage_step < clock.stage_total <= total
+    assert not kind().clock(total - 1, total).autoencoder, "a run ends as a variational one"
     assert 0.0 <= kind().settled(0.5, total) <= total
 
 
@@ -128,17 +129,16 @@ def test_an_update_of_a_part_leaves_the_other_and_its_moments_alone(part: Any) -
 
 
 def test_an_update_of_both_parts_is_that_of_all() -> None:
-    found = []
-    for given in ([None], ["encoder", "rest"]):
-        vae = model()
-        optimizer = torch.optim.SGD(vae.parameters(), lr=0.0)
-        norms = [float(sum(_gradient(update(vae, optimizer, part=p), vae))) for p in given]
-        found.append(sum(norms))
-    assert found[0] == pytest.approx(found[1])
-
-
-def _gradient(_: Step, vae: VAE) -> list[torch.Tensor]:
-    return [p.grad.double().square().sum() for p in vae.parameters() if p.grad is not None]
+    norms = []
+    divisions: list[list[Part | None]] = [[None], ["encoder", "rest"]]
+    for division in divisions:
+        vae, total = model(), 0.0
+        for part in division:
+            update(vae, torch.optim.SGD(vae.parameters(), lr=0.0), part=part)
+            gradients = [p.grad for p in vae.parameters() if p.grad is not None]
+            total += sum(float(gradient.double().square().sum()) for gradient in gradients)
+        norms.append(total)
+    assert norms[0] == pytest.approx(norms[1])
 
 
 # -- pre-training ----------------------------------------------------------------------------------
@@ -146,12 +146,12 @@ def _gradient(_: Step, vae: VAE) -> list[torch.Tensor]:
 
 def test_each_part_of_a_pretrained_run_has_its_own_clock() -> None:
     procedure = PretrainingProcedure(share=0.3)
-    assert procedure.stage(0, 20) == Stage(0, 6, autoencoder=True)
-    assert procedure.stage(5, 20) == Stage(5, 6, autoencoder=True)
-    assert procedure.stage(6, 20) == Stage(0, 14)
-    assert procedure.stage(19, 20) == Stage(13, 14)
+    assert procedure.clock(0, 20) == Clock(0, 0, 6, autoencoder=True)
+    assert procedure.clock(5, 20) == Clock(5, 5, 6, autoencoder=True)
+    assert procedure.clock(6, 20) == Clock(6, 0, 14)
+    assert procedure.clock(19, 20) == Clock(19, 13, 14)
     assert procedure.settled(0.5, 20) == 6 + 7
-    assert procedure.stage(0, 1) == Stage(0, 1)
+    assert procedure.clock(0, 1) == Clock(0, 0, 1)
 
 
 def test_between_the_parts_the_decoder_begins_again_and_the_encoder_goes_on() -> None:
@@ -187,18 +187,8 @@ def test_an_autoencoder_pays_nothing_for_its_kl_and_shows_no_target_rate() -> No
     aim = msgspec.structs.replace(AIM, kl_weight=ConstantSchedule(), rate=ControlledRate())
     batch, optimizer = corpus().batch(torch.arange(B)), torch.optim.SGD(vae.parameters(), lr=0.0)
     state = RateState(0.5, 0.5)
-    made = train_step(
-        vae,
-        optimizer,
-        batch,
-        aim,
-        step=0,
-        total=9,
-        seed=1,
-        clip_norm=5.0,
-        rate=state,
-        stage=Stage(0, 3, autoencoder=True),
-    )
+    settings, clock = StepSettings(aim, seed=1), Clock(0, 0, 3, autoencoder=True)
+    made = train_step(vae, optimizer, batch, settings, clock, rate=state)
     assert made.loss.kl_weight == 0.0
     assert made.rate == state
     total = float(made.terms.reconstruction.total.detach())
@@ -229,100 +219,88 @@ def test_a_pretrained_run_anneals_and_selects_after_its_autoencoder(tmp_path: An
 # -- aggressive ------------------------------------------------------------------------------------
 
 
-class Script:
-    """Stands for the update of a model: says the losses it was given and what it was asked."""
-
-    def __init__(self, losses: list[float], *, finite: bool = True) -> None:
-        self.losses, self.finite = iter(losses), finite
-        self.parts: list[Any] = []
-        self.seeds: list[Any] = []
-        self.batches: list[tuple[int, ...]] = []
-
-    def __call__(self, batch: Batch, *, part: Any = None, seed: Any = None) -> Step:
-        self.parts.append(part)
-        self.seeds.append(seed)
-        self.batches.append(tuple(batch.indices.tolist()))
-        zeros = torch.zeros(B, Z)
-        cost = CrossEntropy(zeros.sum(), zeros[:, 0])
-        terms = ElboTerms(cost, zeros, DiagonalGaussian(zeros, zeros))
-        words = float(batch.lengths.double().mean())  # so that the loss per word is the script's
-        value = torch.tensor(next(self.losses, 0.0) * words)
-        return Step(terms, Loss(value, 1.0), self.finite, RateState())
-
-
 ORDER = [torch.arange(B) + 4 * i for i in range(11)]
-FIRST = Stage(0, 100)
+FIRST = Clock(0, 0, 100)
+NEW = ProcedureState()
 WORDS = 9.0
 
 
-def ask(script: Script, stage: Stage = FIRST, **changed: Any) -> Step:
-    state = changed.pop("state", ProcedureState())
-    procedure = AggressiveProcedure(**({"max_updates": 12, "check_every": 3} | changed))
-    batch = corpus().batch(ORDER[0])
-    return procedure.step(script, corpus(), ORDER, batch, stage=stage, seed=1, state=state)
+def updates(
+    losses: list[float],
+    clock: Clock = FIRST,
+    state: ProcedureState = NEW,
+    share: float = 0.1,
+) -> list[Update]:
+    """The updates of a step in which they have these losses per token."""
+    procedure = AggressiveProcedure(share=share, max_updates=12, check_every=3)
+    made, answers, lengths = list[UpdateLoss](), iter(losses), torch.tensor([3, 5, 7])
+    asked = []
+    for update in procedure.updates(made, ORDER, clock, state, seed=1):
+        asked.append(update)
+        value = torch.tensor(next(answers, 0.0) * float(lengths.double().mean()))
+        made.append(UpdateLoss(value, lengths))
+    return asked
+
+
+def names(steps: list[Update]) -> list[Part | None]:
+    return [update.part for update in steps]
 
 
 def test_the_encoder_is_updated_until_its_loss_stops_falling_then_the_rest_once() -> None:
-    script = Script([9, 9, 9, 8, 8, 8, 7, 9, 8.5, 1])
-    ask(script)
-    assert script.parts == ["encoder"] * 9 + ["rest"]
-    falling = Script([WORDS - i / 10 for i in range(50)])
-    ask(falling)
-    assert falling.parts == ["encoder"] * 12 + ["rest"], "at most max_updates"
-    rising = Script([WORDS + i / 10 for i in range(50)])
-    ask(rising)
-    assert rising.parts == ["encoder"] * 6 + ["rest"]
+    assert names(updates([9, 9, 9, 8, 8, 8, 7, 9, 8.5, 1])) == ["encoder"] * 9 + ["rest"]
+    falling = [WORDS - i / 10 for i in range(50)]
+    assert names(updates(falling)) == ["encoder"] * 12 + ["rest"], "at most max_updates"
+    rising = [WORDS + i / 10 for i in range(50)]
+    assert names(updates(rising)) == ["encoder"] * 6 + ["rest"]
 
 
-def test_the_first_and_the_last_batch_are_the_steps_own_and_others_are_drawn() -> None:
-    script, again, later = (Script([WORDS - i / 10 for i in range(50)]) for _ in range(3))
-    ask(script)
-    ask(again)
-    ask(later, Stage(1, 100))
-    own = tuple(ORDER[0].tolist())
-    assert script.batches[0] == script.batches[-1] == own
-    assert len(set(script.batches)) > 3
-    assert set(script.batches) <= {tuple(rows.tolist()) for rows in ORDER}
-    assert script.batches == again.batches
-    assert script.seeds == again.seeds
-    assert script.batches != later.batches
-    inner = [*script.seeds[:-1], *later.seeds[:-1]]
-    assert len(set(inner)) == len(inner), "no two updates share their noise"
-    assert script.seeds[-1] is None
+def test_the_first_and_the_last_batch_are_those_of_the_step_and_others_are_drawn() -> None:
+    falling = [WORDS - i / 10 for i in range(50)]
+    first, again, later = updates(falling), updates(falling), updates(falling, Clock(1, 1, 100))
+    assert first[0].rows is None
+    assert first[-1].rows is None
+    drawn, drawn_again, drawn_later = (
+        [tuple(update.rows.tolist()) for update in step if update.rows is not None]
+        for step in (first, again, later)
+    )
+    assert len(set(drawn)) > 2
+    assert set(drawn) <= {tuple(rows.tolist()) for rows in ORDER}
+    assert drawn == drawn_again
+    assert drawn != drawn_later
+    seeds, seeds_again, seeds_later = (
+        [update.seed for update in step] for step in (first, again, later)
+    )
+    assert seeds == seeds_again
+    encoder_seeds = [*seeds[:-1], *seeds_later[:-1]]
+    assert len(set(encoder_seeds)) == len(encoder_seeds), "no two updates share their noise"
+    assert seeds[-1] is None
 
 
-def test_it_is_joint_after_its_share_and_after_it_was_judged() -> None:
-    for stage, state in (
-        (Stage(10, 100), ProcedureState()),
-        (FIRST, ProcedureState(aggressive=False)),
-    ):
-        script = Script([1.0])
-        ask(script, stage, state=state, share=0.1)
-        assert script.parts == [None]
-
-
-def test_an_encoder_update_that_is_not_finite_ends_the_step() -> None:
-    script = Script([1.0, 1.0], finite=False)
-    assert not ask(script).finite
-    assert script.parts == ["encoder"]
+def test_it_is_joint_after_its_share_and_after_it_has_stopped_being_aggressive() -> None:
+    stopped = ProcedureState(aggressive=False)
+    for clock, state in ((Clock(10, 10, 100), NEW), (FIRST, stopped)):
+        assert updates([1.0], clock, state) == [Update()]
+    assert list(JointProcedure().updates([], ORDER, FIRST, NEW, seed=1)) == [Update()]
 
 
 def test_it_is_aggressive_while_the_mutual_information_grows() -> None:
     vae, procedure, said = model(), AggressiveProcedure(), list[str]()
 
-    def judge(state: ProcedureState) -> ProcedureState:
-        return procedure.judge(vae, corpus(), state, seed=1, report=said.append)
+    def after(state: ProcedureState) -> ProcedureState:
+        return procedure.after_validation(vae, corpus(), state, seed=1, report=said.append)
 
     with torch.no_grad():
         vae.get_parameter("encoder.posterior_weight")[:Z].mul_(1000.0)
-    grown = judge(ProcedureState())
+    grown = after(ProcedureState())
     assert grown.aggressive
     assert grown.mutual_information > 0.5
-    same = judge(grown)
+    same = after(grown)
     assert same == ProcedureState(False, grown.mutual_information)
-    assert judge(same._replace(mutual_information=0.0)).aggressive is False, "it does not return"
+    assert after(same._replace(mutual_information=0.0)).aggressive is False, "it does not return"
     assert len(said) == 2
-    assert JointProcedure().judge(vae, corpus(), grown, seed=1, report=said.append) is grown
+    assert (
+        JointProcedure().after_validation(vae, corpus(), grown, seed=1, report=said.append) is grown
+    )
 
 
 def test_an_aggressive_encoder_is_ahead_of_a_joint_one() -> None:

@@ -12,7 +12,7 @@ from textvae.errors import ConfigError
 from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms
-from textvae.train.objective import FreeBitsTotal, NoFreeBits, ObjectiveConfig, Stage, objective
+from textvae.train.objective import FreeBitsTotal, NoFreeBits, ObjectiveConfig, objective
 from textvae.train.rate import (
     ControlledRate,
     KLWeights,
@@ -21,7 +21,7 @@ from textvae.train.rate import (
     RateConfig,
     RateState,
 )
-from textvae.train.schedules import ConstantSchedule
+from textvae.train.schedules import Clock, ConstantSchedule
 
 B, Z = 3, 2
 every_kind = pytest.mark.parametrize("kind", get_args(RateConfig), ids=lambda kind: kind.__name__)
@@ -169,7 +169,7 @@ def test_the_loss_is_the_lagrangian_without_its_constant() -> None:
         free_bits=NoFreeBits(),
         rate=LagrangianRate(nats=5.0),
     )
-    loss = objective(config, terms(3.0), Stage(0, 1), RateState(0.4))
+    loss = objective(config, terms(3.0), Clock(0, 0, 1), RateState(0.4))
     assert loss.kl_weight == pytest.approx(0.5 * (1 - 0.4))
     assert float(loss.value.detach()) == pytest.approx(7.0 + 0.3 * 3.0)
 
@@ -181,7 +181,7 @@ def test_the_constraint_is_on_the_kl_not_on_its_floor() -> None:
         rate=LagrangianRate(nats=5.0),
     )
     given = terms(3.0)
-    loss = objective(config, given, Stage(0, 1), RateState(0.4))
+    loss = objective(config, given, Clock(0, 0, 1), RateState(0.4))
     assert float(loss.value.detach()) == pytest.approx(7.0 + 4.0 - 0.4 * 3.0)
     (gradient,) = torch.autograd.grad(loss.value, given.kl)
     torch.testing.assert_close(gradient, torch.full((B, Z), -0.4 / B).double())
@@ -226,7 +226,7 @@ def test_the_controller_multiplies_the_schedule() -> None:
         free_bits=NoFreeBits(),
         rate=ControlledRate(),
     )
-    loss = objective(config, terms(3.0), Stage(0, 1), RateState(0.7))
+    loss = objective(config, terms(3.0), Clock(0, 0, 1), RateState(0.7))
     assert loss.kl_weight == pytest.approx(0.5 * 0.4 * 0.7)
     assert float(loss.value.detach()) == pytest.approx(7.0 + 0.14 * 3.0)
 

@@ -16,9 +16,11 @@ from textvae.run.data import DataOptions
 from textvae.run.experiment import load_config
 from textvae.run.plan import plan_run
 from textvae.run.training import execute
+from textvae.train.config import StepSettings
 from textvae.train.objective import ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
-from textvae.train.procedures import PretrainingProcedure
+from textvae.train.procedures import Part, PretrainingProcedure
+from textvae.train.schedules import Clock
 from textvae.train.step import train_step
 from textvae.train.validation import validate
 
@@ -38,16 +40,16 @@ def batch() -> Batch:
     return corpus.batch(torch.arange(B))
 
 
-def update(vae: VAE, optimizer: torch.optim.Optimizer, part: str | None = None) -> set[str]:
+def update(vae: VAE, optimizer: torch.optim.Optimizer, part: Part | None = None) -> set[str]:
     """One step; which parameters it moved."""
     before = {name: value.clone() for name, value in vae.named_parameters()}
-    given = {"step": 3, "total": 9, "seed": 1, "clip_norm": 5.0, "part": part}
-    train_step(vae, optimizer, batch(), ObjectiveConfig(), **given)  # type: ignore[arg-type]
+    settings = StepSettings(ObjectiveConfig(), seed=1)
+    train_step(vae, optimizer, batch(), settings, Clock(3, 3, 9), part=part)
     return {name for name, value in vae.named_parameters() if not torch.equal(value, before[name])}
 
 
 @pytest.mark.parametrize("part", ["encoder", "rest"])
-def test_they_belong_to_the_rest_where_parts_are_updated_by_themselves(part: str) -> None:
+def test_they_belong_to_the_rest_where_parts_are_updated_by_themselves(part: Part) -> None:
     vae = model()
     moved = update(vae, AdamWConfig().build(vae), part)
     assert (SHARED in moved) is (part == "rest")

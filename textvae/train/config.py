@@ -1,6 +1,6 @@
 """The settings of a training run; importing them imports no trainer."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -19,16 +19,16 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bf
 
 
 class TrainConfig(Config):
-    """How a model is trained; what is None is chosen for the corpus and the machine, and said."""
+    """How a model is trained; values that are None are chosen for the corpus and the machine."""
 
     batch_size: Count = 64
-    """Sentences of a step, of all processes together."""
+    """Sentences per step, over all processes."""
     micro_batch_size: Count | None = None
-    """Sentences at once, for memory; no effect on the result. Halved where memory is short."""
+    """Sentences processed at once, to save memory; does not change the result."""
     labelled_batch_size: Count = 32
-    """Labelled sentences of a step besides, where the model has labels."""
+    """Extra labelled sentences per step, where the model has labels."""
     batches: BatchesConfig = PooledBatches()
-    """Which sentences go together."""
+    """How sentences are grouped into batches."""
     max_steps: Count | None = None
     """Length of the run in steps."""
     max_epochs: Annotated[float, Meta(gt=0.0)] | None = None
@@ -44,22 +44,21 @@ class TrainConfig(Config):
     clip_norm: Annotated[float, Meta(gt=0.0)] = 5.0
     """Gradients are scaled down to this norm."""
     precision: Precision | None = None
-    """Of the matrix products in training; weights and sums stay in float32."""
+    """Precision of the matrix products in training; weights and sums stay in float32."""
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, ..."""
     optimizer: OptimizerConfig = AdamWConfig()
     learning_rate: LearningRateConfig = LearningRateConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     procedure: ProcedureConfig = JointProcedure()
-    """What a step updates, and how the run is divided."""
+    """Which parameters a step updates, and how the run is divided into stages."""
     averaging: AveragingConfig = NoAveraging()
-    """What is validated, selected and saved: the parameters, or an average of them over steps."""
+    """Validate, select and save the parameters, or an average of them over steps."""
     calibrate: bool = False
-    """At the end, divide the logits by the temperature that suits the validation set best. As with
-    any other setting, a run begun without it is another run."""
+    """Divide the logits by the temperature that fits the validation set best, after training."""
 
     def __post_init__(self) -> None:
-        """Refuse to stop for want of better validations where restarts make them worse."""
+        """Refuse early stopping with restarts, which make validations worse for a while."""
         if self.patience is not None and isinstance(
             self.learning_rate.decay, CosineRestartsSchedule
         ):
@@ -67,3 +66,22 @@ class TrainConfig(Config):
                 "learning_rate.decay.kind cosine_restarts makes validations worse for most of a "
                 "cycle, so a run would stop after its first; leave patience out"
             )
+
+    def step_settings(self, seed: int) -> "StepSettings":
+        """The settings that every step of a run shares."""
+        dtype = DTYPES[self.precision or "float32"]
+        return StepSettings(self.objective, seed, self.clip_norm, dtype, self.micro_batch_size)
+
+
+class StepSettings(NamedTuple):
+    """The settings that every step of a run shares."""
+
+    objective: ObjectiveConfig
+    seed: int
+    """Seed of all noise."""
+    clip_norm: float = 5.0
+    """A longer gradient is scaled down to this norm."""
+    dtype: torch.dtype = torch.float32
+    """Of the matrix products."""
+    micro_batch_size: int | None = None
+    """Most sentences processed at once; None is all that a process has."""

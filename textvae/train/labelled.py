@@ -1,6 +1,4 @@
-"""The labels of a step: those of its batch, and labelled sentences drawn besides."""
-
-from collections.abc import Callable
+"""The labels of a step: those of its batch, and extra labelled sentences."""
 
 import torch
 
@@ -9,52 +7,41 @@ from textvae.model.labelling import Labelled, Labelling, unknown_labels
 from textvae.model.vae import VAE
 from textvae.randomness import Noise, hashes, key, uniforms
 
-DrawLabelled = Callable[..., Batch | None]
-"""`labelled_batch` of all but the step."""
 
+class LabelledBatches:
+    """Batches of labelled sentences, on which q(y|x) alone learns, one for each step.
 
-def labelled_batch(corpus: TokenArray, size: int, *, seed: int, step: int) -> Batch | None:
-    """Labelled sentences drawn for a step, with replacement; None where no sentence has a label.
-
-    Where few sentences have a label, few batches would hold one: so every step has a batch of
-    them, on which q(y|x) alone learns. The bound sees every sentence as often as any other.
-
-    Args:
-        corpus: what is trained on.
-        size: how many; all the labelled, each once, where there are no more.
-        seed: of the draws.
-        step: of the run.
+    Where few sentences have a label, few batches would hold one. The bound still sees every
+    sentence equally often.
     """
-    if corpus.labels is None:
-        return None
-    places = (corpus.labels >= 0).nonzero()[:, 0]
-    count = places.shape[0]
-    if count == 0:
-        return None
-    if count <= size:
-        return corpus.batch(places)
-    drawn = hashes(key(seed, "labelled", step), torch.arange(size, device=places.device)) % count
-    return corpus.batch(places[drawn])
+
+    def __init__(self, corpus: TokenArray, size: int, *, seed: int) -> None:
+        """Draw `size` sentences with replacement, or all the labelled where there are no more."""
+        self._corpus, self._size, self._seed = corpus, size, seed
+        self._rows: torch.Tensor | None = None
+        if corpus.labels is not None:
+            self._rows = (corpus.labels >= 0).nonzero()[:, 0]
+
+    def at(self, step: int) -> Batch | None:
+        """The batch of a step; None where no sentence has a label."""
+        if self._rows is None or not len(self._rows):
+            return None
+        if len(self._rows) <= self._size:
+            return self._corpus.batch(self._rows)
+        stream = key(self._seed, "labelled", step)
+        numbers = torch.arange(self._size, device=self._rows.device)
+        return self._corpus.batch(self._rows[hashes(stream, numbers) % len(self._rows)])
 
 
 def labelling_of(
-    model: VAE,
-    batch: Batch,
-    drawn: DrawLabelled | None,
-    *,
-    seed: int,
-    step: int,
+    model: VAE, batch: Batch, labelled: LabelledBatches, *, seed: int, step: int
 ) -> Labelling | None:
-    """What `VAE.forward` takes for a step; None for a model without labels.
-
-    `drawn` gives labelled sentences for a step, as `labelled_batch` does.
-    """
+    """The labels that `VAE.forward` reads in a step; None for a model without labels."""
     if not model.labels.num_labels:
         return None
-    labelled = None if drawn is None else drawn(step=step)
     labels = unknown_labels(batch.lengths) if batch.labels is None else batch.labels
-    more = None
-    if labelled is not None and labelled.labels is not None:
-        noise = Noise(key(seed, "labelled"), step, labelled.indices)
-        more = Labelled(labelled.targets, labelled.lengths, labelled.labels, noise)
-    return Labelling(labels, uniforms(key(seed, "label", step), batch.indices), more)
+    extra, examples = labelled.at(step), None
+    if extra is not None and extra.labels is not None:
+        noise = Noise(key(seed, "labelled"), step, extra.indices)
+        examples = Labelled(extra.targets, extra.lengths, extra.labels, noise)
+    return Labelling(labels, uniforms(key(seed, "label", step), batch.indices), examples)

@@ -1,48 +1,38 @@
-"""The training loop: one function to be read from top to bottom.
+"""The training loop, from top to bottom: batch, updates, journal, validation, save.
 
-Everything drawn is a function of (seed, step, sentence), so a run that stopped and goes on equals
+Everything drawn is a function of (seed, step, sentence), so an interrupted run that resumes equals
 one that never stopped, given its parameters, its optimizer and its step.
 """
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from textvae import distributed
-from textvae.data.batching import TokenArray
+from textvae.data.batching import Batch, TokenArray
 from textvae.metrics.latent_usage import diagnosis
 from textvae.model.vae import VAE
 from textvae.train.averaging import Average
-from textvae.train.config import DTYPES, TrainConfig
-from textvae.train.labelled import labelled_batch
+from textvae.train.config import StepSettings, TrainConfig
+from textvae.train.labelled import LabelledBatches, labelling_of
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
 from textvae.train.optimizer import set_learning_rate
-from textvae.train.parts import Parts
 from textvae.train.plateau import NoPlateau
 from textvae.train.prior import fit_density, fitted_prior
+from textvae.train.procedures import Update, UpdateLoss
+from textvae.train.schedules import Clock
 from textvae.train.signals import agreed_signal, catch_signals
-from textvae.train.state import (
-    Position,
-    Validation,
-    copies,
-    diverged,
-    load_training_tensors,
-    restore_position,
-    save_position,
-)
-from textvae.train.step import Step, flush_denormals, train_step
+from textvae.train.state import Position, TrainingState, diverged
+from textvae.train.step import StepResult, flush_denormals, train_step
 from textvae.train.temperature import calibrate
-from textvae.train.validation import validate
+from textvae.train.validation import Validation, validate
 
-JUDGED = 0.25
-"""Share of a run after which a latent that says nothing is said to be ignored: after a twentieth,
-when annealing may be over, no unit need be active in a run that goes well."""
-NONE: Sequence[Tensor] = ()
+COLLAPSE_CHECK_FRACTION = 0.25
+"""Fraction of a run after which an ignored latent is reported: after a twentieth, when annealing
+may be over, no unit need be active in a run that goes well."""
 
 
 class TrainResult(NamedTuple):
@@ -56,7 +46,7 @@ class TrainResult(NamedTuple):
     signal: int | None
     """The signal that stopped the run before its end."""
     temperature: float = 1.0
-    """By which the logits have been divided at the end."""
+    """The divisor of the logits that calibration has chosen."""
 
 
 def train(
@@ -73,188 +63,216 @@ def train(
 
     Args:
         model: already on its device.
-        corpus: what is trained on, N sentences.
-        valid: what selects the parameters, on the ELBO at KL weight 1, once annealing is over.
-        config: resolved: `max_steps`, `validate_every`, `save_every` and `precision` are given.
+        corpus: the training set, N sentences.
+        valid: selects the parameters, by the ELBO at KL weight 1, once annealing is over.
+        config: with `max_steps` set; where `validate_every` is None, only the end is validated.
         seed: of everything drawn.
-        run: directory for the training state and metrics.jsonl, from which a run goes on; or None.
-        report: takes lines of talk.
+        run: directory of the training state and metrics.jsonl, from which a run resumes; or None.
+        report: receives lines of progress.
 
     Raises:
-        TrainingError: the loss or the gradient is no longer finite; nothing of it is saved.
+        TrainingError: the loss or the gradient is no longer finite; the step is not saved.
+        ConfigError: out of memory.
     """
-    total = config.max_steps
+    total, procedure = config.max_steps, config.procedure
     assert total is not None
-    assert config.validate_every is not None
-    optimizer = config.optimizer.build(model)
+    optimizer, settings = config.optimizer.build(model), config.step_settings(seed)
     average, begin = Average(config.averaging, total), Position(rate=config.objective.rate.start())
-    plateau, procedure = config.learning_rate.plateau, config.procedure
     sums = RunningSums(model.prior.latent_dim, model.device)
-    position, best, rewind = restore_position(run, model, optimizer, average, sums, begin)
+    state = TrainingState(model, optimizer, average, sums, begin).restored(run)
+    position = state.position
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
-    corpus, valid = corpus.near(model.device), valid.to(model.device)
-    updates = _updates(model, optimizer, corpus, config, seed, report)
-    lengths, batch_size = corpus.lookup(), config.batch_size
-    batches = config.batches.count(lengths, batch_size)
     progress = Progress(total, position.step, sums, report)
-    eligible = _eligible(model, config, total)
-    collapse: str | None = None
-    order, epoch, begun_at, begun = NONE, -1, position.step, time.perf_counter() - position.seconds
+    corpus, valid = corpus.near(model.device), valid.to(model.device)
+    labelled = LabelledBatches(corpus, config.labelled_batch_size, seed=seed)
+    lengths = corpus.lookup()
+    batches_per_epoch = config.batches.count(lengths, config.batch_size)
+    order: Sequence[Tensor] = ()
+    epoch, resumed_at, started = -1, position.step, time.perf_counter() - position.seconds
     model.train()
-    with flush_denormals(), catch_signals() as caught:
-        while (
-            position.step < total and not _exhausted(position, config) and not agreed_signal(caught)
-        ):
+    with flush_denormals(), catch_signals() as signals:
+        while position.step < total and not _stops_early(position, config, signals):
             step = position.step
-            if step // batches != epoch:
-                epoch = step // batches
-                order = config.batches.order(lengths, batch_size, seed=seed, epoch=epoch)
-            batch = corpus.batch(order[step % batches]).to(model.device)
-            stage = procedure.stage(step, total)
+            if step // batches_per_epoch != epoch:
+                epoch = step // batches_per_epoch
+                order = config.batches.order(lengths, config.batch_size, seed=seed, epoch=epoch)
+            batch = corpus.batch(order[step % batches_per_epoch]).to(model.device)
+            clock = procedure.clock(step, total)
             procedure.prepare(model, optimizer, step, total, seed)
-            factor = config.learning_rate.factor(stage.step, stage.total, position.decays)
+            factor = config.learning_rate.factor(*clock.stage, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            update = partial(updates, step=step, total=total, rate=position.rate, stage=stage)
-            terms, loss, finite, rate, fault = procedure.step(
-                update, corpus, order, batch, stage=stage, seed=seed, state=position.procedure
-            )
-            if not finite:
-                raise diverged(run, step, begun_at, fault, optimizer, loss.kl_weight)
+            losses: list[UpdateLoss] = []
+            for update in procedure.updates(losses, order, clock, position.procedure, seed=seed):
+                result = _run_update(update, state, corpus, batch, settings, clock, labelled)
+                if not result.finite:
+                    raise diverged(run, state, resumed_at, result.fault, result.loss.kl_weight)
+                losses.append(UpdateLoss(result.loss.value, result.lengths))
 
-            if not stage.autoencoder:  # whose decoder is drawn anew: it is in no average
-                average.update(model, step)
-            sums.add(terms, loss.value, batch.lengths)
-            seconds = time.perf_counter() - begun
-            position = position._replace(step=step + 1, seconds=seconds, rate=rate)
+            step, seconds = step + 1, time.perf_counter() - started
+            if not clock.autoencoder:  # its decoder is initialized again: it is in no average
+                average.update(model, clock.step)
+            sums.add(result.terms, result.loss.value, batch.lengths)
+            position = position._replace(step=step, seconds=seconds, rate=result.rate)
+            state = state._replace(position=position)
             progress.advance()
-            if _due(step + 1, config.log_every, total):
+            if _is_due(step, config.log_every, total):
                 interval = sums.read()
-                speed = progress.interval(step + 1, interval, loss.kl_weight)
                 journal.write(
-                    step=step + 1,
-                    epoch=(step + 1) / batches,
-                    kl_weight=loss.kl_weight,
-                    tokens_per_second=speed,
-                    seconds=position.seconds,
+                    step=step,
+                    epoch=step / batches_per_epoch,
+                    kl_weight=result.loss.kl_weight,
+                    tokens_per_second=progress.interval(step, interval, result.loss.kl_weight),
+                    seconds=seconds,
                     **interval._asdict(),
                 )
-            if _due(step + 1, config.validate_every, total):
-                paused = time.perf_counter()
-                with average.in_place_of(model), fitted_prior(model, corpus) as fitted:
-                    found = validate(model, valid, seed=seed)
-                judged = procedure.judge(  # what is trained, not its average
-                    model, valid, position.procedure, seed=seed, report=progress.say
+            if _is_due(step, config.validate_every, total):
+                state = validate_and_select(
+                    state, corpus, valid, config, seed=seed, progress=progress, journal=journal
                 )
-                position = position._replace(procedure=judged)
-                better = step + 1 >= eligible and found.elbo > position.best.elbo
-                if better:
-                    best = average.parameters(model) | fitted
-                    if not isinstance(plateau, NoPlateau):
-                        rewind = copies(model, optimizer, average)
-                    position = position._replace(best_step=step + 1, best=found, bad_validations=0)
-                elif step + 1 >= eligible:
-                    position = position._replace(bad_validations=position.bad_validations + 1)
-                progress.say(_validation_line(step + 1, found, model.prior.latent_dim, better))
-                if step + 1 >= max(eligible, JUDGED * total) and collapse is None:
-                    collapse = diagnosis(found.kl, found.active_units, model.prior.latent_dim)
-                    if collapse is not None:
-                        progress.say(collapse)
-                journal.write(step=step + 1, validation=found._asdict(), selected=better)
-                if rewind and plateau.due(position.bad_validations):
-                    # The step, the state of the target rate and that of the procedure stay: they
-                    # follow from all batches so far, and a controller soon answers what it sees.
-                    load_training_tensors(rewind, model, optimizer, average)
-                    position = position._replace(decays=position.decays + 1)
-                    progress.say(_plateau_line(position, plateau.factor(position.decays)))
-                progress.leave_out(time.perf_counter() - paused)
-            if run is not None and config.save_every and _due(step + 1, config.save_every, total):
-                save_position(run, model, best, optimizer, position, average, rewind, sums)
+                position = state.position
+            if run is not None and config.save_every and _is_due(step, config.save_every, total):
+                state.save(run)
     progress.close()
-    end = position._replace(seconds=time.perf_counter() - begun)
-    stopped = agreed_signal(caught)
-    if run is not None and stopped is not None:
-        save_position(run, model, best, optimizer, end, average, rewind, sums)
-    model.load_state_dict(best or average.parameters(model))
-    model.eval()
-    result = TrainResult(end.step, end.best_step, end.best, end.seconds, stopped)
-    return _finished(result, model, corpus, valid, config, seed=seed, report=report)
+    state = state._replace(position=position._replace(seconds=time.perf_counter() - started))
+    signal = agreed_signal(signals)
+    if run is not None and signal is not None:
+        state.save(run)
+    return _finish(state, corpus, valid, config, signal, seed=seed, report=report)
 
 
-def _finished(
-    result: TrainResult,
-    model: VAE,
+def _run_update(
+    update: Update,
+    state: TrainingState,
+    corpus: TokenArray,
+    batch: Batch,
+    settings: StepSettings,
+    clock: Clock,
+    labelled: LabelledBatches,
+) -> StepResult:
+    """Make one update of a step: on the batch of the step, or on the one that the update names."""
+    model = state.model
+    if update.rows is not None:
+        batch = corpus.batch(update.rows).to(model.device)
+    if update.seed is not None:
+        settings = settings._replace(seed=update.seed)
+    return train_step(
+        model,
+        state.optimizer,
+        batch,
+        settings,
+        clock,
+        rate=state.position.rate,
+        part=update.part,
+        labelling=labelling_of(model, batch, labelled, seed=settings.seed, step=clock.step),
+    )
+
+
+def validate_and_select(
+    state: TrainingState,
     corpus: TokenArray,
     valid: TokenArray,
     config: TrainConfig,
     *,
     seed: int,
+    progress: Progress,
+    journal: Journal,
+) -> TrainingState:
+    """Validate the parameters, or their average, and keep them if they are the best so far."""
+    started = time.perf_counter()
+    model, average, position = state.model, state.average, state.position
+    step, plateau, total = position.step, config.learning_rate.plateau, config.max_steps or 1
+    with average.in_place_of(model), fitted_prior(model, corpus) as prior_buffers:
+        validation = validate(model, valid, seed=seed)
+    procedure = config.procedure.after_validation(  # of the parameters, not of their average
+        model, valid, position.procedure, seed=seed, report=progress.print
+    )
+    position = position._replace(procedure=procedure)
+    eligible = _first_eligible_step(model, config, total)
+    selected = step >= eligible and validation.elbo > position.best.elbo
+    if selected:
+        state = state._replace(best=average.parameters(model) | prior_buffers)
+        if not isinstance(plateau, NoPlateau):
+            state = state._replace(rewind=state.snapshot())
+        position = position._replace(best_step=step, best=validation, bad_validations=0)
+    elif step >= eligible:
+        position = position._replace(bad_validations=position.bad_validations + 1)
+    progress.print(_validation_line(step, validation, model.prior.latent_dim, selected))
+    if step >= max(eligible, COLLAPSE_CHECK_FRACTION * total):
+        collapse = diagnosis(validation.kl, validation.active_units, model.prior.latent_dim)
+        if collapse is not None:
+            progress.print_once("collapse", collapse)
+    journal.write(step=step, validation=validation._asdict(), selected=selected)
+    if state.rewind and plateau.due(position.bad_validations):
+        # The step, the target rate and the procedure keep their state: it follows from all batches
+        # so far, and a controller soon answers to what it sees.
+        state.load_snapshot(state.rewind)
+        position = position._replace(decays=position.decays + 1)
+        progress.print(_plateau_line(position, plateau.factor(position.decays)))
+    progress.leave_out(time.perf_counter() - started)
+    return state._replace(position=position)
+
+
+def _finish(
+    state: TrainingState,
+    corpus: TokenArray,
+    valid: TokenArray,
+    config: TrainConfig,
+    signal: int | None,
+    *,
+    seed: int,
     report: Report,
 ) -> TrainResult:
-    """The result after what is done once, in place: a mixture as the prior, and calibration.
-
-    A run that stopped has no end yet, and what no validation has selected is left as it is.
-    """
-    if result.signal is not None or result.best_step < 0:
+    """Load the best parameters; fit a prior and calibrate, unless the run was stopped."""
+    model, position = state.model, state.position
+    model.load_state_dict(state.best or state.average.parameters(model))
+    model.eval()
+    result = TrainResult(position.step, position.best_step, position.best, position.seconds, signal)
+    if signal is not None or position.best_step < 0:
         return result
-    validated = partial(validate, model, valid, seed=seed)
-    best = fit_density(model, corpus, result.best, validated, seed=seed, report=report)
+
+    def validate_model() -> Validation:
+        return validate(model, valid, seed=seed)
+
+    best = fit_density(model, corpus, result.best, validate_model, seed=seed, report=report)
     result = result._replace(best=best)
     if not config.calibrate:
         return result
-    found = calibrate(model, lambda: validated().elbo)
+    calibration = calibrate(model, lambda: validate_model().elbo)
     bound = "nll" if model.is_language_model else "nll <="
-    report(f"temperature {found.temperature:.3f}: validation {bound} {-found.elbo:.3f}")
-    best = result.best._replace(elbo=found.elbo)  # the latent is what it was
-    return result._replace(best=best, temperature=found.temperature)
+    report(f"temperature {calibration.temperature:.3f}: validation {bound} {-calibration.elbo:.3f}")
+    best = result.best._replace(elbo=calibration.elbo)  # the latent is unchanged
+    return result._replace(best=best, temperature=calibration.temperature)
 
 
-def _updates(
-    model: VAE,
-    optimizer: torch.optim.Optimizer,
-    corpus: TokenArray,
-    config: TrainConfig,
-    seed: int,
-    report: Report,
-) -> partial[Step]:
-    """`train_step` of this run; what changes from step to step is still to be given."""
-    return partial(
-        train_step,
-        model,
-        optimizer,
-        config=config.objective,
-        seed=seed,
-        clip_norm=config.clip_norm,
-        dtype=DTYPES[config.precision or "float32"],
-        parts=Parts(config.micro_batch_size, report),
-        labelled=partial(labelled_batch, corpus, config.labelled_batch_size, seed=seed),
-    )
-
-
-def _eligible(model: VAE, config: TrainConfig, total: int) -> float:
+def _first_eligible_step(model: VAE, config: TrainConfig, total: int) -> float:
     """The step from which validations select: when annealing is over."""
     if model.is_language_model:
-        return 0  # without a latent there is no KL whose annealing would have to be over
+        return 0  # without a latent there is no KL to anneal
     return config.procedure.settled(config.objective.kl_weight.settled(), total)
 
 
-def _due(step: int, every: int, total: int) -> bool:
-    return step % every == 0 or step == total
+def _is_due(step: int, every: int | None, total: int) -> bool:
+    return step == total or (every is not None and step % every == 0)
 
 
-def _exhausted(position: Position, config: TrainConfig) -> bool:
+def _stops_early(position: Position, config: TrainConfig, signals: list[int]) -> bool:
+    """Test for an end before the last step: by plateaus, patience, or a signal."""
     if config.learning_rate.plateau.exhausted(position.decays):
         return True
-    return config.patience is not None and position.bad_validations >= config.patience
+    if config.patience is not None and position.bad_validations >= config.patience:
+        return True
+    return agreed_signal(signals) is not None
 
 
-def _validation_line(step: int, found: Validation, latent_dim: int, better: bool) -> str:
+def _validation_line(step: int, validation: Validation, latent_dim: int, selected: bool) -> str:
+    star = "  *" if selected else ""
     if latent_dim == 0:
-        return f"step {step}  validation: nll {-found.elbo:.3f}{'  *' if better else ''}"
+        return f"step {step}  validation: nll {-validation.elbo:.3f}{star}"
+    active = "?" if validation.active_units is None else validation.active_units
     return (
-        f"step {step}  validation: nll <= {-found.elbo:.3f}  kl {found.kl:.2f}  "
-        f"active {'?' if found.active_units is None else found.active_units}/{latent_dim}"
-        f"{'  *' if better else ''}"
+        f"step {step}  validation: nll <= {-validation.elbo:.3f}  kl {validation.kl:.2f}  "
+        f"active {active}/{latent_dim}{star}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run says while it trains: one line an interval, and metrics.jsonl beside it."""
+"""Progress of a run: one line per interval, and metrics.jsonl."""
 
 import sys
 import time
@@ -17,11 +17,11 @@ from textvae.model.inferred import ElboTerms
 from textvae.storage.files import saying_why, write_file
 
 Report = Callable[[str], None]
-"""Takes a line of talk; the command line sends it to stderr."""
+"""Receives a line of progress; the command line prints it on stderr."""
 
 
 class Interval(NamedTuple):
-    """What training did since the line before, dropout and all; nats a sentence."""
+    """Training figures since the last line, with dropout, in nats per sentence."""
 
     reconstruction: float
     kl: float
@@ -39,7 +39,7 @@ class RunningSums:
         self._mean = torch.zeros(2, latent_dim, dtype=torch.float64, device=device)
 
     def add(self, terms: ElboTerms, loss: Tensor, lengths: Tensor) -> None:
-        """Count one batch: its terms, its loss a sentence, and the lengths `[B]`."""
+        """Add one batch: its terms, its loss per sentence, and the lengths `[B]`."""
         batch = terms.kl.shape[0]
         with torch.no_grad():
             self._scalars += torch.stack(
@@ -55,21 +55,21 @@ class RunningSums:
             self._mean += torch.stack([mean.sum(0), mean.square().sum(0)])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums, for a run that stops between two lines."""
+        """The sums, for a training state saved between two lines."""
         return {"scalars": self._scalars, "mean": self._mean}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` returned; from nothing where there is nothing."""
-        for name, own in self.tensors().items():
+        """Restore the sums that `tensors` returned; missing ones stay zero."""
+        for name, tensor in self.tensors().items():
             if name in tensors:
-                own.copy_(tensors[name])
+                tensor.copy_(tensors[name])
 
     def targets(self) -> int:
         """Targets so far; waits for the device."""
         return int(self._scalars[3])
 
     def read(self) -> Interval:
-        """The figures so far, and start anew."""
+        """Return the figures so far, and reset the sums."""
         reconstruction, kl, loss, targets, count = self._scalars.tolist()
         count = max(count, 1.0)
         mean, square = self._mean / count
@@ -80,16 +80,14 @@ class RunningSums:
 
 
 class Journal:
-    """metrics.jsonl: one object a line, never a line twice, also after a resume."""
+    """metrics.jsonl: one object per line, and no line twice after a resume."""
 
     def __init__(self, path: Path | None, step: int) -> None:
-        """Open for appending; lines of steps beyond `step` belong to a run that was cut off."""
+        """Open for appending, and remove lines beyond `step`, of a run that was interrupted."""
         self._path = path
         if path is not None and path.exists():
-            kept = [
-                line for line in path.read_bytes().splitlines(keepends=True) if _step(line) <= step
-            ]
-            write_file(path, b"".join(kept))
+            lines = path.read_bytes().splitlines(keepends=True)
+            write_file(path, b"".join(line for line in lines if _step(line) <= step))
 
     def write(self, **facts: object) -> None:
         """Append one line."""
@@ -109,11 +107,12 @@ def _step(line: bytes) -> float:
 
 
 class Progress:
-    """The progress line: a bar on a terminal, else a plain line an interval."""
+    """The progress line: a bar on a terminal, else a plain line per interval."""
 
     def __init__(self, total: int, step: int, sums: RunningSums, report: Report) -> None:
-        """Of a run of `total` steps that goes on from `step`, with the sums so far."""
-        self._carried = sums.targets()  # of an interval begun by a process before this one
+        """Show a run of `total` steps that starts at `step`, with the sums so far."""
+        self._carried = sums.targets()  # of an interval begun by an earlier process
+        self._printed = set[str]()
         self._total, self._latent_dim, self._report = total, sums.latent_dim, report
         self._bar = None
         if sys.stderr.isatty() and distributed.is_first():
@@ -121,12 +120,12 @@ class Progress:
         self._since = time.perf_counter()
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Count one step."""
         if self._bar is not None:
             self._bar.update()
 
     def interval(self, step: int, interval: Interval, kl_weight: float) -> float:
-        """Show an interval; returns its tokens per second."""
+        """Print an interval; returns its tokens per second."""
         now = time.perf_counter()
         speed = (interval.num_targets - self._carried) / max(now - self._since, 1e-9)
         self._since, self._carried = now, 0
@@ -143,18 +142,24 @@ class Progress:
             self._report(f"step {step}/{self._total}  {line}")
         return speed
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
+    def print(self, line: str) -> None:
+        """Print a line that stays."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
         else:
             self._report(line)
 
+    def print_once(self, kind: str, line: str) -> None:
+        """Print a line, unless one of this kind has been printed."""
+        if kind not in self._printed:
+            self._printed.add(kind)
+            self.print(line)
+
     def leave_out(self, seconds: float) -> None:
-        """Do not count time that was spent on something else than training."""
+        """Exclude time that was not spent on training from the speed."""
         self._since += seconds
 
     def close(self) -> None:
-        """Finish the bar."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -11,7 +11,7 @@ from textvae.model.interfaces import UNKNOWN
 from textvae.randomness import keyed, replace_words
 from textvae.train.denoise import DenoiseConfig
 from textvae.train.rate import NoTargetRate, RateConfig, RateState
-from textvae.train.schedules import ConstantSchedule, LinearSchedule, ScheduleConfig
+from textvae.train.schedules import Clock, ConstantSchedule, LinearSchedule, ScheduleConfig
 
 
 class NoFreeBits(Config, tag_field="kind", tag="none"):
@@ -111,15 +111,6 @@ class ObjectiveConfig(Config):
             raise ValueError(f"word_dropout {max(values)}: a rate is at most 1")
 
 
-class Stage(NamedTuple):
-    """The clock that the schedules read: a step of a part of a run."""
-
-    step: int
-    total: int
-    autoencoder: bool = False
-    """The KL costs nothing, and no target rate looks at it."""
-
-
 class Loss(NamedTuple):
     """The loss of a batch and what it was made from."""
 
@@ -129,12 +120,12 @@ class Loss(NamedTuple):
     """Of the KL above its floor: beta times the schedule, as the target rate has changed it."""
 
 
-def objective(config: ObjectiveConfig, terms: ElboTerms, stage: Stage, rate: RateState) -> Loss:
-    """The loss of a batch at a stage of a run, in the state of its target rate."""
+def objective(config: ObjectiveConfig, terms: ElboTerms, clock: Clock, rate: RateState) -> Loss:
+    """The loss of a batch at a position of a run, in the state of its target rate."""
     value = terms.reconstruction.total / terms.kl.shape[0]
-    if stage.autoencoder:
+    if clock.autoencoder:
         return Loss(value + _of_labels(config, terms), 0.0)
-    scheduled = config.beta * config.kl_weight(stage.step, stage.total)
+    scheduled = config.beta * config.kl_weight(*clock.stage)
     penalty, reward = config.rate.weights(scheduled, rate)
     value = value + penalty * config.free_bits(terms.kl)
     if reward:

@@ -11,7 +11,7 @@ from textvae.data.batching import TokenArray
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE
-from textvae.train.state import Validation
+from textvae.train.validation import Validation
 
 FIT_SENTENCES = 10_000
 """Most training sentences whose posteriors a prior is fitted to, evenly spaced in the corpus: with

@@ -1,12 +1,12 @@
-"""Training procedures: what a step updates, and how a run is divided. The loop is the same for all.
+"""Training procedures: the stages of a run, and the updates of each step. The loop runs them.
 
-A procedure is a config with a `kind` here and a name in `ProcedureConfig`. What it remembers is a
-`ProcedureState` in the saved position; all else is a function of the step, so that a resumed run
-equals a straight one.
+A procedure is a config with a `kind` here and a name in `ProcedureConfig`. All it remembers is a
+`ProcedureState` in the saved position; the rest is a function of the step, so that a resumed run
+equals an uninterrupted one.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -14,26 +14,24 @@ from torch import Tensor, nn
 
 from textvae import distributed
 from textvae.config import Config
-from textvae.data.batching import Batch, TokenArray
+from textvae.data.batching import TokenArray
 from textvae.metrics.latent_usage import mutual_information
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.recurrent import initialize
 from textvae.model.vae import VAE
 from textvae.randomness import hash64, key
-from textvae.train.metrics import Report
-from textvae.train.objective import Stage
-from textvae.train.step import Step
+from textvae.train.schedules import Clock
 
-Update = Callable[..., Step]
-"""`train_step` of a batch, everything else given; `part` and `seed` may be."""
-Share = Annotated[float, Meta(gt=0.0, lt=1.0)]
+Part = Literal["encoder", "rest"]
+"""The encoder, or all but the encoder."""
+Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 
 INFORMATION_SENTENCES = 2000
 """Validation sentences on which the mutual information is estimated; its cap is their logarithm."""
 
 
 class ProcedureState(NamedTuple):
-    """What is remembered from step to step: plain values, exact in JSON."""
+    """The memory of a procedure from step to step: plain values, exact in JSON."""
 
     aggressive: bool = True
     """The encoder still gets updates of its own."""
@@ -41,48 +39,70 @@ class ProcedureState(NamedTuple):
     """The last estimate, nats."""
 
 
+class Update(NamedTuple):
+    """One update of the parameters; a step makes one or more, the last of them on its own batch."""
+
+    part: Part | None = None
+    """The part of the model that changes; None is all of it."""
+    rows: Tensor | None = None
+    """int64 `[B]`: the sentences of the corpus; None is the batch of the step."""
+    seed: int | None = None
+    """Seed of all noise of this update; None is that of the run."""
+
+
+class UpdateLoss(NamedTuple):
+    """The loss of an update that has been made."""
+
+    value: Tensor
+    """Scalar, nats per sentence."""
+    lengths: Tensor
+    """int64 `[B]`: tokens of each sentence."""
+
+
 class _Procedure(Config):
-    """What a procedure answers; a member overrides what it does otherwise than joint training."""
+    """The interface of a procedure, with the behaviour of joint training."""
 
-    def stage(self, step: int, total: int) -> Stage:
-        """The clock of the schedules at a step of a run of `total` steps."""
-        return Stage(step, total)
+    def clock(self, step: int, total: int) -> Clock:
+        """The position of the schedules at a step of a run of `total` steps."""
+        return Clock(step, step, total)
 
-    def settled(self, share: float, total: int) -> float:
-        """The step from which a schedule that settles at `share` no longer changes."""
-        return share * total
+    def settled(self, fraction: float, total: int) -> float:
+        """The step from which a schedule that settles at a fraction of its stage is constant."""
+        return fraction * total
 
     def prepare(
         self, model: VAE, optimizer: torch.optim.Optimizer, step: int, total: int, seed: int
     ) -> None:
-        """What is done to the model before a step."""
+        """Change the model before a step, between two stages of the run."""
 
-    def step(
+    def updates(
         self,
-        update: Update,
-        corpus: TokenArray,
+        losses: Sequence[UpdateLoss],
         order: Sequence[Tensor],
-        batch: Batch,
-        *,
-        stage: Stage,
-        seed: int,
+        clock: Clock,
         state: ProcedureState,
-    ) -> Step:
-        """Make one step of the run.
+        *,
+        seed: int,
+    ) -> Iterator[Update]:
+        """Yield the updates of one step, each of which is made before the next is asked for.
 
         Args:
-            update: of the model, on a batch.
-            corpus: what is trained on.
+            losses: of the updates made so far; whoever makes them appends to it.
             order: the batches of this epoch.
-            batch: the one whose turn it is.
-            stage: what `stage` said.
-            seed: of everything drawn.
+            clock: position in the run.
             state: after the last validation.
+            seed: of the run.
         """
-        return update(batch)
+        yield Update()
 
-    def judge(
-        self, model: VAE, valid: TokenArray, state: ProcedureState, *, seed: int, report: Report
+    def after_validation(
+        self,
+        model: VAE,
+        valid: TokenArray,
+        state: ProcedureState,
+        *,
+        seed: int,
+        report: Callable[[str], object],
     ) -> ProcedureState:
         """The state after a validation."""
         return state
@@ -95,109 +115,119 @@ class JointProcedure(_Procedure, tag_field="kind", tag="joint"):
 class PretrainingProcedure(_Procedure, tag_field="kind", tag="pretraining"):
     """First an autoencoder, then a new decoder (Li et al. 2019).
 
-    For a share of the run the KL costs nothing: the encoder learns to say all it can. Then the
-    decoder is drawn anew (but for word vectors that the encoder reads by), its moments are
-    forgotten, and the rest is a run of its own, with schedules from their beginning. z is drawn in
-    both parts, as the authors do. Their recipe has
-    `free_bits.kind=per_sentence_and_dimension` of 8 nats over all dimensions.
+    For a fraction of the run the KL is not in the loss. Then the decoder is initialized again (but
+    for word vectors that the encoder shares), its moments are dropped, and the rest is a run of its
+    own, with schedules from their beginning. z is sampled in both stages, as the authors do. Their
+    recipe has `free_bits.kind=per_sentence_and_dimension` of 8 nats over all dimensions.
     """
 
-    share: Share = 0.3
-    """Of the run that is spent on the autoencoder."""
+    share: Fraction = 0.3
+    """Fraction of the run that trains the autoencoder."""
 
     def first(self, total: int) -> int:
         """Steps of the autoencoder; a run of one step has none."""
         return min(max(1, round(self.share * total)), total - 1)
 
-    def stage(self, step: int, total: int) -> Stage:
-        """The clock of the schedules: each part of the run has its own."""
+    def clock(self, step: int, total: int) -> Clock:
+        """The position of the schedules: each stage of the run has its own."""
         first = self.first(total)
         if step < first:
-            return Stage(step, first, autoencoder=True)
-        return Stage(step - first, total - first)
+            return Clock(step, step, first, autoencoder=True)
+        return Clock(step, step - first, total - first)
 
-    def settled(self, share: float, total: int) -> float:
-        """The step from which a schedule of the second part no longer changes."""
+    def settled(self, fraction: float, total: int) -> float:
+        """The step from which a schedule of the second stage is constant."""
         first = self.first(total)
-        return first + max(1.0, share * (total - first))  # nothing is selected before the reset
+        return first + max(1.0, fraction * (total - first))  # nothing is selected before the reset
 
     def prepare(
         self, model: VAE, optimizer: torch.optim.Optimizer, step: int, total: int, seed: int
     ) -> None:
-        """Between the parts, draw the decoder anew and forget its moments."""
+        """Initialize the decoder again between the stages, and drop its moments."""
         if step == 0 or step != self.first(total):
             return
         assert isinstance(model.decoder, nn.Module)
         words, shared = model.decoder.word_vectors, model.encoder.shares_words
-        kept = words.detach().clone()
+        trained_words = words.detach().clone()
         initialize(model.decoder, key(seed, "decoder reset"))
         if shared:
-            words.detach().copy_(kept)
+            words.detach().copy_(trained_words)
         for parameter in model.decoder.parameters():
             if not (shared and parameter is words):
                 optimizer.state.pop(parameter, None)
 
 
 class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
-    """The encoder is trained until it has caught up, before each update of the decoder.
+    """Several updates of the encoder before each update of the decoder.
 
-    He et al. 2019, algorithm 1: encoder updates on random batches until the loss per word stops
-    falling, then one update of all the rest. Where a validation finds that the mutual
-    information of sentence and latent has not grown, or the share is over, training is joint.
+    He et al. 2019, algorithm 1: encoder updates on random batches until the loss per token stops
+    falling, then one update of all the rest. Training is joint after the fraction `share` of the
+    run, or when the mutual information of sentence and latent has not grown between validations.
     """
 
-    share: Share = 0.1
-    """Of the run that is aggressive at most."""
+    share: Fraction = 0.1
+    """Largest fraction of the run that is aggressive."""
     max_updates: Annotated[int, Meta(ge=1)] = 100
-    """Encoder updates before an update of the rest, at most."""
+    """Most encoder updates before an update of the rest."""
     check_every: Annotated[int, Meta(ge=1)] = 10
-    """Updates whose loss is compared with that of as many before."""
+    """Updates whose mean loss is compared with that of as many before."""
 
-    def step(
+    def updates(
         self,
-        update: Update,
-        corpus: TokenArray,
+        losses: Sequence[UpdateLoss],
         order: Sequence[Tensor],
-        batch: Batch,
-        *,
-        stage: Stage,
-        seed: int,
+        clock: Clock,
         state: ProcedureState,
-    ) -> Step:
-        """Let the encoder catch up, then update the rest; or all at once, when that is over."""
-        if not state.aggressive or stage.step >= self.share * stage.total:
-            return update(batch)
-        before, loss, targets = float("inf"), 0.0, 0
+        *,
+        seed: int,
+    ) -> Iterator[Update]:
+        """Yield updates of the encoder until its loss stops falling, then one of the rest."""
+        if not state.aggressive or clock.stage_step >= self.share * clock.stage_total:
+            yield Update()
+            return
+        before = float("inf")
         for number in range(self.max_updates):
-            inner = key(seed, "encoder update", stage.step, number)
-            drawn = order[hash64(inner) % len(order)]
-            other = corpus.batch(drawn).to(batch.lengths.device) if number else batch
-            made = update(other, part="encoder", seed=inner)
-            if not made.finite:
-                return made
-            loss += float(made.loss.value) * other.lengths.shape[0]
-            targets += int(other.lengths.sum())
+            update_seed = key(seed, "encoder update", clock.stage_step, number)
+            rows = order[hash64(update_seed) % len(order)] if number else None
+            yield Update("encoder", rows, update_seed)
             if (number + 1) % self.check_every == 0:
-                if loss / targets >= before:
+                loss = _loss_per_token(losses[-self.check_every :])
+                if loss >= before:
                     break
-                before, loss, targets = loss / targets, 0.0, 0
-        return update(batch, part="rest")
+                before = loss
+        yield Update("rest")
 
-    def judge(
-        self, model: VAE, valid: TokenArray, state: ProcedureState, *, seed: int, report: Report
+    def after_validation(
+        self,
+        model: VAE,
+        valid: TokenArray,
+        state: ProcedureState,
+        *,
+        seed: int,
+        report: Callable[[str], object],
     ) -> ProcedureState:
-        """Stop where the mutual information of the validation sentences has not grown."""
+        """Become joint if the mutual information of the validation sentences has not grown."""
         if not state.aggressive:
             return state
         posterior = encode_corpus(model, valid.head(INFORMATION_SENTENCES))
-        # of the first process, so that no rounding of another machine makes two of one decision
-        found = float(distributed.broadcast(repr(mutual_information(posterior, seed=seed).value)))
-        grown = found > state.mutual_information
+        estimate = mutual_information(posterior, seed=seed).value
+        # That of the first process, so that rounding cannot make two processes decide differently.
+        nats = float(distributed.broadcast(repr(estimate)))
+        grown = nats > state.mutual_information
         report(
-            f"mutual information {found:.2f} nats: "
+            f"mutual information {nats:.2f} nats: "
             + ("encoder first" if grown else "it no longer grows, so training is joint from here")
         )
-        return ProcedureState(grown, found)
+        return ProcedureState(grown, nats)
+
+
+def _loss_per_token(losses: Sequence[UpdateLoss]) -> float:
+    """Nats per token over several updates; waits for the device."""
+    nats, tokens = 0.0, 0
+    for loss in losses:
+        nats += float(loss.value) * loss.lengths.shape[0]
+        tokens += int(loss.lengths.sum())
+    return nats / tokens
 
 
 ProcedureConfig = JointProcedure | PretrainingProcedure | AggressiveProcedure

@@ -6,7 +6,7 @@ is for the learning rate alone, in `LearningRateConfig`.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 
@@ -14,6 +14,23 @@ from textvae.config import Config
 
 Share = Annotated[float, Meta(gt=0.0, le=1.0)]
 Value = Annotated[float, Meta(ge=0.0)]
+
+
+class Clock(NamedTuple):
+    """Position in a run. Noise is drawn by `step`; schedules read the position in their stage."""
+
+    step: int
+    """Steps of the run before this one."""
+    stage_step: int
+    stage_total: int
+    """Steps of the stage: of the run, unless a procedure divides it."""
+    autoencoder: bool = False
+    """The KL is not in the loss of this stage, and no target rate observes it."""
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """The two arguments of a schedule."""
+        return self.stage_step, self.stage_total
 
 
 def progress(step: int, total: int, share: float) -> float:

@@ -1,110 +1,100 @@
-"""One training step: what the loop repeats, and what `scripts/benchmark.py` times."""
+"""One training step: gradient, clipping, update. The loop repeats it, and benchmarks time it."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from textvae.data.batching import Batch
+from textvae.errors import ConfigError
 from textvae.model.inferred import ElboTerms
+from textvae.model.labelling import Labelling
 from textvae.model.vae import VAE
-from textvae.train.labelled import DrawLabelled, labelling_of
-from textvae.train.objective import Loss, ObjectiveConfig, Stage, objective
-from textvae.train.parts import Draws, Parts
+from textvae.train.config import StepSettings
+from textvae.train.gradient import backward
+from textvae.train.objective import Loss
+from textvae.train.procedures import Part
 from textvae.train.rate import RateState
-
-Part = Literal["encoder", "rest"]
-"""The encoder, or all but the encoder."""
+from textvae.train.schedules import Clock
 
 
-class Step(NamedTuple):
-    """What a step did; its graph has been used up."""
+class StepResult(NamedTuple):
+    """The figures of a step; its graph has been freed."""
 
     terms: ElboTerms
     """Of the batch, before the update."""
     loss: Loss
+    lengths: Tensor
+    """int64 `[B]`, of the batch."""
     finite: bool
-    """False where the loss or the norm of the gradient is not finite: nothing was updated then."""
+    """False if the loss or the norm of the gradient is not finite: nothing was updated then."""
     rate: RateState
-    """Of the target rate, after the batch."""
+    """State of the target rate after the batch."""
     fault: str = ""
-    """What is not finite."""
+    """Which tensor is not finite."""
 
 
 def train_step(
     model: VAE,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
-    config: ObjectiveConfig,
+    settings: StepSettings,
+    clock: Clock,
     *,
-    step: int,
-    total: int,
-    seed: int,
-    clip_norm: float,
-    dtype: torch.dtype = torch.float32,
     rate: RateState | None = None,
-    stage: Stage | None = None,
     part: Part | None = None,
-    parts: Parts | None = None,
-    labelled: DrawLabelled | None = None,
-) -> Step:
-    """Forward, backward, clipping and update, at the learning rate the optimizer has now.
+    labelling: Labelling | None = None,
+) -> StepResult:
+    """Compute the gradient of a batch, clip it, and update, at the optimizer's learning rate.
 
     Args:
         model: in training mode.
         optimizer: of the model's parameters.
         batch: sentences; what is drawn for each is a function of (seed, step, its index).
-        config: of the loss.
-        step: of a run of `total` steps; decides what is drawn.
-        total: decides the schedules, unless `stage` does.
-        seed: of everything drawn.
-        clip_norm: a longer gradient is scaled down to this norm.
-        dtype: of the matrix products.
-        rate: state of the target rate; None where the run begins.
-        stage: where the schedules are; None is step `step` of `total`.
-        part: of the model that is updated, and whose gradient is clipped; None is all of it.
-        parts: how the batch is cut; None is one piece, or one for each process.
-        labelled: `labelled_batch` of all but the step, for a model with labels.
+        settings: of the run.
+        clock: the step of the run, and the position of the schedules.
+        rate: state of the target rate; None at the start of a run.
+        part: part of the model that is updated, and whose gradient is clipped; None is all of it.
+        labelling: labels of the batch, for a model with labels.
+
+    Raises:
+        ConfigError: out of memory.
     """
-    stage = Stage(step, total) if stage is None else stage
-    word_dropout = config.word_dropout(stage.step, stage.total)
-    rate = config.rate.start() if rate is None else rate
+    if rate is None:
+        rate = settings.objective.rate.start()
     optimizer.zero_grad(set_to_none=True)
-    terms, loss = (parts or Parts()).backward(
-        model,
-        batch,
-        partial(objective, config, stage=stage, rate=rate),
-        Draws(seed, step, word_dropout, dtype, config.denoise),
-        labelling_of(model, batch, labelled, seed=seed, step=step),
-    )
+    try:
+        terms, loss = backward(model, batch, settings, clock, rate, labelling)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _out_of_memory(batch, settings) from error
     if part is not None:
-        _forget_others(model, part)
+        _drop_gradients_outside(model, part)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    length, fault = float(norm), ""
-    finite = math.isfinite(length) and bool(loss.value.isfinite())
-    if finite:
-        if length > clip_norm:  # else it would multiply all by 1, a hundredth of a step
-            nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
-        optimizer.step()
-        rate = rate if stage.autoencoder else config.rate.observe(terms.kl, rate)
-    else:
-        fault = _not_finite(model, terms)
-    return Step(terms, loss, finite, rate, fault)
+    length = float(norm)
+    if not (math.isfinite(length) and bool(loss.value.isfinite())):
+        return StepResult(terms, loss, batch.lengths, False, rate, _first_not_finite(model, terms))
+    if length > settings.clip_norm:  # else it would multiply all by 1, a hundredth of a step
+        nn.utils.clip_grads_with_norm_(model.parameters(), settings.clip_norm, norm)
+    optimizer.step()
+    if not clock.autoencoder:
+        rate = settings.objective.rate.observe(terms.kl, rate)
+    return StepResult(terms, loss, batch.lengths, True, rate)
 
 
-def _forget_others(model: VAE, part: Part) -> None:
-    """Take the gradients of the other part away: optimizers pass over it, moments and all."""
+def _drop_gradients_outside(model: VAE, part: Part) -> None:
+    """Remove the gradients of the other part: optimizers skip its parameters and their moments."""
     for name, parameter in model.named_parameters():
         if name.startswith("encoder.") != (part == "encoder"):
             parameter.grad = None
 
 
-def _not_finite(model: VAE, terms: ElboTerms) -> str:
+def _first_not_finite(model: VAE, terms: ElboTerms) -> str:
     """The first tensor on the way from the parameters to the gradient that is not finite."""
     stages: dict[str, dict[str, Tensor | None]] = {
         "parameter": dict(model.named_parameters()),
@@ -118,9 +108,25 @@ def _not_finite(model: VAE, terms: ElboTerms) -> str:
     return "norm of the gradient"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell lack of memory from other errors: torch has a type for CUDA, only messages for a CPU."""
+    messages = ("not enough memory", "can't allocate memory", "std::bad_alloc")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
+    )
+
+
+def _out_of_memory(batch: Batch, settings: StepSettings) -> ConfigError:
+    size = min(batch.lengths.shape[0], settings.micro_batch_size or batch.lengths.shape[0])
+    remedy = f"set train.micro_batch_size below {size:,}, which does not change the result"
+    if size == 1:
+        remedy = "lower hidden_dim, max_length or the size of the vocabulary"
+    return ConfigError(f"out of memory in a step with {size:,} sentences at once: {remedy}")
+
+
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Moments of rare words decay into denormals, which are 7 times slower, so they become zero.
+    """Flush denormals to zero, which the moments of rare words decay into, at 7 times the cost.
 
     Only while training: with it on, msgspec takes 0.0 for a value that must be above zero.
     """

@@ -1,4 +1,6 @@
-"""How good a model is on the validation set, by which its parameters are selected."""
+"""The ELBO of a model on the validation set, by which its parameters are selected."""
+
+from typing import NamedTuple
 
 import torch
 
@@ -9,13 +11,21 @@ from textvae.metrics.likelihood import ENCODER_BATCH
 from textvae.model.labelling import Labelling, unknown_labels
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals, uniforms
-from textvae.train.state import Validation
+
+
+class Validation(NamedTuple):
+    """The ELBO at KL weight 1, with one sample per sentence, in nats per sentence."""
+
+    elbo: float
+    kl: float
+    active_units: int | None
+    """None for a validation set of one sentence."""
 
 
 def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
-    """The ELBO of a corpus, every sentence once, without dropout, from the same noise each time.
+    """Compute the ELBO of a corpus: every sentence once, without dropout, with the same noise.
 
-    In float32 whatever the precision of training, since it selects the parameters.
+    It is computed in float32 whatever the precision of training.
     """
     sums = torch.zeros(2, dtype=torch.float64, device=model.device)
     size = (data.num_sentences, model.prior.latent_dim)
@@ -26,10 +36,10 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
         for batch in data.shared_batches(ENCODER_BATCH):
             noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
             draws = uniforms(key(seed, "validation label"), batch.indices)
-            three = batch.inputs, batch.targets, batch.lengths
-            terms = model(*three, noise, labelling=Labelling(unknown_labels(draws), draws))
-            nats = terms.reconstruction.total, terms.bound_kl.sum()
-            sums += torch.stack([part.double() for part in nats])
+            labelling = Labelling(unknown_labels(draws), draws)
+            terms = model(batch.inputs, batch.targets, batch.lengths, noise, labelling=labelling)
+            nats = terms.reconstruction.total.double(), terms.bound_kl.sum().double()
+            sums += torch.stack(nats)
             means[batch.indices] = terms.posterior.mean.to(means)
     model.train(training)
     reconstruction, kl = distributed.all_reduce_sum(sums).tolist()
