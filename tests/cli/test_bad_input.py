@@ -9,6 +9,8 @@ import pytest
 from click.testing import Result
 
 LONG = "the " * 20
+A, B = "the dog sees the cat .", "the fox eats the cow ."
+CATS, COWS = "cats.txt", "cows.txt"
 
 Invoke = Callable[..., Result]
 
@@ -78,6 +80,82 @@ def fingerprint(folder: Path) -> dict[str, bytes]:
         (["evaluate", "long.txt"], "long.txt: sentence 2 has 20 tokens"),
         (["info", "empty"], "empty: has no manifest.json"),
         (["info", "--verify", "empty"], "empty: has no manifest.json"),
+        (["encode", "runs/tiny", "tiny.tx"], "tiny.tx: there is no such file; did you mean tiny"),
+        (["encode", "tiny.txt", "--output", "a.pt"], "a.pt: latents are files named .npz or .js"),
+        (["encode", "tiny.txt", "--output", "no/a.npz"], "no/a.npz: cannot be written: No such"),
+        (["encode", "long.txt", "--output", "a.npz"], "long.txt: sentence 2 has 20 tokens"),
+        (["encode", "long.txt", "--output", "a.jsonl"], "long.txt: sentence 2 has 20 tokens"),
+        (["encode", "blank.txt"], "blank.txt: holds only 3 blank lines"),
+        (["encode", "runs/tiny", "bytes.txt"], "bytes.txt:2: byte 0xff is not UTF-8"),
+        (["encode", "a", "b", "c"], "MODEL and FILE are 2 arguments at most, found 3"),
+        (["decode", "runs/tiny", "tiny.txt"], "tiny.txt: latents are files named"),
+        (["decode", "runs/tiny", "none.npz"], "none.npz: there is no such file"),
+        (["decode", "runs/tiny", "short.jsonl"], "short.jsonl:1: a latent of 2 numbers; this mo"),
+        (["decode", "runs/tiny", "bad.npz"], "bad.npz: damaged or no .npz file"),
+        (["decode", "runs/tiny", "huge.jsonl"], "huge.jsonl: row 1 holds a number that is not"),
+        (["decode", "runs/tiny"], "standard input: holds no latents"),
+        (["neighbors", "the cat"], "Missing option '--corpus'"),
+        (
+            ["neighbors", "the cat", "--corpus", "tiny.tx"],
+            "tiny.tx: there is no such file; did you mean tiny.txt?",
+        ),
+        (["neighbors", "--corpus", "-"], "--corpus -: standard input is read once"),
+        (
+            ["neighbors", "the cat", "--corpus", "-", "--metric", "scaled"],
+            "--corpus -: standard input is read once",
+        ),
+        (["neighbors", "the cat", "--corpus", "-"], "standard input: holds nothing"),
+        (["neighbors", "the " * 20, "--corpus", "tiny.txt"], "at most 19"),
+        (["neighbors", "the cat", "--corpus", "tiny.txt", "-n", "0"], "0 is not in the range"),
+        (["report", "runs/tiny", "tiny.tx"], "tiny.tx: there is no such file"),
+        (["report", "runs/tiny", "tiny.txt", "x"], "2 arguments at most"),
+        (["report", "runs/tiny", "--sentences", "0"], "0 is not in the range"),
+        (["report", "runs/tiny", "--output", "runs"], "runs: is a directory; name a file"),
+        (["report", "runs/tiny", "--output", "no/where.html"], "there is no directory no"),
+        (["report", "runs/tiny", "--csv", "runs"], "runs: is in use"),
+        (["report", "runs/tiny", "--labels", "tiny.txt"], "belong to DATA"),
+        (["report", "runs/tiny", "tiny.txt", "--label-column", "kind"], "has no columns"),
+        (["report", "nowhere/at-all", "tiny.txt"], "there is no such directory"),
+        (
+            ["evaluate", "runs/tiny", "--evaluators", "likelyhood"],
+            "--evaluators likelyhood: they are likelihood, latent",
+        ),
+        (["evaluate", "runs/tiny", "--evaluators", ","], "--evaluators nothing: they are"),
+        (
+            ["evaluate", "runs/tiny", "--output", "no/where.json"],
+            "--output no/where.json: there is no directory no",
+        ),
+        (
+            ["evaluate", "runs/tiny", "--config", "none.toml"],
+            "none.toml: there is no such configuration file",
+        ),
+        (["evaluate", "runs/tiny", "--config", "twice.toml"], "likelihood is there twice"),
+        (["evaluate", "runs/tiny", "--samples", "0"], "--samples"),
+        (["analogy", A, B], "an analogy takes 3 sentences, found 2"),
+        (["analogy", "runs/tiny", A], "found 1 besides the MODEL runs/tiny"),
+        (["analogy", "runs/tiny"], "standard input: holds nothing"),
+        (["analogy", A, B, "the " * 20], "sentence 3 has 20 tokens"),
+        (["attribute", A], "a vector needs --from and --to, or --vector"),
+        (["attribute", A, "--from", CATS], "a vector needs --from and --to, or --vector"),
+        (["attribute", A, "--vector", "v.json", "--to", CATS], "--vector is used as it is"),
+        (["attribute", A, "--vector", "v.json"], "v.json: there is no such file"),
+        (["attribute", A, "--vector", CATS], "cats.txt: is no vector"),
+        (["attribute", A, "--from", CATS, "--to", "cow.txt"], "did you mean cows.txt?"),
+        (["attribute", "--from", CATS, "--to", "-"], "standard input is read once"),
+        (["attribute", A, "--from", CATS, "--to", COWS, "--strength", "nan"], "--strength nan: t"),
+        (["attribute", "--from", CATS, "--to", COWS, "--output", "v.npz"], "a vector is a file na"),
+        (
+            ["attribute", A, "--data", "table.csv", "--from", "cat", "--to", "cwo"],
+            "--to cwo: no row of table.csv has that label; did you mean 'cow'?",
+        ),
+        (
+            ["attribute", A, "--data", CATS, "--from", "cat", "--to", "cow"],
+            "cats.txt: has no labels; name their column with --label-column",
+        ),
+        (
+            ["attribute", A, "--label-column", "label", "--from", CATS, "--to", COWS],
+            "--label-column belongs to --data",
+        ),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
@@ -95,6 +173,13 @@ def test_bad_input_is_one_line_and_changes_nothing(
         "long.txt": f"the cat .\n{LONG}\n".encode(),
         "bad.toml": b"[model]\nlatent_dmi = 3\n",
         "used/diary.txt": b"dear diary\n",
+        "short.jsonl": b"[1, 2]\n",
+        "huge.jsonl": b"[1, 2, 1e9, 0, 0]\n",
+        "bad.npz": b"PK",
+        "twice.toml": b'[[evaluate.evaluators]]\nkind = "likelihood"\n' * 2,
+        CATS: b"the dog sees the cat .\nthe fox eats the cat .\n",
+        COWS: b"the dog sees the cow .\nthe fox eats the cow .\n",
+        "table.csv": b"label,text\ncat,the dog sees the cat .\ncow,the fox eats the cow .\n",
     }.items():
         (copy / name).write_bytes(data)
     before = fingerprint(copy)

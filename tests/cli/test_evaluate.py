@@ -68,27 +68,6 @@ def test_evaluators_are_named_or_configured(copy: Path, invoke: Invoke) -> None:
     assert [one.kind for one in run_evaluators(vae).measured] == ["latent"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--evaluators", "likelyhood"], "--evaluators likelyhood: they are likelihood, latent"),
-        (["--evaluators", ","], "--evaluators nothing: they are"),
-        (["--output", "no/where.json"], "--output no/where.json: there is no directory no"),
-        (["--config", "none.toml"], "none.toml: there is no such configuration file"),
-        (["--config", "twice.toml"], "likelihood is there twice"),
-        (["--samples", "0"], "--samples"),
-    ],
-)
-def test_bad_input_is_one_line(copy: Path, invoke: Invoke, arguments: list[str], said: str) -> None:
-    twice = '[[evaluate.evaluators]]\nkind = "likelihood"\n' * 2
-    (copy / "twice.toml").write_text(twice, encoding="utf-8")
-    result = invoke("evaluate", "runs/tiny", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert not (copy / "runs/tiny/evaluation.json").exists()
-
-
 def test_what_cannot_be_kept_is_shown_all_the_same(copy: Path, invoke: Invoke) -> None:
     (copy / "runs/tiny/evaluation.json").mkdir()
     result = invoke("evaluate", *FEW)

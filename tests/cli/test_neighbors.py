@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from click.testing import Result
 
 import textvae
@@ -39,26 +38,3 @@ def test_neighbors_is_the_python_call(place: Path, invoke: Invoke) -> None:
     text = (place / "tiny.txt").read_bytes()
     assert invoke(*arguments[:-3], "-", "-n", "3", stdin=text).stdout.splitlines() == lines
     assert invoke(*arguments, "--metric", "scaled").exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([FIRST], "Missing option '--corpus'"),
-        ([FIRST, "--corpus", "tiny.tx"], "tiny.tx: there is no such file; did you mean tiny.txt?"),
-        (["--corpus", "-"], "--corpus -: standard input is read once"),
-        ([FIRST, "--corpus", "-", "--metric", "scaled"], "--corpus -: standard input is read once"),
-        ([FIRST, "--corpus", "-"], "standard input: holds nothing"),
-        (["the " * 20, "--corpus", "tiny.txt"], "at most 19"),
-        ([FIRST, "--corpus", "tiny.txt", "-n", "0"], "0 is not in the range"),
-    ],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line(
-    place: Path, invoke: Invoke, arguments: list[str], said: str
-) -> None:
-    result = invoke("neighbors", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
-    assert said in result.stderr
-    assert result.stderr.count("\n") == 1

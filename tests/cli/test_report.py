@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from click.testing import Result
 
 import textvae
@@ -64,30 +63,3 @@ def test_labels_come_from_a_column_or_a_file(place: Path, tmp_path: Path, invoke
     pages = [page.read_text(encoding="utf-8") for page in (first, second)]
     assert pages[0].replace("t.csv", "t.txt") == pages[1]
     assert "label odd" in pages[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["runs/tiny", "tiny.tx"], "tiny.tx: there is no such file"),
-        (["runs/tiny", "tiny.txt", "x"], "2 arguments at most"),
-        (["runs/tiny", "--sentences", "0"], "0 is not in the range"),
-        (["runs/tiny", "--output", "runs"], "runs: is a directory; name a file"),
-        (["runs/tiny", "--output", "no/where.html"], "there is no directory no"),
-        (["runs/tiny", "--csv", "runs"], "runs: is in use"),
-        (["runs/tiny", "--labels", "tiny.txt"], "belong to DATA"),
-        (["runs/tiny", "tiny.txt", "--label-column", "kind"], "has no columns"),
-        (["nowhere/at-all", "tiny.txt"], "there is no such directory"),
-    ],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    copy: Path, invoke: Invoke, arguments: list[str], said: str
-) -> None:
-    before = sorted(copy.rglob("*"))
-    result = invoke("report", *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: ")
-    assert said in result.stderr
-    assert result.stderr.count("\n") == 1
-    assert sorted(copy.rglob("*")) == before

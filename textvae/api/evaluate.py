@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from msgspec import structs
 
 from textvae.api.text_vae import TextVAE
+from textvae.evaluate.bounds import LikelihoodEvaluator
 from textvae.evaluate.evaluators import (
     EvaluatorConfig,
     check_evaluators,
@@ -14,7 +16,7 @@ from textvae.evaluate.evaluators import (
 )
 from textvae.evaluate.measurements import Measurements
 from textvae.metrics.likelihood import ROWS
-from textvae.run.experiment import read_experiment
+from textvae.run.experiment import load_config, read_experiment
 from textvae.run.held_out import held_out, subject_of
 from textvae.storage.checkpoint import EXPERIMENT
 
@@ -36,6 +38,8 @@ def run_evaluators(
     data: str | Path | Sequence[str] | None = None,
     *,
     evaluators: Sequence[EvaluatorConfig] | str | None = None,
+    config: str | Path | None = None,
+    num_samples: int | None = None,
     seed: int = 0,
     rows: int = ROWS,
     dtype: torch.dtype = torch.float32,
@@ -50,6 +54,8 @@ def run_evaluators(
             test split that the run was made with.
         evaluators: configs, or names such as `"likelihood,samples"` with the run's settings of
             them; None is what the run's config names, else the default.
+        config: a file of settings in place of those of the run.
+        num_samples: K of the importance-weighted bound, in place of that of the settings.
         seed: of everything drawn.
         rows: latents decoded at once, which bounds the memory; no effect on the result.
         dtype: of the matrix products.
@@ -61,7 +67,18 @@ def run_evaluators(
         ConfigError: an unknown evaluator, or one twice.
     """
     if evaluators is None or isinstance(evaluators, str):
-        evaluators = choose_evaluators(evaluators, configured_evaluators(vae.path))
+        if config is None:
+            configured = configured_evaluators(vae.path)
+        else:
+            configured = load_config(Path(config)).evaluate.evaluators
+        evaluators = choose_evaluators(evaluators, configured)
+    if num_samples is not None:
+        evaluators = [
+            structs.replace(one, num_samples=num_samples)
+            if isinstance(one, LikelihoodEvaluator)
+            else one
+            for one in evaluators
+        ]
     evaluators = check_evaluators(evaluators)
     sentences = held_out(vae.origin, data, text_column=text_column)
     subject = subject_of(

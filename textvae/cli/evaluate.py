@@ -15,8 +15,6 @@ from textvae.cli.terminal import emit, emit_json, flush, log, log_model
 from textvae.errors import CheckpointError, TextVAEError
 
 if TYPE_CHECKING:
-    from textvae.api.text_vae import TextVAE
-    from textvae.evaluate.evaluators import EvaluatorConfig
     from textvae.evaluate.measurements import Measurements
 
 SECONDS = 3.0
@@ -103,7 +101,9 @@ def command(
             measurements = run_evaluators(
                 vae,
                 data,
-                evaluators=_evaluators(vae, names, config, num_samples),
+                evaluators=names,
+                config=config,
+                num_samples=num_samples,
                 seed=seed,
                 rows=ROWS if rows is None else rows,
                 dtype=DTYPES[precision],
@@ -121,32 +121,6 @@ def command(
         if output is not None:
             raise not_written
         log(f"{not_written}; --output FILE writes the figures elsewhere")
-
-
-def _evaluators(
-    vae: "TextVAE", names: str | None, config: str | None, num_samples: int | None
-) -> "tuple[EvaluatorConfig, ...]":
-    """The evaluators that the options name, with their K."""
-    from msgspec import structs  # noqa: PLC0415 -- 20 ms
-
-    from textvae.api.evaluate import configured_evaluators  # noqa: PLC0415 -- as above
-    from textvae.evaluate.bounds import LikelihoodEvaluator  # noqa: PLC0415 -- imports torch
-    from textvae.evaluate.evaluators import choose_evaluators  # noqa: PLC0415 -- as above
-    from textvae.run.experiment import load_config  # noqa: PLC0415 -- as above
-
-    if config is None:
-        configured = configured_evaluators(vae.path)
-    else:
-        configured = load_config(Path(config)).evaluate.evaluators
-    evaluators = choose_evaluators(names, configured)
-    if num_samples is None:
-        return evaluators
-    return tuple(
-        structs.replace(one, num_samples=num_samples)
-        if isinstance(one, LikelihoodEvaluator)
-        else one
-        for one in evaluators
-    )
 
 
 def _write(measurements: "Measurements", where: Path, output: Path | None) -> TextVAEError | None:
