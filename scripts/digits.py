@@ -27,8 +27,8 @@ from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.metrics.latent_usage import active_units
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms
+from textvae.model.initialization import initialize
 from textvae.model.prior_gaussian import StandardNormalPriorConfig
-from textvae.model.recurrent import initialize
 from textvae.randomness import key, normals, permutation, uniforms
 from textvae.train.objective import NoFreeBits, ObjectiveConfig, objective
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, set_learning_rate

@@ -120,7 +120,7 @@ def test_it_is_one_of_the_paths() -> None:
     points, prior = RING.mean[[0, 8, 4]].float(), MixturePrior(2, max_components=17)
     with pytest.raises(ConfigError, match="--path data: the prior of this model is not a mixture"):
         path_through(points, steps=5, path="data", prior=prior)
-    prior.take(RING)
+    prior.set_mixture(RING)
     found = path_through(points, steps=5, path="data", prior=prior)
     assert torch.equal(found[::4], points)
     assert torch.equal(found[4:], interpolation(*points[1:], steps=5, path="data", prior=prior))

@@ -1,14 +1,14 @@
 """Every decoder keeps the contract: word by word, K conditions at once, with and without one."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 
-from textvae.model.decoder import DecoderConfig, GRUDecoderConfig
-from textvae.model.recurrent import initialize
+from textvae.model.decoder import DECODERS, GRUDecoderConfig
+from textvae.model.initialization import initialize
 from textvae.randomness import Noise, hashes, key, normals
 
 B, T, V, E, H, C, K = 3, 7, 23, 5, 11, 2, 13
@@ -30,7 +30,7 @@ def changed(**fields: Any) -> GRUDecoderConfig:
 
 
 def variants() -> Iterator[Any]:
-    for kind in get_args(DecoderConfig) or (DecoderConfig,):
+    for kind in DECODERS:
         known = {name: size for name, size in SIZES.items() if name in kind.__struct_fields__}
         yield kind(**known)
     yield PLAIN

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from textvae.model.decoder import GRUDecoder, GRUDecoderConfig
-from textvae.model.recurrent import initialize
+from textvae.model.initialization import initialize
 from textvae.randomness import Noise, hashes, key, normals
 
 B, T, V, E, H, C = 3, 7, 23, 5, 11, 2

@@ -13,8 +13,9 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoder, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.initialization import initialize
 from textvae.model.posterior import PosteriorConstraintConfig
-from textvae.model.recurrent import GRULayer, initialize
+from textvae.model.recurrent import GRULayer
 from textvae.randomness import Noise, hashes, key
 
 B, T, V, E, H, Z = 3, 7, 23, 5, 11, 2

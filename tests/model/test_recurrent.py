@@ -1,5 +1,6 @@
 """How parameters begin, and the two functions that know where a sentence ends."""
 
+import hashlib
 import math
 
 import pytest
@@ -7,13 +8,15 @@ import torch
 from scipy import stats
 from torch import nn
 
-from textvae.model.recurrent import (
+from textvae.config import decode
+from textvae.model.initialization import (
     EMBEDDING_RANGE,
-    GRULayer,
+    Initializer,
+    SeededModule,
     initialize,
-    last_states,
-    reverse_sentences,
 )
+from textvae.model.recurrent import GRULayer, last_states, reverse_sentences
+from textvae.model.vae import ModelConfig
 from textvae.randomness import hashes, key, uniforms
 
 B, T, V, E, H, C = 3, 7, 23, 5, 11, 2
@@ -24,7 +27,7 @@ def tokens() -> torch.Tensor:
     return (hashes(key(1, "tokens"), torch.arange(B * T)) % (V - 2) + 2).view(B, T)
 
 
-class Words(nn.Module):
+class Words(SeededModule):
     """Some parameters of every sort, made in the order that is asked for."""
 
     def __init__(self, names: str, vocabulary_size: int = V) -> None:
@@ -37,6 +40,12 @@ class Words(nn.Module):
         }
         for name in names.split():
             setattr(self, name, nn.Parameter(torch.empty(shapes[name])))
+        self.names = names.split()
+
+    def reset_parameters(self, initializer: Initializer) -> None:
+        initializer.embedding(*(name for name in self.names if "embedding" in name))
+        initializer.linear(*(name for name in self.names if name == "weight"))
+        initializer.constant(0.0, *(name for name in self.names if name == "bias"))
 
 
 def values(names: str, seed: int = 0, vocabulary_size: int = V) -> dict[str, torch.Tensor]:
@@ -82,6 +91,61 @@ def test_biases_are_zero_and_matrices_uniform_in_their_ranges() -> None:
         embedding.double().numpy(), "uniform", args=(-EMBEDDING_RANGE, 2 * EMBEDDING_RANGE)
     )
     assert found.pvalue > 1e-4
+
+
+def test_no_parameter_is_left_unset() -> None:
+    norm = nn.LayerNorm(7)
+    initialize(norm, 3)
+    assert norm.weight.tolist() == [1.0] * 7
+    with pytest.raises(TypeError, match="no module fills weight in its reset_parameters"):
+        initialize(nn.Embedding(3, 5), 1)
+
+
+GOLDEN = {
+    "words of its own, two layers, both directions, M2": (
+        {
+            "latent_dim": 3,
+            "encoder": {
+                "kind": "gru",
+                "embedding_dim": 5,
+                "hidden_dim": 7,
+                "num_layers": 2,
+                "bidirectional": True,
+                "posterior": {"kind": "batch_norm"},
+            },
+            "decoder": {
+                "kind": "gru",
+                "embedding_dim": 5,
+                "hidden_dim": 7,
+                "num_layers": 2,
+                "tie_embeddings": False,
+            },
+            "prior": {"kind": "mixture", "max_components": 4},
+            "labels": {"kind": "m2"},
+        },
+        "b0e3b79f496fead4",
+    ),
+    "words of the decoder": (
+        {
+            "latent_dim": 3,
+            "encoder": {"kind": "gru", "hidden_dim": 7},
+            "decoder": {"kind": "gru", "embedding_dim": 5, "hidden_dim": 7},
+        },
+        "06915db1e7260ee8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_seed_gives_the_parameters_that_it_has_always_given(name: str) -> None:
+    values, expected = GOLDEN[name]
+    model = decode(values, ModelConfig, source="golden").build(
+        31, num_labels=4 * ("labels" in values), seed=17
+    )
+    digest = hashlib.sha256()
+    for key_, tensor in sorted(model.state_dict().items()):
+        digest.update(key_.encode() + tensor.numpy().tobytes())
+    assert digest.hexdigest()[:16] == expected
 
 
 @pytest.mark.parametrize("condition_dim", [0, C])

@@ -12,7 +12,7 @@ from textvae.data.batching import TokenArray
 from textvae.errors import ConfigError
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.recurrent import initialize
+from textvae.model.initialization import initialize
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.config import StepSettings, TrainConfig

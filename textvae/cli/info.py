@@ -79,7 +79,7 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
     lines = [
         f"model       {where}",
         *_latent_lines(vae),
-        f"decoder     GRU, {config.decoder.num_layers} x {config.decoder.hidden_dim}",
+        f"decoder     {vae.model.decoder.description}",
         f"parameters  {parameters:,}",
         f"tokenizer   {vae.tokenizer.kind}, {vae.tokenizer.vocabulary_size:,} in the vocabulary",
         f"sentences   at most {config.max_length:,} tokens",
@@ -105,14 +105,10 @@ def _lines(where: Path, vae: "TextVAE") -> list[str]:
 
 
 def _latent_lines(vae: "TextVAE") -> list[str]:
-    from textvae.model.encoder_none import NoEncoderConfig  # noqa: PLC0415 -- imports torch, 1.5 s
-
-    config = vae.config
-    if isinstance(config.encoder, NoEncoderConfig):
+    model = vae.model
+    if model.is_language_model:
         return ["latent      none: a language model"]
-    prior = vae.model.prior.description
-    both = ", both directions" if config.encoder.bidirectional else ""
     return [
-        f"latent      {config.latent_dim} dimensions, {prior}",
-        f"encoder     GRU, {config.encoder.num_layers} x {config.encoder.hidden_dim}{both}",
+        f"latent      {model.prior.latent_dim} dimensions, {model.prior.description}",
+        f"encoder     {model.encoder.description}",
     ]

@@ -20,9 +20,8 @@ from textvae.evaluate.measurements import NO_TRAINING_SET, Figure
 from textvae.evaluate.subject import Subject
 from textvae.generate.strategies import Strategy, Temperature
 from textvae.metrics.likelihood import reconstruction_at
-from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
-from textvae.model.vae import VAE, ModelConfig
+from textvae.model.vae import VAE, DecoderConfig, ModelConfig
 from textvae.randomness import key, permutation
 from textvae.train.config import TrainConfig
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
@@ -31,13 +30,13 @@ from textvae.train.optimizer import AdamWConfig
 VALIDATIONS = 10
 HELD_OUT_FRACTION = 0.05
 """The fraction of the samples that selects the parameters of the language model."""
-FITTED = "a GRU language model"
+FITTED = "a language model"
 
 
 class LanguageModelFit(Config):
     """How a language model is fitted."""
 
-    decoder: GRUDecoderConfig = GRUDecoderConfig()
+    decoder: DecoderConfig = ModelConfig().decoder
     """Its sizes and its dropout."""
     max_steps: Annotated[int, Meta(ge=1)] = 3000
     """Updates; of ten validations the best is taken."""

@@ -8,7 +8,7 @@ search of a latent stops when none of its open hypotheses can come among the bes
 Letters: S latents searched side by side, K places, L words at most, and those of the contracts.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -177,7 +177,7 @@ def beam_search(
 
 
 def _search(
-    writer: Writer, latents: Tensor, beam: Beam, num_best: int, max_length: int, start: int
+    writer: Writer[Any], latents: Tensor, beam: Beam, num_best: int, max_length: int, start: int
 ) -> _Pool:
     """Search for latents `[S, Z]` until each has its best."""
     pool = _empty_pool(latents, beam.size, max_length)
@@ -211,7 +211,7 @@ def _search(
     return pool
 
 
-def _begin(writer: Writer, latents: Tensor, size: int, max_length: int, start: int) -> _Open:
+def _begin(writer: Writer[Any], latents: Tensor, size: int, max_length: int, start: int) -> _Open:
     """Beams before their first word: one hypothesis each, the other places empty."""
     count, device = latents.shape[0], latents.device
     totals = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)

@@ -1,6 +1,6 @@
 """Latents in, sentences of ids out: the one batched loop behind every verb that writes text."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def _steered(logits: Tensor, strategy: Strategy, written: Tensor, active: _Activ
     return logits
 
 
-def _begin(writer: Writer, latents: Tensor, first: int, start: int) -> _Active:
+def _begin(writer: Writer[Any], latents: Tensor, first: int, start: int) -> _Active:
     """Sentences before their first word, for latents `[A, Z]`, the first of them number `first`."""
     rows = torch.arange(first, first + latents.shape[0], device=latents.device)
     tokens = torch.full_like(rows, start)

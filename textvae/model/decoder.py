@@ -1,6 +1,7 @@
 """The GRU decoder: the condition sets the initial state and enters every step."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -8,10 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textvae.config import Config
-from textvae.kernels.gru import GRUWeights, gru_expanded, gru_sequence, low_linear
-from textvae.model.interfaces import DecoderState
-from textvae.model.recurrent import GRULayer, read_words
-from textvae.model.writer import GRUWriter
+from textvae.kernels.gru import (
+    GRUWeights,
+    gru_expanded,
+    gru_sequence,
+    gru_step,
+    low_linear,
+    product_dtype,
+    step_weights,
+)
+from textvae.kernels.linear_cross_entropy import vocabulary_logits
+from textvae.model.initialization import Initializer, SeededModule
+from textvae.model.recurrent import GRULayer, activation_bytes, read_words
 from textvae.randomness import Noise
 
 
@@ -48,11 +57,34 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
         return GRUDecoder(self, vocabulary_size, condition_dim)
 
 
-DecoderConfig = GRUDecoderConfig
+DECODERS: tuple[type[Config], ...] = (GRUDecoderConfig,)
+"""The kinds of decoders: a new one is a config with a `kind`, and a name here."""
 
 
-class GRUDecoder(nn.Module):
+class GRUState(NamedTuple):
+    """What the decoder carries from one position to the next."""
+
+    hidden: tuple[Tensor, ...]
+    """A state `[B, H]` for each layer."""
+    gates: tuple[Tensor, ...]
+    """What the condition and the biases add to the gates of each layer, `[B, 3H]`."""
+    output: tuple[Tensor, ...] = ()
+    """What the condition adds to the features, `[B, D]`, where it adds anything."""
+
+    def select(self, rows: Tensor) -> "GRUState":
+        """The state of some rows: int64 `[b]` of indices into the batch."""
+        return GRUState(*(tuple(values[rows] for values in part) for part in self))
+
+    def join(self, other: "GRUState") -> "GRUState":
+        """The state of these rows followed by others."""
+        pairs = [zip(a, b, strict=True) for a, b in zip(self, other, strict=True)]
+        return GRUState(*(tuple(torch.cat(pair) for pair in part) for part in pairs))
+
+
+class GRUDecoder(SeededModule):
     """The contract is `model.interfaces.Decoder`."""
+
+    architecture = "GRU"
 
     def __init__(self, config: GRUDecoderConfig, vocabulary_size: int, condition_dim: int) -> None:
         super().__init__()
@@ -79,6 +111,23 @@ class GRUDecoder(nn.Module):
         elif hidden != embedding:
             self.projection = nn.Parameter(torch.empty(embedding, hidden))
         self.output_bias = nn.Parameter(torch.empty(vocabulary_size))
+
+    def reset_parameters(self, initializer: Initializer) -> None:
+        """Uniform matrices, zero biases."""
+        initializer.embedding("input_embedding", "output_embedding")
+        initializer.linear("initial_weight", "projection", "skip_weight")
+        initializer.constant(0.0, "initial_bias", "output_bias")
+
+    @property
+    def description(self) -> str:
+        """For a reader."""
+        return f"{self.architecture}, {self.config.num_layers} x {self.config.hidden_dim}"
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """Memory for training, estimated: the layers, and the features with their gradient."""
+        sizes = [layer.input_weight.shape[1] for layer in self._layers()]
+        layers = activation_bytes(sizes, self.config.hidden_dim, batch, length)
+        return layers + 2 * 4 * batch * length * self.output_weight.shape[1]
 
     @property
     def output_weight(self) -> Tensor:
@@ -146,7 +195,7 @@ class GRUDecoder(nn.Module):
         features, skipped = self._features(states, dtype), self._skipped(conditions)
         return features if skipped is None else features.add_(skipped)
 
-    def start(self, condition: Tensor) -> DecoderState:
+    def start(self, condition: Tensor) -> GRUState:
         """The state before the first word, for conditions `[B, C]`."""
         hidden = self._initial(condition.shape[0], condition)
         gates = []
@@ -156,9 +205,9 @@ class GRUDecoder(nn.Module):
                 bias = F.linear(condition, layer.condition_weight, layer.bias)
             gates.append(bias)
         skipped = self._skipped(condition)
-        return DecoderState(tuple(hidden), tuple(gates), () if skipped is None else (skipped,))
+        return GRUState(tuple(hidden), tuple(gates), () if skipped is None else (skipped,))
 
-    def writer(self, *, dtype: torch.dtype = torch.float32, tabulate: bool = False) -> GRUWriter:
+    def writer(self, *, dtype: torch.dtype = torch.float32, tabulate: bool = False) -> "GRUWriter":
         """For generation; see the contract."""
         return GRUWriter(
             self.input_embedding,
@@ -224,3 +273,64 @@ class GRUDecoder(nn.Module):
         return (
             states if self.projection is None else low_linear(states, self.projection, dtype=dtype)
         )
+
+
+class GRUWriter:
+    """The contract is `model.interfaces.Writer`; made by `GRUDecoder.writer`."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        embedding: Tensor,
+        layers: list[GRUWeights],
+        start: Callable[[Tensor], GRUState],
+        projection: Tensor | None,
+        output: tuple[Tensor, Tensor],
+        *,
+        dtype: torch.dtype,
+        tabulate: bool,
+    ) -> None:
+        """Cast the weights of the products.
+
+        Args:
+            embedding: `[V + 1, E]`.
+            layers: from the words upwards.
+            start: from conditions `[B, C]` to the state before the first word.
+            projection: `[D, H]`, if features are not the states themselves.
+            output: weight `[V, D]` and bias `[V]`.
+            dtype: of the matrix products.
+            tabulate: keep `[V + 1, 3H]` of what the words contribute to the gates.
+        """
+        dtype = product_dtype(embedding, dtype)
+        self.dtype, self.embedding, self._start = dtype, embedding, start
+        self.layers = [step_weights(layer, dtype=dtype) for layer in layers]
+        self.projection = None if projection is None else projection.to(dtype)
+        self.output_weight, self.output_bias = output[0].to(dtype), output[1]
+        self.table = None
+        if tabulate:
+            self.table = low_linear(self.embedding, self.layers[0].input, dtype=dtype)
+
+    @torch.no_grad()
+    def start(self, condition: Tensor) -> GRUState:
+        """The state before the first word, for conditions `[B, C]`."""
+        return self._start(condition)
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
+        """Logits `[B, V]` after one more token `[B]`, and the new state."""
+        below, hidden = self.embedding, []
+        for number, layer in enumerate(self.layers):
+            if number == 0 and self.table is not None:
+                words = self.table[tokens]
+            else:
+                below = self.embedding[tokens] if number == 0 else below
+                words = low_linear(below, layer.input, dtype=self.dtype)
+            gates = words.add_(state.gates[number])
+            below = gru_step(gates, state.hidden[number], layer, dtype=self.dtype)
+            hidden.append(below)
+        if self.projection is not None:
+            below = low_linear(below, self.projection, dtype=self.dtype)
+        for skipped in state.output:
+            below = below + skipped
+        logits = vocabulary_logits(below.to(self.dtype), self.output_weight, self.output_bias)
+        return logits, state._replace(hidden=tuple(hidden))

@@ -11,9 +11,16 @@ from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.initialization import Initializer, SeededModule
 from textvae.model.interfaces import Decoder, Features
 from textvae.model.posterior import NoConstraintConfig, PosteriorConstraintConfig
-from textvae.model.recurrent import GRULayer, last_states, read_words, reverse_sentences
+from textvae.model.recurrent import (
+    GRULayer,
+    activation_bytes,
+    last_states,
+    read_words,
+    reverse_sentences,
+)
 from textvae.randomness import Noise
 
 
@@ -44,7 +51,7 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
 EncoderConfig = GRUEncoderConfig | NoEncoderConfig
 
 
-class GRUEncoder(nn.Module):
+class GRUEncoder(SeededModule):
     """The contract is `model.interfaces.Encoder`; it reads the words and the final `</s>`."""
 
     def __init__(
@@ -67,6 +74,24 @@ class GRUEncoder(nn.Module):
         self.posterior_weight = nn.Parameter(torch.empty(2 * latent_dim, pooled_dim))
         self.posterior_bias = nn.Parameter(torch.empty(2 * latent_dim))
         self.constraint = config.posterior.build(latent_dim)
+
+    def reset_parameters(self, initializer: Initializer) -> None:
+        """Uniform matrices, zero biases."""
+        initializer.embedding("embedding")
+        initializer.linear("posterior_weight")
+        initializer.constant(0.0, "posterior_bias")
+
+    @property
+    def description(self) -> str:
+        """For a reader."""
+        both = ", both directions" if self.config.bidirectional else ""
+        return f"GRU, {self.config.num_layers} x {self.config.hidden_dim}{both}"
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """Memory for training, estimated."""
+        layers = (*self.forward_layers, *self.backward_layers)
+        sizes = [layer.get_parameter("input_weight").shape[1] for layer in layers]
+        return activation_bytes(sizes, self.config.hidden_dim, batch, length)
 
     def attach(self, decoder: Decoder) -> None:
         """Read words by the vectors of a decoder, unless there are some of its own."""

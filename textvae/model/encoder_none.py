@@ -26,11 +26,16 @@ class NoEncoder(nn.Module):
     """
 
     shares_words = False
+    description = "none"
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         assert latent_dim == 0, f"no encoder for a latent of {latent_dim} dimensions"
         self.feature_dim = 0
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """0: it computes nothing."""
+        return 0
 
     def attach(self, decoder: Decoder) -> None:
         """Nothing to do: no words are read."""

@@ -14,7 +14,7 @@ Log-likelihoods are nats, summed over a sentence.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,13 @@ class Encoder(Protocol):
 
     feature_dim: int
     """F of `Features`."""
+
+    @property
+    def description(self) -> str:
+        """For a reader, such as "GRU, 1 x 256, both directions"."""
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """Memory for training on sentences `[B, T]`, estimated, in bytes."""
 
     @property
     def shares_words(self) -> bool:
@@ -156,38 +163,44 @@ class Prior(Protocol):
         """Latents `[..., Z]` in units of the prior; of a mixture, in those of N(m, C)."""
 
 
-class DecoderState(NamedTuple):
-    """What the decoder carries from one position to the next."""
+class DecoderState(Protocol):
+    """What a decoder carries from one position to the next, for the rows of a batch.
 
-    hidden: tuple[Tensor, ...]
-    """A state `[B, H]` for each layer."""
-    gates: tuple[Tensor, ...]
-    """What the condition and the biases add to the gates of each layer, `[B, 3H]`."""
-    output: tuple[Tensor, ...] = ()
-    """What the condition adds to the features, `[B, D]`, where it adds anything."""
+    It belongs to the decoder whose writer made it.
+    """
 
-    def select(self, rows: Tensor) -> "DecoderState":
+    def select(self, rows: Tensor) -> Self:
         """The state of some rows: int64 `[b]` of indices into the batch."""
-        return DecoderState(*(tuple(values[rows] for values in part) for part in self))
 
-    def join(self, other: "DecoderState") -> "DecoderState":
+    def join(self, other: Self) -> Self:
         """The state of these rows followed by others."""
-        pairs = [zip(a, b, strict=True) for a, b in zip(self, other, strict=True)]
-        return DecoderState(*(tuple(torch.cat(pair) for pair in part) for part in pairs))
 
 
-class Writer(Protocol):
+StateT = TypeVar("StateT", bound=DecoderState)
+
+
+class Writer(Protocol[StateT]):
     """A decoder ready to write word by word: its weights cast once, without gradients."""
 
-    def start(self, condition: Tensor) -> DecoderState:
+    def start(self, condition: Tensor) -> StateT:
         """The state before the first word, for conditions `[B, C]` (C may be 0)."""
 
-    def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+    def step(self, tokens: Tensor, state: StateT) -> tuple[Tensor, StateT]:
         """Read one token `[B]`: logits `[B, V]` of the next word, and the new state."""
 
 
 class Decoder(Protocol):
     """Writes a sentence for a condition, word by word."""
+
+    architecture: str
+    """Such as "GRU"."""
+
+    @property
+    def description(self) -> str:
+        """For a reader, such as "GRU, 1 x 256"."""
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """Memory for training on sentences `[B, T]` but for the logits, estimated, in bytes."""
 
     @property
     def output_weight(self) -> Tensor:
@@ -226,7 +239,7 @@ class Decoder(Protocol):
         No gradient; equal to calling the decoder K times.
         """
 
-    def writer(self, *, dtype: torch.dtype, tabulate: bool) -> Writer:
+    def writer(self, *, dtype: torch.dtype, tabulate: bool) -> Writer[Any]:
         """For generation.
 
         Args:

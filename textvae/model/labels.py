@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from textvae.config import Config
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import Inferred
+from textvae.model.initialization import Initializer, SeededModule
 from textvae.model.interfaces import Features, Prior
 from textvae.model.labelling import (
     Labelling,
@@ -105,7 +106,7 @@ class NoLabels:
         return latents
 
 
-class M2Labels(nn.Module):
+class M2Labels(SeededModule):
     """The contract is `model.interfaces.Labels`: p(y), q(y|x), and the shift of q(z|x, y)."""
 
     counts: Tensor
@@ -120,6 +121,12 @@ class M2Labels(nn.Module):
         self.classifier_bias = nn.Parameter(torch.empty(num_labels))
         self.posterior_embedding = nn.Parameter(torch.empty(num_labels, 2 * latent_dim))
         self.register_buffer("counts", torch.zeros(num_labels))
+
+    def reset_parameters(self, initializer: Initializer) -> None:
+        """Uniform matrices, zero biases."""
+        initializer.linear("classifier_weight")
+        initializer.embedding("posterior_embedding")
+        initializer.constant(0.0, "classifier_bias")
 
     def set_counts(self, labels: Tensor) -> None:
         """Let p(y) follow training labels, int64 `[N]`; negative ones are unknown."""

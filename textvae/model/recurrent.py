@@ -1,19 +1,15 @@
-"""The parameters of one GRU layer, and how parameters of all kinds begin."""
-
-import math
+"""The parameters of one GRU layer, and reading tokens with it."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textvae.kernels.gru import GRUWeights, gru_sequence, gru_words
-from textvae.randomness import Noise, key, uniforms
-
-EMBEDDING_RANGE = 0.1
-"""Embeddings begin uniform in +-0.1, as in He et al. 2019 and Li et al. 2019."""
+from textvae.model.initialization import Initializer, SeededModule
+from textvae.randomness import Noise
 
 
-class GRULayer(nn.Module):
+class GRULayer(SeededModule):
     """Holds the weights of one layer; the arithmetic is in kernels/gru.py."""
 
     def __init__(self, input_dim: int, hidden_dim: int, condition_dim: int = 0) -> None:
@@ -26,6 +22,11 @@ class GRULayer(nn.Module):
             nn.Parameter(torch.empty(3 * hidden_dim, condition_dim)) if condition_dim else None
         )
 
+    def reset_parameters(self, initializer: Initializer) -> None:
+        """Uniform matrices, zero biases."""
+        initializer.linear("input_weight", "recurrent_weight", "condition_weight")
+        initializer.constant(0.0, "bias", "recurrent_bias")
+
     def weights(self) -> GRUWeights:
         """The parameters as the kernels take them."""
         return GRUWeights(
@@ -35,26 +36,6 @@ class GRULayer(nn.Module):
             self.recurrent_bias,
             self.condition_weight,
         )
-
-
-def initialize(module: nn.Module, seed: int) -> None:
-    """Fill every parameter as a function of the seed and its name alone.
-
-    Biases and buffers are zero, embeddings uniform in +-EMBEDDING_RANGE, and other matrices
-    `[out, in]` uniform in +-1/sqrt(in).
-    """
-    with torch.no_grad():
-        for buffer in module.buffers():
-            buffer.zero_()
-        for name, parameter in module.named_parameters():
-            if parameter.dim() < 2:
-                parameter.zero_()
-                continue
-            is_embedding = name.rsplit(".", 1)[-1].endswith("embedding")
-            bound = EMBEDDING_RANGE if is_embedding else 1.0 / math.sqrt(parameter.shape[1])
-            rows = torch.arange(parameter.shape[0])
-            draws = uniforms(key(seed, "initialize", name), rows, lanes=parameter.shape[1])
-            parameter.copy_(draws.mul_(2.0 * bound).sub_(bound))
 
 
 def read_words(
@@ -84,6 +65,16 @@ def read_words(
         words = noise.dropout(words, rate, purpose, locked=locked)
         words = noise.drop_types(words, tokens, type_rate, purpose)
     return gru_sequence(words, initial, weights, condition, dtype=dtype)
+
+
+def activation_bytes(sizes: list[int], hidden_dim: int, batch: int, length: int) -> int:
+    """Memory for training layers with inputs of these sizes on sentences `[B, T]`, in bytes.
+
+    For each position and layer float32 values and their gradients: the input, three projections
+    of it, three gates, the recurrent part of the candidate, and the state.
+    """
+    values = sum(size + 8 * hidden_dim for size in sizes)
+    return 2 * 4 * batch * length * values
 
 
 def last_states(states: Tensor, lengths: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Kingma and Welling 2014; for text, Bowman et al. 2016. Nothing here is averaged over a batch.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 import torch
 from msgspec import Meta
@@ -11,20 +11,25 @@ from torch import Tensor, nn
 
 from textvae.config import Config
 from textvae.errors import ConfigError
-from textvae.kernels.linear_cross_entropy import CrossEntropy, linear_cross_entropy
-from textvae.model.decoder import DecoderConfig, GRUDecoderConfig
+from textvae.kernels.linear_cross_entropy import CHUNK_ROWS, CrossEntropy, linear_cross_entropy
+from textvae.model.decoder import DECODERS, GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms, Inferred
+from textvae.model.initialization import initialize
 from textvae.model.interfaces import Decoder, Encoder, Labels, Prior
 from textvae.model.labelling import Labelled, Labelling, cross_entropy_of
 from textvae.model.labels import LabelsConfig, NoLabels, NoLabelsConfig
 from textvae.model.prior import PriorConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
-from textvae.model.recurrent import initialize
 from textvae.randomness import Noise
 from textvae.storage.files import memory_size
+
+if TYPE_CHECKING:
+    DecoderConfig = GRUDecoderConfig
+else:
+    DecoderConfig = Union[DECODERS]  # noqa: UP007 -- of a tuple
 
 
 class ModelConfig(Config):
@@ -58,13 +63,12 @@ class ModelConfig(Config):
 
         `num_labels` is 0 where `labels.kind` is none.
         """
+        condition_dim = self.latent_dim + (num_labels if self.labels.has_labels else 0)
         with torch.device("meta"):
-            encoder = self.encoder.build(
-                vocabulary_size, self.latent_dim, self.decoder.embedding_dim
-            )
-            labels = self.labels.build(encoder.feature_dim, self.latent_dim, num_labels)
-            condition_dim = self.latent_dim + labels.condition_dim
             decoder = self.decoder.build(vocabulary_size, condition_dim)
+            word_dim = decoder.word_vectors.shape[1]
+            encoder = self.encoder.build(vocabulary_size, self.latent_dim, word_dim)
+            labels = self.labels.build(encoder.feature_dim, self.latent_dim, num_labels)
             prior = self.prior.build(self.latent_dim)
         model = VAE(encoder, prior, decoder, labels)
         # Counted before anything is allocated: a system that promises more memory than it has
@@ -248,6 +252,17 @@ class VAE(nn.Module):
         """The decoder's condition `[..., C]`: latents `[..., Z]` and, of M2, labels `[...]`."""
         return self.labels.condition(latents, labels)
 
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """Memory for training on sentences `[B, T]` besides the parameters, estimated, in bytes.
+
+        The logits of a chunk of rows at a time, with their softmax and gradient, come on top of
+        what encoder and decoder need.
+        """
+        logits = 4 * 3 * CHUNK_ROWS * self.decoder.output_bias.shape[0]
+        parts = (part.activation_bytes(batch, length) for part in (self.encoder, self.decoder))
+        return sum(parts) + logits
+
+    @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
         """Multiply the logits of all words by a factor for good; nothing else changes."""
         self.encoder.follow_word_vectors(self.decoder.scale_logits(factor))

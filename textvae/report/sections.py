@@ -1,6 +1,5 @@
 """The sections that are about the model and its numbers: what it is, curves, figures, KL."""
 
-from textvae.model.encoder_none import NoEncoderConfig
 from textvae.report.curves import Curves
 from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
@@ -35,9 +34,10 @@ def kind_of_model(material: Material) -> str:
     vae = material.vae
     count = sum(p.numel() for p in vae.model.parameters())
     what = (
-        "A GRU language model, without a latent,"
+        f"A {vae.model.decoder.architecture} language model, without a latent,"
         if vae.model.is_language_model
-        else f"A GRU variational autoencoder with a latent of {vae.config.latent_dim} dimensions,"
+        else f"A {vae.model.decoder.architecture} variational autoencoder with a latent of "
+        f"{vae.config.latent_dim} dimensions,"
     )
     text = (
         f"{what} {count:,} parameters and a {vae.tokenizer.kind} vocabulary of "
@@ -54,16 +54,14 @@ def model_section(material: Material) -> Markup:
     """The model and its data."""
     vae, config = material.vae, material.vae.config
     pairs = []
-    if isinstance(config.encoder, NoEncoderConfig):
+    model = vae.model
+    if model.is_language_model:
         pairs.append(("Latent", "none: a language model"))
     else:
-        prior = vae.model.prior.description
-        both = ", both directions" if config.encoder.bidirectional else ""
-        layers = f"{config.encoder.num_layers} \u00d7 {config.encoder.hidden_dim}{both}"
+        prior = model.prior.description
         pairs.append(("Latent", f"{config.latent_dim} dimensions, {prior}"))
-        pairs.append(("Encoder", f"GRU, {layers}"))
-    decoder = config.decoder
-    pairs.append(("Decoder", f"GRU, {decoder.num_layers} \u00d7 {decoder.hidden_dim}"))
+        pairs.append(("Encoder", model.encoder.description.replace(" x ", " \u00d7 ")))
+    pairs.append(("Decoder", model.decoder.description.replace(" x ", " \u00d7 ")))
     pairs.append(("Tokenizer", f"{vae.tokenizer.kind}, {vae.tokenizer.vocabulary_size:,} tokens"))
     pairs.append(("Sentences", f"at most {config.max_length:,} tokens"))
     if vae.results is None:

@@ -5,8 +5,6 @@ import time
 import msgspec
 from msgspec import structs
 
-from textvae.kernels.linear_cross_entropy import CHUNK_ROWS
-from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
 from textvae.run.data import describe
 from textvae.run.plan import Plan, no_report
@@ -71,12 +69,6 @@ def dry_run(plan: Plan) -> DryRun:
     seconds = (time.perf_counter() - start) / TIMED_STEPS
     parameters = sum(p.numel() for p in model.parameters())
     longest = int(plan.data.arrays["train"].lengths.max())
-    width = 24 * config.model.decoder.hidden_dim
-    if not isinstance(config.model.encoder, NoEncoderConfig):
-        width += 4 * config.model.encoder.hidden_dim
-    activations = (
-        4 * config.train.batch_size * longest * width + 4 * 3 * CHUNK_ROWS * facts.vocabulary_size
-    )
     per_validation = facts.valid.num_targets / max(1, facts.train.num_targets)
     epochs = config.train.batch_size * steps / facts.train.num_sentences
     validations = steps / (config.train.validate_every or steps)
@@ -85,7 +77,7 @@ def dry_run(plan: Plan) -> DryRun:
         rows=describe(facts),
         vocabulary_size=facts.vocabulary_size,
         num_parameters=parameters,
-        memory_bytes=4 * 4 * parameters + activations,
+        memory_bytes=4 * 4 * parameters + model.activation_bytes(config.train.batch_size, longest),
         max_steps=steps,
         seconds_per_step=seconds,
         # a validation is a forward pass, about a third of a step over the same tokens

@@ -234,7 +234,7 @@ tags: [textvae, {tag}]
 
 # {title}
 
-A GRU {kind} {parameters:,} parameters and a {tokenizer.kind} vocabulary of \
+A {architecture} {kind} {parameters:,} parameters and a {tokenizer.kind} vocabulary of \
 {tokenizer.vocabulary_size:,}; made with textvae {version}.
 
 ```python
@@ -280,6 +280,7 @@ def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results
     text = _CARD.format(
         tag=tag,
         title=title,
+        architecture=model.decoder.architecture,
         kind=kind,
         parameters=sum(p.numel() for p in model.parameters()),
         tokenizer=tokenizer,

@@ -17,7 +17,7 @@ from textvae.config import Config
 from textvae.data.batching import TokenArray
 from textvae.metrics.latent_usage import mutual_information
 from textvae.metrics.likelihood import encode_corpus
-from textvae.model.recurrent import initialize
+from textvae.model.initialization import initialize
 from textvae.model.vae import VAE
 from textvae.randomness import hash64, key
 from textvae.train.schedules import Clock
