@@ -63,7 +63,7 @@ def test_the_interval_is_a_function_of_the_seed() -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     some = torch.ones(3)
     for bad in (torch.ones(0), torch.ones(2, 2)):
-        with pytest.raises(DataError, match="strange: scores of shape"):
+        with pytest.raises(DataError, match="anomalous: scores of shape"):
             detection(some, bad)
     with pytest.raises(DataError, match="normal: a score is not a number"):
         detection(torch.tensor([0.0, math.nan]), some)

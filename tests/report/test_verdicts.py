@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 from textvae.report.numbers import Number, Numbers
-from textvae.report.verdicts import LATENT_ENTRIES, WRITING_ENTRIES, judge, judge_writing
+from textvae.report.verdicts import (
+    GENERATION_ENTRIES,
+    LATENT_ENTRIES,
+    explain_figures,
+    explain_generation,
+)
 
 PACKAGE = Path(__file__).parents[2] / "textvae"
 
@@ -46,7 +51,7 @@ def numbers(latent_dim: int = 7, tokenizer: str = "bpe", **figures: float | Numb
 def test_verdicts_of_likelihood_and_latent(
     figures: dict[str, float], name: str, verdict: str | None
 ) -> None:
-    found = judge(numbers(**figures), unigram_perplexity=100.0)[name]
+    found = explain_figures(numbers(**figures), unigram_perplexity=100.0)[name]
     assert found.verdict == verdict
     assert found.meaning.endswith((".", ").")), found.meaning
 
@@ -78,7 +83,7 @@ def test_verdicts_of_likelihood_and_latent(
 def test_verdicts_of_what_it_writes(
     figures: dict[str, float | Number], name: str, verdict: str | None, said: str
 ) -> None:
-    found = judge_writing(numbers(**figures))
+    found = explain_generation(numbers(**figures))
     assert list(found) == [name]
     assert found[name].verdict == verdict
     assert said in found[name].meaning
@@ -88,7 +93,7 @@ def test_shares_are_percent_and_distinct_is_one_line() -> None:
     orders = {
         f"distinct_{k}": Number(0.1 * k, None, "share", f"of all {k}-grams") for k in range(1, 5)
     }
-    found = judge_writing(numbers(exact_match=Number(0.125, 0.01, "share", "of 9"), **orders))
+    found = explain_generation(numbers(exact_match=Number(0.125, 0.01, "share", "of 9"), **orders))
     assert found["exact_match"].value == "12.5 \u00b1 1 %"
     assert found["distinct_1"].value == "10.0 % \u00b7 20.0 % \u00b7 30.0 % \u00b7 40.0 %"
     assert found["distinct_1"].settings == "of all 1- to 4-grams"
@@ -97,11 +102,13 @@ def test_shares_are_percent_and_distinct_is_one_line() -> None:
 def test_a_language_model_has_no_figures_of_a_latent_and_words_say_the_same_once() -> None:
     every = {"nll": 9.0, "perplexity": 8.0, "elbo": -9.0, "kl": 0.0, "active_units": 0}
     every |= {"perplexity_per_word": 8.0, "bits_per_character": 1.0, "permutation_cost": 0.0}
-    found = judge(numbers(latent_dim=0, tokenizer="word", **every), unigram_perplexity=100.0)
+    found = explain_figures(
+        numbers(latent_dim=0, tokenizer="word", **every), unigram_perplexity=100.0
+    )
     assert list(found) == ["nll", "perplexity"]
-    longer = judge(numbers(latent_dim=0, **every), unigram_perplexity=100.0)
+    longer = explain_figures(numbers(latent_dim=0, **every), unigram_perplexity=100.0)
     assert list(longer) == ["nll", "perplexity", "perplexity_per_word", "bits_per_character"]
-    assert judge(numbers(), unigram_perplexity=100.0) == {}
+    assert explain_figures(numbers(), unigram_perplexity=100.0) == {}
 
 
 def test_every_figure_with_a_sentence_is_one_that_evaluate_measures() -> None:
@@ -110,7 +117,7 @@ def test_every_figure_with_a_sentence_is_one_that_evaluate_measures() -> None:
         for package in ("evaluate", "metrics")
         for path in (PACKAGE / package).glob("*.py")
     )
-    entries = LATENT_ENTRIES | WRITING_ENTRIES
+    entries = LATENT_ENTRIES | GENERATION_ENTRIES
     names = [*entries, *(e.rule.against for e in entries.values() if e.rule and e.rule.against)]
     for name in names:
         written = name.removesuffix("_mean") if name.endswith("length_mean") else name

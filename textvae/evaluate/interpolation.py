@@ -51,7 +51,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
     strategy: AnyStrategy = Greedy()
     """How words are chosen."""
     num_samples: Annotated[int, Meta(ge=1)] = 10
-    """K of the importance-weighted bound that judges fluency."""
+    """K of the importance-weighted bound that measures fluency."""
 
     def run(self, subject: Subject) -> Iterator[Figure]:
         """The figures; none of a language model, and unknown where there is but one sentence."""

@@ -1,9 +1,10 @@
-"""How well a score tells strange sentences from normal ones. Higher scores mean stranger.
+"""How well a score separates anomalies from normal sentences. Higher scores are more anomalous.
 
-The figures of the field: the area under the ROC curve, average precision with the strange as the
-positive class, and the false-positive rate where 95 % of the strange are found. Equal scores stand
-and fall together: no order among them is made up. The intervals are percentiles of the bootstrap
-(Efron 1979), which draws as many normal and as many strange sentences as there are.
+The figures of the field: the area under the ROC curve, average precision with anomalies as the
+positive class, and the false-positive rate at which 95 % of the anomalies are detected. Equal
+scores are flagged together: no order among them is invented. The intervals are
+percentiles of the bootstrap (Efron 1979), which draws as many normal sentences and as many
+anomalies as there are.
 """
 
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from torch import Tensor
 from textvae.errors import ConfigError, DataError
 from textvae.randomness import key, uniforms
 
-FOUND = 0.95
-"""The share of the strange that the false-positive rate is given for."""
+TRUE_POSITIVE_RATE = 0.95
+"""The true-positive rate at which the false-positive rate is measured."""
 CONFIDENCE = 0.95
 CELLS = 2**20
 """Weights of a resampled sentence that are in memory at once."""
@@ -30,24 +31,24 @@ class Estimate(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """How well a score tells strange from normal; each is from 0 to 1."""
+    """How well a score separates anomalies from normal sentences; each is from 0 to 1."""
 
     auroc: Estimate
-    """That a strange sentence scores above a normal one, ties counted half."""
+    """The probability that an anomaly scores above a normal sentence, ties counted half."""
     average_precision: Estimate
-    """Precision averaged over the recall it is had at; the share of the strange is chance."""
+    """Precision averaged over recall; chance is the fraction of anomalies."""
     fpr_at_95_tpr: Estimate
-    """The least share of normal sentences that is flagged where 95 % of the strange are."""
+    """The least fraction of normal sentences that is flagged where 95 % of the anomalies are."""
 
 
 def detection(
-    normal: Tensor, strange: Tensor, *, seed: int = 0, num_resamples: int = 1000
+    normal: Tensor, anomalous: Tensor, *, seed: int = 0, num_resamples: int = 1000
 ) -> Detection:
-    """Measure a score on sentences of which it is known whether they are strange.
+    """Measure a score on sentences that are known to be normal or anomalous.
 
     Args:
-        normal: scores `[N]`, higher is stranger.
-        strange: scores `[M]`.
+        normal: scores `[N]`, higher is more anomalous.
+        anomalous: scores `[M]`.
         seed: of the resamples.
         num_resamples: of the bootstrap; 0 leaves the intervals at the values.
 
@@ -57,13 +58,13 @@ def detection(
     """
     if num_resamples < 0:
         raise ConfigError(f"num_resamples {num_resamples}: must be at least 0")
-    for name, scores in (("normal", normal), ("strange", strange)):
+    for name, scores in (("normal", normal), ("anomalous", anomalous)):
         if scores.dim() != 1 or not len(scores):
             raise DataError(f"{name}: scores of shape {tuple(scores.shape)}; give one at least")
         if bool(scores.isnan().any()):
-            raise DataError(f"{name}: a score is not a number; leave it out, and say so")
-    # Numbered from the strangest score down, equal ones alike: the curve has a point for each.
-    both = torch.cat([normal.double(), strange.double()]).cpu()
+            raise DataError(f"{name}: a score is not a number; leave it out")
+    # Numbered from the highest score down, equal ones alike: the curve has a point for each.
+    both = torch.cat([normal.double(), anomalous.double()]).cpu()
     places: Tensor = (-both).unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
     sides = places[: len(normal)], places[len(normal) :]
     ones = [torch.ones(1, len(side), dtype=torch.float64) for side in sides]
@@ -82,16 +83,16 @@ def detection(
     return Detection(*(Estimate(*row) for row in rows))
 
 
-def _figures(normal: Tensor, strange: Tensor) -> Tensor:
-    """The three figures `[3, R]` for counts `[R, G]` at each score, the strangest first."""
-    false, true = normal.cumsum(1), strange.cumsum(1)
-    num_normal, num_strange = false[:, -1], true[:, -1]
-    above = true - 0.5 * strange
-    auroc = (normal * above).sum(1) / (num_normal * num_strange)
+def _figures(normal: Tensor, anomalous: Tensor) -> Tensor:
+    """The three figures `[3, R]` for counts `[R, G]` at each score, the highest first."""
+    false, true = normal.cumsum(1), anomalous.cumsum(1)
+    num_normal, num_anomalies = false[:, -1], true[:, -1]
+    above = true - 0.5 * anomalous
+    auroc = (normal * above).sum(1) / (num_normal * num_anomalies)
     precision = true / (true + false).clamp(min=1.0)  # nothing flagged yet: its weight is 0
-    average = (strange * precision).sum(1) / num_strange
+    average = (anomalous * precision).sum(1) / num_anomalies
     # Counts are whole: half of one is far from any rounding of the bound.
-    enough = true >= (FOUND * num_strange - 1e-6)[:, None]
+    enough = true >= (TRUE_POSITIVE_RATE * num_anomalies - 1e-6)[:, None]
     first = enough.to(torch.int8).argmax(1)
     rate = false.gather(1, first[:, None])[:, 0] / num_normal
     return torch.stack([auroc, average, rate])

@@ -18,7 +18,7 @@ class Prototypes(NamedTuple):
 
     The mean of a label's sentences is its prototype (Snell et al. 2017), and a dimension counts by
     its variance within labels. That variance is of draws from the posteriors, so that a dimension
-    that carries nothing, whose posteriors are as wide as the prior, has little say.
+    that carries nothing, whose posteriors are as wide as the prior, has little weight.
     """
 
     means: Tensor
@@ -26,7 +26,7 @@ class Prototypes(NamedTuple):
     variance: Tensor
     """`[Z]`."""
     log_prior: Tensor
-    """`[L]`: the share of each label, one added to each count."""
+    """`[L]`: the log-frequency of each label, one added to each count."""
 
     def log_posterior(self, means: Tensor) -> Tensor:
         """Log p(y|z) `[N, L]` in nats at posterior means `[N, Z]`, by Bayes' rule."""

@@ -1,7 +1,7 @@
-"""How strange a sentence is: scores from what a model says of it. Higher is stranger, always.
+"""Anomaly scores of sentences from their likelihoods and latents. Higher is more anomalous.
 
-Everything comes from one pass: `measure_features` says of each sentence what the scores are made
-of, and a score is a pure function of that. A new score is a config with a `kind` here, and a name
+`measure_features` computes the features of sentences in one pass, and a score is a pure function
+of them. A new score is a config with a `kind` here, and a name
 in the union. A score is `fit` on normal sentences alone, which most need not be.
 """
 
@@ -80,7 +80,7 @@ class NLLPerTokenScore(Config, tag_field="kind", tag="nll_per_token"):
 
 
 class LikelihoodRatioScore(Config, tag_field="kind", tag="likelihood_ratio"):
-    """log p_background(x) - log p(x), nats: Ren et al. 2019, with the sign of a strangeness.
+    """log p_background(x) - log p(x), nats: Ren et al. 2019, with the sign of an anomaly score.
 
     What is unlikely under any model, such as a long sentence or a rare word, is divided out.
     """
@@ -91,7 +91,7 @@ class LikelihoodRatioScore(Config, tag_field="kind", tag="likelihood_ratio"):
 
 
 class KLScore(Config, tag_field="kind", tag="kl"):
-    """KL(q(z|x) || p(z)), nats: how much the encoder has to say of the sentence."""
+    """KL(q(z|x) || p(z)), nats."""
 
     def fit(self, normal: ScoreFeatures) -> Fitted:
         """There is nothing to fit."""

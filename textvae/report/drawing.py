@@ -20,7 +20,7 @@ MARKERS = (
     "M-4.9 -2.6H4.9V2.6H-4.9Z",  # bar
     "M-2.8 0a2.8 2.8 0 1 0 5.6 0a2.8 2.8 0 1 0 -5.6 0Z",  # small disc: all others
 )
-"""One for each colour, so that no colour has to be told from another."""
+"""One for each colour, so that colours need not be distinguished."""
 
 
 class Scale(NamedTuple):
@@ -34,8 +34,8 @@ class Scale(NamedTuple):
     def __call__(self, value: float) -> float:
         """The place of a value."""
         span = self.high - self.low
-        share = (value - self.low) / span if span else 0.5
-        return self.start + share * (self.end - self.start)
+        fraction = (value - self.low) / span if span else 0.5
+        return self.start + fraction * (self.end - self.start)
 
 
 class Series(NamedTuple):

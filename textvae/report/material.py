@@ -38,7 +38,7 @@ class Missing(NamedTuple):
     reason: str
 
 
-class Sample(NamedTuple):
+class PriorSample(NamedTuple):
     """A sentence from the prior."""
 
     text: str
@@ -97,7 +97,7 @@ class Material(NamedTuple):
     """The KL of each dimension, mean over the sentences, nats."""
     active: list[bool]
     map: Map | Missing
-    samples: list[Sample]
+    samples: list[PriorSample]
     paths: list[Path] | Missing
     neighbors: list[Nearby] | Missing
     worst: list[Hard]
@@ -185,8 +185,8 @@ def _unigram_perplexity(corpus: Corpus) -> float:
     """exp(entropy of the tokens, `</s>` counted): the best any model without context could do."""
     counts = torch.bincount(corpus.array.tokens.cpu().long(), minlength=1).double()
     counts[0] += corpus.array.num_sentences
-    shares = counts[counts > 0] / counts.sum()
-    return float((-(shares * shares.log()).sum()).exp())
+    frequencies = counts[counts > 0] / counts.sum()
+    return float((-(frequencies * frequencies.log()).sum()).exp())
 
 
 def _kl(vae: TextVAE, posterior: DiagonalGaussian) -> list[float]:
@@ -206,12 +206,12 @@ def _map(corpus: Corpus, means: Tensor) -> Map:
     return Map(corpus.texts, corpus.labels, principal_plane(means), note)
 
 
-def _samples(vae: TextVAE, corpus: Corpus, seed: int) -> list[Sample]:
+def _samples(vae: TextVAE, corpus: Corpus, seed: int) -> list[PriorSample]:
     texts = vae.sample(NUM_SAMPLES, seed=seed)
     if not corpus.is_embedded:
-        return [Sample(text, None) for text in texts]
+        return [PriorSample(text, None) for text in texts]
     grammar = embedded_grammar()
-    return [Sample(text, grammar.accepts(text)) for text in texts]
+    return [PriorSample(text, grammar.accepts(text)) for text in texts]
 
 
 def _lonely(vae: TextVAE, corpus: Corpus) -> Missing | None:

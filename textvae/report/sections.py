@@ -5,14 +5,14 @@ from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
 from textvae.report.material import Material, Missing
 from textvae.report.numbers import Numbers
-from textvae.report.verdicts import Judged, judge, judge_writing, value_text
+from textvae.report.verdicts import ExplainedFigure, explain_figures, explain_generation, value_text
 
 BARS = 128
-"""Dimensions drawn at most: more bars than that cannot be told apart."""
+"""Most dimensions drawn: more bars are too thin to read."""
 
 
 def section(name: str, title: str, lead: str, *content: str) -> Markup:
-    """A section with its heading and one paragraph on what is to be seen."""
+    """A section with its heading and a paragraph that introduces it."""
     heading = tag("h2", title, id=f"{name}-title")
     parts = [heading, *([tag("p", lead, class_="lead")] if lead else []), *content]
     return tag("section", *parts, id=name, aria_labelledby=f"{name}-title")
@@ -228,25 +228,25 @@ def figures_section(material: Material) -> Markup:
     lead = (
         f"{numbers.origin} on {numbers.source}, in {numbers.precision}, with seed {numbers.seed}."
     )
-    judged = judge(numbers, material.unigram_perplexity)
-    writing = judge_writing(numbers)
+    explained = explain_figures(numbers, material.unigram_perplexity)
+    writing = explain_generation(numbers)
     warning = "" if numbers.diagnosis is None else tag("p", numbers.diagnosis, class_="warning")
-    rows = tag("dl", *map(_figure, judged.values()), class_="figures")
+    rows = tag("dl", *map(_figure, explained.values()), class_="figures")
     if not writing:
         note = "`textvae evaluate MODEL` adds figures of reconstructions, samples and paths."
         rows = join([rows, tag("p", note, class_="soft")])
     else:
         title = tag("h3", "What it writes")
         rows = join([rows, title, tag("dl", *map(_figure, writing.values()), class_="figures")])
-    others = _others(numbers, judged | writing)
+    others = _others(numbers, explained | writing)
     return section("numbers", "The numbers", lead, warning, rows, others)
 
 
-def _others(numbers: Numbers, judged: dict[str, Judged]) -> Markup:
+def _others(numbers: Numbers, explained: dict[str, ExplainedFigure]) -> Markup:
     """A table of all other figures."""
     rows = []
     for name, one in numbers.figures.items():
-        if name not in judged and not name.startswith("distinct_"):
+        if name not in explained and not name.startswith("distinct_"):
             unit = "" if one.unit == "share" else one.unit
             note = ", ".join(part for part in (unit, one.settings) if part)
             rows.append([name.replace("_", " "), value_text(one), note])
@@ -256,7 +256,7 @@ def _others(numbers: Numbers, judged: dict[str, Judged]) -> Markup:
     return tag("details", tag("summary", "All other figures"), made)
 
 
-def _figure(one: Judged) -> Markup:
+def _figure(one: ExplainedFigure) -> Markup:
     settings = f" ({one.settings})" if one.settings else ""
     return tag(
         "div",
@@ -267,17 +267,17 @@ def _figure(one: Judged) -> Markup:
     )
 
 
-def verdict(one: Judged) -> Markup:
+def verdict(one: ExplainedFigure) -> Markup:
     """The verdict on a figure, in a word and a colour."""
     word = one.verdict or "relative"
     return tag("span", word, class_=f"verdict {word}")
 
 
 def tiles(material: Material) -> Markup:
-    """The few figures that say most, at the head of the page."""
-    judged = judge(material.numbers, material.unigram_perplexity)
+    """The most important figures, at the head of the page."""
+    explained = explain_figures(material.numbers, material.unigram_perplexity)
     names = ("nll", "perplexity", "kl", "active_units", "bits_per_character")
-    figures = [judged[name] for name in names if name in judged][:4]
+    figures = [explained[name] for name in names if name in explained][:4]
     cards = [
         tag(
             "div",
@@ -297,10 +297,10 @@ def kl_section(material: Material) -> Markup:
         return section("dimensions", title, "", missing(kl))
     order = sorted(range(len(kl)), key=lambda index: (-kl[index], index))
     total, first = sum(kl), order[0]
-    share = 100.0 * kl[first] / total if total > 0.0 else 0.0
+    percent = 100.0 * kl[first] / total if total > 0.0 else 0.0
     lead = (
         f"Mean over {len(material.corpus.texts):,} sentences, nats, the largest first: "
-        f"{shown(total)} in all, {share:.0f} % of it in dimension {first}. Pale bars are "
+        f"{shown(total)} in all, {percent:.0f} % of it in dimension {first}. Pale bars are "
         "dimensions that do not differ from sentence to sentence: they carry nothing."
     )
     drawn = order[:BARS]

@@ -21,7 +21,7 @@ def map_section(material: Material) -> Markup:
     title, plane = "A map of the sentences", material.map
     if isinstance(plane, Missing):
         return section("map", title, "", missing(plane))
-    first, second = (100.0 * share for share in plane.projection.fractions)
+    first, second = (100.0 * fraction for fraction in plane.projection.fractions)
     of_what = "the prior" if material.vae.model.prior.kl_is_exact else "a normal with its moments"
     lead = (
         f"The posterior means of {len(plane.texts):,} sentences in the plane where they differ "

@@ -15,7 +15,7 @@ from textvae.report.numbers import Number, Numbers
 Verdict = Literal["good", "fair", "poor"]
 
 
-class Judged(NamedTuple):
+class ExplainedFigure(NamedTuple):
     """A figure as the report shows it."""
 
     title: str
@@ -78,7 +78,7 @@ LATENT_ENTRIES = {
         Rule(0.5, 0.8),
     ),
 }
-WRITING_ENTRIES = {
+GENERATION_ENTRIES = {
     "reconstruction_bleu": Entry(
         "BLEU of reconstructions",
         "The n-grams of a sentence that come back from its posterior mean; 100 is word for word. "
@@ -167,7 +167,7 @@ WRITING_ENTRIES = {
 }
 
 
-def judge(numbers: Numbers, unigram_perplexity: float) -> dict[str, Judged]:
+def explain_figures(numbers: Numbers, unigram_perplexity: float) -> dict[str, ExplainedFigure]:
     """The figures of likelihood and latent, by name, in the order of reading.
 
     Args:
@@ -190,29 +190,29 @@ def judge(numbers: Numbers, unigram_perplexity: float) -> dict[str, Judged]:
         texts |= {"elbo": _gap, "kl": _kl, "mutual_information": _information}
         texts |= dict.fromkeys(LATENT_ENTRIES)  # None: by its entry
         texts |= {"active_units": _units, "permutation_cost": _permutation}
-    judged = {}
+    explained = {}
     for name, describe in texts.items():
         if name not in figures:
             continue
         number = figures[name]
         if describe is None:
-            judged[name] = _by_entry(number, LATENT_ENTRIES[name], numbers)
+            explained[name] = _by_entry(number, LATENT_ENTRIES[name], numbers)
         else:
-            judged[name] = _by_text(number, describe(number, numbers))
-    return judged
+            explained[name] = _by_text(number, describe(number, numbers))
+    return explained
 
 
-def judge_writing(numbers: Numbers) -> dict[str, Judged]:
+def explain_generation(numbers: Numbers) -> dict[str, ExplainedFigure]:
     """The figures of reconstructions, samples and paths, by name, as far as they were measured."""
-    judged = {}
-    for name, entry in WRITING_ENTRIES.items():
+    explained = {}
+    for name, entry in GENERATION_ENTRIES.items():
         number = numbers.figures.get(name)
         if number is not None:
-            judged[name] = _by_entry(number, entry, numbers)
+            explained[name] = _by_entry(number, entry, numbers)
     orders = [numbers.figures.get(f"distinct_{order}") for order in range(1, 5)]
     known = [one for one in orders if one is not None]
     if known:
-        judged["distinct_1"] = Judged(
+        explained["distinct_1"] = ExplainedFigure(
             "Distinct n-grams",
             " \u00b7 ".join(value_text(one._replace(unit="share")) for one in known),
             known[-1].settings.replace("4-grams", "1- to 4-grams"),
@@ -220,7 +220,7 @@ def judge_writing(numbers: Numbers) -> dict[str, Judged]:
             "Different words, pairs, triples and quadruples over all of the samples: higher is "
             "more varied. It falls with the number of samples.",
         )
-    return judged
+    return explained
 
 
 def value_text(number: Number) -> str:
@@ -232,21 +232,21 @@ def value_text(number: Number) -> str:
     return f"{text}{error}{end}"
 
 
-def _by_text(number: Number, text: _Text) -> Judged:
+def _by_text(number: Number, text: _Text) -> ExplainedFigure:
     value = text.value
     if value is None:
         error = "" if number.stderr is None else f" \u00b1 {number.stderr:.3f}"
         value = f"{number.value:.3f}{error}".replace("-", "\u2212")
     settings = number.settings if text.settings is None else text.settings
-    return Judged(text.title, value, settings, text.verdict, text.meaning)
+    return ExplainedFigure(text.title, value, settings, text.verdict, text.meaning)
 
 
-def _by_entry(number: Number, entry: Entry, numbers: Numbers) -> Judged:
+def _by_entry(number: Number, entry: Entry, numbers: Numbers) -> ExplainedFigure:
     verdict, limits = (None, "") if entry.rule is None else _by_rule(entry.rule, number, numbers)
     unit = "" if number.unit in {"share", "0 to 100"} else number.unit
     settings = ", ".join(part for part in (unit, number.settings) if part)
     meaning = f"{entry.meaning}{limits}."
-    return Judged(entry.title, value_text(number), settings, verdict, meaning)
+    return ExplainedFigure(entry.title, value_text(number), settings, verdict, meaning)
 
 
 def _by_rule(rule: Rule, number: Number, numbers: Numbers) -> tuple[Verdict | None, str]:
