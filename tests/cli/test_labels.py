@@ -129,7 +129,7 @@ def test_a_label_that_is_not_there(
     ("table", "options", "said"),
     [
         (rows(), ["--label-column", "moody"], "has no column 'moody'"),
-        (rows(), [], "no labels, and model.labels.kind wants some"),
+        (rows(), [], "no labels, but model.labels.kind needs labels"),
         (
             [{**row, "mood": "x"} for row in rows()],
             ["--label-column", "mood"],

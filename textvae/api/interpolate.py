@@ -10,7 +10,6 @@ from textvae.generate.options import Decoding
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import reconstruction_at
 from textvae.metrics.smoothness import changes
-from textvae.run.conditions import decoder_conditions, held_label
 
 
 class Step(NamedTuple):
@@ -62,7 +61,7 @@ def walk(
     """
     strategy, seed, max_length, _ = vae._settings(decoding)
     latents = vae._path(sentences, steps, path)
-    read = decoder_conditions(vae, latents, label or held_label(vae, sentences[0]))
+    read = vae._conditions(latents, label or vae._label_of(sentences[0]))
     ids = write(vae.model, read, strategy, seed=seed, max_length=max_length)
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.device)
     nats = reconstruction_at(vae.model, array, read).tolist()

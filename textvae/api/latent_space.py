@@ -13,7 +13,6 @@ from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
 from textvae.generate.options import Decoding
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.run.conditions import decoder_conditions
 from textvae.run.model_directory import require_latent
 
 TOGETHER = 2048
@@ -93,7 +92,7 @@ def sentences_at(
     """
     settings, first = vae._settings(decoding), 0
     for block in latents:
-        conditions = decoder_conditions(vae, block, label)
+        conditions = vae._conditions(block, label)
         for best in vae._candidates(conditions, settings, first_index=first):
             yield best[0].text
         first += block.shape[0]

@@ -7,7 +7,6 @@ from textvae.api.text_vae import TextVAE
 from textvae.generate.beam import Beam
 from textvae.generate.options import Decoding
 from textvae.generate.writing import Candidate
-from textvae.run.conditions import decoder_conditions
 
 
 def n_best(
@@ -34,6 +33,6 @@ def n_best(
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    conditions = decoder_conditions(vae, as_latents(latents), label)
+    conditions = vae._conditions(as_latents(latents), label)
     options = Decoding(strategy=beam, n_best=num_best, max_length=max_length)
     return vae._candidates(conditions, vae._settings(options, several=True))

@@ -18,15 +18,10 @@ from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.latents import sample_latents
 from textvae.generate.options import Decoding, StrategyName, resolve_decoding
 from textvae.generate.writing import Candidate, DecodingSettings, candidates
-from textvae.metrics.likelihood import ROWS, encode_corpus
+from textvae.metrics.likelihood import ROWS, encode_corpus, likeliest_labels
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
-from textvae.run.conditions import (
-    decoder_conditions,
-    held_label,
-    own_labels,
-    sample_conditions,
-)
+from textvae.run.conditions import decoder_conditions, sample_conditions
 from textvae.run.data import DataOptions
 from textvae.run.experiment import ExperimentConfig, check_device
 from textvae.run.held_out import Origin, given, held_out, subject_of, tokenize_given
@@ -257,7 +252,7 @@ class TextVAE:
         _at_least(0, num_samples=num_samples)
         posterior = None
         if near is not None:
-            posterior, label = self.encode([near]), label or held_label(self, near)
+            posterior, label = self.encode([near]), label or self._label_of(near)
         begin = 0
         while begin < num_samples:
             end = min(num_samples, begin + block * distributed.size())
@@ -271,7 +266,8 @@ class TextVAE:
                 scale=scale,
             )
             drawn = sample_conditions(
-                self,
+                self.model,
+                self.labels,
                 latents,
                 seed=settings.seed,
                 start=start,
@@ -325,7 +321,7 @@ class TextVAE:
             TypeError: latents that are no numbers.
         """
         settings = self._settings(decoding)
-        conditions = decoder_conditions(self, as_latents(latents), label)
+        conditions = self._conditions(as_latents(latents), label)
         return [best[0].text for best in self._candidates(conditions, settings)]
 
     def reconstruct(
@@ -372,8 +368,7 @@ class TextVAE:
         """
         settings = self._settings(decoding)
         points = self._path(sentences, steps, path)
-        held = label or held_label(self, sentences[0])
-        conditions = decoder_conditions(self, points, held)
+        conditions = self._conditions(points, label or self._label_of(sentences[0]))
         return [best[0].text for best in self._candidates(conditions, settings)]
 
     def _settings(
@@ -381,6 +376,21 @@ class TextVAE:
     ) -> DecodingSettings:
         limit = self.config.max_length
         return resolve_decoding(decoding, default=default, limit=limit, several=several)
+
+    def _conditions(self, latents: Tensor, label: str | Sequence[str] | None) -> Tensor:
+        return decoder_conditions(self.model, self.labels, latents, label)
+
+    def _likeliest_labels(self, sentences: Sequence[str]) -> list[str] | None:
+        """The likeliest label of each sentence; None for a model without labels."""
+        if not self.labels:
+            return None
+        array, _ = tokenize_given(self.origin, given(sentences), sentences)
+        numbers = likeliest_labels(self.model, array.to(self.device))
+        return None if numbers is None else [self.labels[number] for number in numbers.tolist()]
+
+    def _label_of(self, sentence: str) -> str | None:
+        labels = self._likeliest_labels([sentence])
+        return None if labels is None else labels[0]
 
     def _candidates(
         self, conditions: Tensor, settings: DecodingSettings, *, first_index: int = 0
@@ -391,7 +401,7 @@ class TextVAE:
         self, sentences: Sequence[str], label: str | None, settings: DecodingSettings
     ) -> list[list[Candidate]]:
         mean = self.encode(sentences).mean
-        conditions = decoder_conditions(self, mean, label or own_labels(self, sentences))
+        conditions = self._conditions(mean, label or self._likeliest_labels(sentences))
         return self._candidates(conditions, settings)
 
     def _path(self, sentences: Sequence[str], steps: int, path: PathKind) -> Tensor:
