@@ -19,9 +19,11 @@ from textvae.metrics.likelihood import (
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.encoder_none import NoEncoder
+from textvae.model.flow import AutoregressiveFlow
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.labels import M2LabelsConfig
 from textvae.model.mixture import GaussianMixture
+from textvae.model.prior_flow import FlowPrior, FlowPriorConfig
 from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.model.prior_mixture import MixturePrior
 from textvae.model.vae import VAE, ModelConfig
@@ -124,6 +126,36 @@ def test_under_a_mixture_it_is_the_sum_of_its_exact_answers(linear_gaussian: VAE
     error = float(found.nll.std()) / math.sqrt(53)
     assert float(found.nll.mean()) == pytest.approx(-float(exact), abs=4 * error + 1e-3)
     assert error < 0.01
+
+
+def test_under_a_flow_the_bound_rises_to_the_integral_over_a_grid() -> None:
+    decoder = GaussianLikelihood(torch.tensor([0.7, -1.1]), 0.6)
+    shape = FlowPriorConfig(hidden_dim=13, num_components=3)
+    prior = FlowPrior(2, shape)
+    weights = {
+        name: 0.3 * normals(key(8, name), torch.arange(math.prod(size)), lanes=1).view(size)
+        for name, size in shape.shape(2).sizes().items()
+    }
+    prior.set_flow(AutoregressiveFlow(**weights))
+    model = VAE(NoEncoder(0), prior, decoder)  # type: ignore[arg-type]
+    line = torch.linspace(-9.0, 9.0, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1)
+    joint = (prior.double().log_prob(grid) + decoder.log_prob(grid)).exp()
+    exact = float(torch.trapezoid(torch.trapezoid(joint, line), line).log())
+    prior.float()
+    empty = TokenArray.from_lists([[]] * 53, 2)
+    near = DiagonalGaussian(torch.tensor([[0.6, -0.8]] * 53), torch.full((53, 2), -0.5))
+    bounds = []
+    for num_samples in (1, 11, 1009):
+        found = importance_weighted(model, empty, near, num_samples=num_samples, seed=2)
+        bounds.append(-float(found.nll.mean()))
+        error = float(found.nll.std()) / math.sqrt(53)
+    assert bounds == sorted(bounds)
+    assert bounds[-1] == pytest.approx(exact, abs=4 * error + 1e-3)
+    assert error < 0.02
+    kl = prior.kl(near).sum(1)
+    terms = -(found.elbo + found.reconstruction)
+    assert float(kl.mean()) == pytest.approx(float(terms.mean()), abs=0.1)
 
 
 def test_with_a_wrong_posterior_the_bound_rises_to_the_exact_answer(linear_gaussian: VAE) -> None:

@@ -8,10 +8,12 @@ import torch
 from scipy import stats
 from torch.distributions import MultivariateNormal, kl_divergence
 
+from textvae.model.flow import AutoregressiveFlow
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import Prior
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior import PriorConfig
+from textvae.model.prior_flow import BLOCK_ROWS, FlowPrior, FlowPriorConfig
 from textvae.model.prior_gaussian import (
     GaussianPrior,
     GaussianPriorConfig,
@@ -62,7 +64,21 @@ def mixed(dtype: torch.dtype = torch.float64) -> MixturePrior:
     return prior
 
 
-KINDS = [*(kind().build(Z) for kind in get_args(PriorConfig)), fitted(), mixed()]
+def flowing(dtype: torch.dtype = torch.float64) -> FlowPrior:
+    """With a flow whose weights are far from where a fit begins."""
+    config = FlowPriorConfig(hidden_dim=13, num_blocks=1, num_components=3)
+    prior = FlowPrior(Z, config).to(dtype)
+    prior.fit_moments(posteriors())
+    sizes = config.shape(Z).sizes()
+    weights = {
+        name: 0.1 * normals(key(8, name), torch.arange(math.prod(size)), lanes=1).view(size)
+        for name, size in sizes.items()
+    }
+    prior.set_flow(AutoregressiveFlow(**weights))
+    return prior
+
+
+KINDS = [*(kind().build(Z) for kind in get_args(PriorConfig)), fitted(), mixed(), flowing()]
 every_prior = pytest.mark.parametrize("prior", KINDS, ids=lambda prior: type(prior).__name__)
 
 
@@ -122,13 +138,15 @@ def test_the_kl_of_the_standard_normal_to_itself_is_zero() -> None:
     assert float(StandardNormalPriorConfig().build(Z).kl(q).abs().sum()) == 0.0
 
 
-@pytest.mark.parametrize("prior", KINDS[:-1], ids=lambda prior: type(prior).__name__)
+@pytest.mark.parametrize("prior", KINDS[:-2], ids=lambda prior: type(prior).__name__)
 def test_draws_are_standard_normals_in_units_of_the_prior(prior: Prior) -> None:
     noise = StandardNormalPrior(Z).sample(7, seed=3)
     torch.testing.assert_close(prior.to_normals(prior.sample(7, seed=3)), noise)
 
 
-@pytest.mark.parametrize("gaussian", [GaussianPrior(5), MixturePrior(5, 3)])
+@pytest.mark.parametrize(
+    "gaussian", [GaussianPrior(5), MixturePrior(5, 3), FlowPrior(5, FlowPriorConfig())]
+)
 def test_before_it_is_fitted_it_is_the_standard_normal_to_the_bit(gaussian: GaussianPrior) -> None:
     q, standard = posteriors(17, 5), StandardNormalPrior(5)
     assert torch.equal(gaussian.kl(q), standard.kl(q))
@@ -141,7 +159,7 @@ def test_before_it_is_fitted_it_is_the_standard_normal_to_the_bit(gaussian: Gaus
     assert torch.equal(gaussian.kl(q), standard.kl(q))
 
 
-@pytest.mark.parametrize("config", [GaussianPriorConfig(), MixturePriorConfig()])
+@pytest.mark.parametrize("config", [GaussianPriorConfig(), MixturePriorConfig(), FlowPriorConfig()])
 def test_a_language_model_has_nothing_to_fit(config: PriorConfig) -> None:
     assert isinstance(config.build(0), StandardNormalPrior)
 
@@ -269,3 +287,50 @@ def test_no_other_gaussian_costs_the_sentences_it_is_fitted_to_less(factor: floa
     standard = MultivariateNormal(torch.zeros(4).double(), torch.eye(4).double())
     saved = float(kl_divergence(as_torch(prior), standard))
     assert least + saved == pytest.approx(float(StandardNormalPrior(4).kl(q).sum(1).mean()))
+
+
+def test_without_a_flow_it_is_the_gaussian_and_a_file_says_which() -> None:
+    prior, q = flowing(), posteriors(23)
+    state = {name: value.clone() for name, value in prior.state_dict().items()}
+    assert not prior.kl_is_exact
+    prior.fit_moments(posteriors())
+    assert prior.kl_is_exact
+    for found, gaussian in (
+        (prior.kl(q), fitted().kl(q)),
+        (prior.log_prob(q.mean), fitted().log_prob(q.mean)),
+        (prior.sample(3, seed=1), fitted().sample(3, seed=1)),
+        (prior.to_base(q.mean), fitted().to_normals(q.mean)),
+    ):
+        assert torch.equal(found, gaussian)
+    other = FlowPrior(Z, prior.config).double()
+    other.load_state_dict(state)
+    assert not other.kl_is_exact
+    assert torch.equal(other.kl(q), flowing().kl(q))
+    assert torch.equal(other.sample(9, seed=2), flowing().sample(9, seed=2))
+
+
+def test_a_draw_of_a_flow_has_the_same_bits_among_any_number_and_from_any_on() -> None:
+    prior = flowing(torch.float32)
+    many = prior.sample(3 * BLOCK_ROWS - 7, seed=4)
+    assert many.dtype == torch.float32
+    assert len(prior.sample(0, seed=4)) == 0
+    for start, size in ((0, 1), (BLOCK_ROWS - 1, 2), (5, 2 * BLOCK_ROWS + 3)):
+        some = prior.sample(size, seed=4, start=start)
+        assert torch.equal(some, many[start : start + size])
+
+
+def test_draws_of_a_flow_are_standard_normals_in_its_base_space() -> None:
+    prior = flowing()
+    noise = StandardNormalPrior(Z).sample(7, seed=3).double()
+    torch.testing.assert_close(
+        prior.from_base(noise), prior.sample(7, seed=3).double(), rtol=1e-5, atol=1e-5
+    )
+    torch.testing.assert_close(prior.to_base(prior.from_base(noise)), noise)
+
+
+def test_a_file_whose_flow_looks_ahead_is_read_without_what_looks_ahead() -> None:
+    prior, other = flowing(), flowing()
+    state = prior.state_dict() | {"direct_weight": torch.ones_like(prior.direct_weight)}
+    other.load_state_dict(state)
+    assert float(other.direct_weight[:9].abs().max()) == 0.0, "dimension 0 sees nothing"
+    assert float(other.direct_weight[9:, 1].abs().max()) == 0.0

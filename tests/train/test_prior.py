@@ -13,6 +13,7 @@ from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance
 from textvae.model.prior import PriorConfig
+from textvae.model.prior_flow import FlowPrior, FlowPriorConfig
 from textvae.model.prior_gaussian import (
     GaussianPrior,
     GaussianPriorConfig,
@@ -75,23 +76,48 @@ MIXED = TrainConfig(
 """After it the seven kinds of sentences are no Gaussian."""
 
 
-def test_a_mixture_takes_the_place_of_the_gaussian_when_a_run_ends() -> None:
+FLOW = FlowPriorConfig(hidden_dim=64, num_steps=200, batch_size=97, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("prior", [MixturePriorConfig(max_components=8), FLOW])
+def test_a_fitted_density_takes_the_place_of_the_gaussian_when_a_run_ends(
+    prior: MixturePriorConfig | FlowPriorConfig,
+) -> None:
     data, lines = corpus(503), list[str]()
-    vae, plain = model(MixturePriorConfig(max_components=8)), model()
+    vae, plain = model(prior), model()
     found, without = (
         train(one, data, data, MIXED, seed=0, run=None, report=lines.append) for one in (vae, plain)
     )
     own = vae.state_dict()
     for name, value in plain.state_dict().items():
         assert torch.equal(value, own[name]), "its steps and its moments are those of the Gaussian"
-    assert isinstance(vae.prior, MixturePrior)
+    assert isinstance(vae.prior, MixturePrior | FlowPrior)
     assert not vae.prior.kl_is_exact
-    assert float(own["prior.weights"].sum()) == pytest.approx(1.0)
+    if isinstance(vae.prior, MixturePrior):
+        assert float(own["prior.weights"].sum()) == pytest.approx(1.0)
     assert found.best == validate(vae, data, seed=0)
     assert found.best.kl < without.best.kl
     assert found.best.elbo > without.best.elbo + 0.1
     assert any(line.startswith("prior: ") and "above N(m, C)" in line for line in lines)
     assert f"prior: validation nll <= {-found.best.elbo:.3f}  kl {found.best.kl:.2f}" in lines
+
+
+@pytest.mark.parametrize(
+    ("prior", "step"), [(MixturePriorConfig(), "1 Gaussian,"), (FLOW, "flow, step 25 ")]
+)
+def test_a_signal_ends_the_fit_and_not_the_run(
+    prior: MixturePriorConfig | FlowPriorConfig, step: str
+) -> None:
+    data, lines = corpus(503), list[str]()
+
+    def stop(line: str) -> None:
+        lines.append(line)
+        if line.startswith(f"prior: {step}") and " s: " in line:
+            signal.raise_signal(signal.SIGINT)
+
+    found = train(model(prior), data, data, MIXED, seed=0, run=None, report=stop)
+    assert found.signal is None
+    assert any(line.endswith("; ended by a signal") for line in lines), lines
 
 
 def test_calibration_sees_the_mixture_and_a_stopped_run_ends_alike(tmp_path: Path) -> None:
@@ -121,6 +147,28 @@ def posterior(size: int, spread: float) -> DiagonalGaussian:
     return DiagonalGaussian(noise, torch.full_like(noise, -2.0))
 
 
+@pytest.mark.parametrize("elbo", [1.0, -1.0])
+def test_a_flow_stays_where_it_is_better_on_both_held_out_sets(
+    monkeypatch: pytest.MonkeyPatch, elbo: float
+) -> None:
+    vae, data, lines = model(FLOW), corpus(403), list[str]()
+
+    def encoded(_: VAE, some: TokenArray) -> DiagonalGaussian:
+        return DiagonalGaussian(*(part.float() for part in posterior(some.num_sentences, 9.0)))
+
+    monkeypatch.setattr("textvae.train.prior.encode_corpus", encoded)
+    prior = vae.prior
+    assert isinstance(prior, FlowPrior)
+    prior.fit_moments(encoded(vae, data))
+    before, after = Validation(0.0, 3.0, 3), Validation(elbo, 2.0, 3)
+    found = fit_density(vae, data, before, lambda: after, seed=0, seconds=0.0, report=lines.append)
+    assert found == (after if elbo > 0 else before)
+    assert prior.has_density is (elbo > 0)
+    steps = [line for line in lines if line.startswith("prior: flow, step ")]
+    assert len(steps) == 8
+    assert " of at most 200, " in steps[0]
+
+
 @pytest.mark.parametrize(
     ("size", "spread", "elbo", "said"),
     [
@@ -131,7 +179,7 @@ def posterior(size: int, spread: float) -> DiagonalGaussian:
             101,
             2.8,
             1.0,
-            "prior: 4 Gaussians, 0.040 +- 0.350 nats a latent above N(m, C), which",
+            "prior: 4 Gaussians, 0.040 +- 0.350 nats per latent above N(m, C), which",
         ),
         (403, 1e160, 1.0, "prior: N(m, C) stays: latents are too far from zero"),
     ],
@@ -148,7 +196,7 @@ def test_the_gaussian_stays_where_the_mixture_is_not_surely_better(
     assert isinstance(prior, MixturePrior)
     prior.fit_moments(posterior(size, min(spread, 9.0)))
     before, after = Validation(0.0, 3.0, 3), Validation(elbo, 2.0, 3)
-    found = fit_density(vae, data, before, lambda: after, seed=0, report=lines.append)
+    found = fit_density(vae, data, before, lambda: after, seed=0, seconds=0.0, report=lines.append)
     taken = said.startswith("prior: validation")
     assert found == (after if taken else before)
     assert bool(prior.num_components) is taken
@@ -172,6 +220,7 @@ def test_of_a_large_corpus_ten_times_as_many_sentences_are_read_as_for_the_gauss
         Validation(0.0, 0.0, 3),
         list,
         seed=0,
+        seconds=0.0,
         report=lambda _: None,  # type: ignore[arg-type]
     )
     with fitted_prior(vae, many):

@@ -13,12 +13,12 @@ at and beyond `lengths` may hold anything and are masked where they are summed.
 Log-likelihoods are nats, summed over a sentence.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from textvae.model.density import FitContext
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import Inferred
 from textvae.model.labelling import Labelling
@@ -135,10 +135,8 @@ class Prior(Protocol):
     def reset(self) -> None:
         """Become N(0, 1) again, the prior that the steps of training see."""
 
-    def fit(
-        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
-    ) -> None:
-        """Fit the density to N posteriors `[N, Z]` when training ends, and report how it went.
+    def fit(self, posterior: DiagonalGaussian, *, seed: int, context: FitContext) -> None:
+        """Fit the density to N posteriors `[N, Z]` when training ends, within a time limit.
 
         A fit that is no better than the moments changes nothing. One process calls it; `broadcast`
         gives the result to the others.

@@ -4,14 +4,15 @@ Pure mathematics, natural logarithms, float64.
 """
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from textvae.errors import DataError
+from textvae.model.density import Gain, LogDensity, gain_of, posterior_draws, split_posteriors
 from textvae.model.gaussian import LOG_TWO_PI, DiagonalGaussian, transform_rows
-from textvae.randomness import key, normals, permutation, uniforms
+from textvae.randomness import key, normals, uniforms
 
 ROWS = 2048
 """Latents whose M densities are worked out at once: bounds the memory, `[ROWS, M, Z]`."""
@@ -22,11 +23,6 @@ JITTER = 1e-6
 of trained models never are, and points that coincide leave a component with an inverse."""
 LEAST = 1e-3
 """Points; a component that explains fewer is dropped."""
-HELD_OUT = 0.1
-"""The fraction of the sentences that the mixtures are compared on."""
-DRAWS = 2
-"""Draws per posterior. EM on the posteriors themselves, with one responsibility per posterior, is a
-bound so loose that it ends in a single Gaussian (docs/develop/log.md)."""
 
 
 class GaussianMixture(NamedTuple):
@@ -115,6 +111,7 @@ def fit_mixture(
     seed: int,
     max_iterations: int = 200,
     tolerance: float = 3e-4,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Fit:
     """Fit a mixture to points by EM (Dempster, Laird and Rubin 1977).
 
@@ -127,6 +124,7 @@ def fit_mixture(
         seed: of the start.
         max_iterations: of EM.
         tolerance: stop where an iteration raises the mean log-density by less.
+        is_over: asked after each iteration; True ends the fit.
     """
     assert 1 <= num_components <= points.shape[0]
     scaled = points / points.std(0, correction=0).clamp(min=1e-12)
@@ -135,7 +133,9 @@ def fit_mixture(
     moments = _Moments(points)
     shares = torch.nn.functional.one_hot(nearest, num_components).to(points.dtype)
     start = moments.mixture(moments.sums(shares))
-    return raise_likelihood(points, start, max_iterations=max_iterations, tolerance=tolerance)
+    return raise_likelihood(
+        points, start, max_iterations=max_iterations, tolerance=tolerance, is_over=is_over
+    )
 
 
 def raise_likelihood(
@@ -144,13 +144,14 @@ def raise_likelihood(
     *,
     max_iterations: int = 200,
     tolerance: float = 3e-4,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Fit:
     """EM from a given mixture; the arguments are those of `fit_mixture`."""
     moments = _Moments(points)
     mixture, before = start, -math.inf
     for iteration in range(max_iterations + 1):
         found, sums = moments.expect(mixture)
-        if found - before < tolerance or iteration == max_iterations:
+        if found - before < tolerance or iteration == max_iterations or is_over():
             break
         before = found
         mixture = moments.mixture(sums)
@@ -249,23 +250,14 @@ def _plus_plus(points: Tensor, size: int, seed: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-class LogDensity(Protocol):
-    """Anything with a log-density, such as a prior."""
-
-    def log_prob(self, latents: Tensor) -> Tensor:
-        """Log-density in nats, `[..., Z]` -> `[...]`."""
-
-
 class MixtureScore(NamedTuple):
     """The held-out likelihood of a mixture."""
 
     num_components: int
     log_prob: float
     """E_q(z) log mixture(z), nats per latent."""
-    gain: float
-    """`log_prob` minus E_q(z) log p(z) under the baseline, on the same draws."""
-    gain_stderr: float
-    """Over sentences."""
+    gain: Gain
+    """Over E_q(z) log p(z) under the baseline, on the same draws."""
 
 
 class SelectedMixture(NamedTuple):
@@ -274,9 +266,6 @@ class SelectedMixture(NamedTuple):
     fit: Fit
     best: MixtureScore
     scores: list[MixtureScore]
-    num_fitted: int
-    """Sentences it was fitted to."""
-    num_held_out: int
 
 
 def select_mixture(
@@ -285,6 +274,8 @@ def select_mixture(
     *,
     seed: int,
     max_components: int = 64,
+    is_over: Callable[[], bool] = lambda: False,
+    report: Callable[[MixtureScore], object] = lambda score: None,
 ) -> SelectedMixture:
     """Fit mixtures to draws from nine tenths of the posteriors; keep the best on the others.
 
@@ -295,49 +286,30 @@ def select_mixture(
         baseline: the prior that the mixtures are compared with.
         seed: of the split, the draws and the initial components.
         max_components: the largest size, at least 1.
+        is_over: asked between iterations; True ends the fit with the best mixture so far.
+        report: takes the score of each size.
 
     Raises:
         DataError: fewer than two sentences, or posteriors without finite moments.
     """
-    size = posterior.mean.shape[0]
-    if size < 2:
-        raise DataError(f"a mixture is fitted to at least 2 sentences, found {size}")
-    order = permutation(key(seed, "held out"), size).to(posterior.mean.device)
-    num_held_out = max(1, round(HELD_OUT * size))
-    fitted, held = posterior.select(order[num_held_out:]), posterior.select(order[:num_held_out])
-    available = fitted.mean.shape[0]
-    points = _posterior_draws(fitted, seed, "aggregate fit").flatten(0, 1)
-    if not bool(points.square().sum().isfinite()):
-        raise DataError("latents are too far from zero for a mixture; the model has diverged")
-    latents = _posterior_draws(held, seed, "held out")
-    best = fit_mixture(points, 1, seed=seed)
-    scores = [_held_out_score(best.mixture, baseline, latents)]
-    count = 2
-    while count <= min(max_components, available):
-        fit = fit_mixture(points, count, seed=seed)
-        scores.append(_held_out_score(fit.mixture, baseline, latents))
-        if scores[-1].log_prob <= scores[-2].log_prob:
+    split = split_posteriors(posterior, seed=seed)
+    points = posterior_draws(split.fitted, seed, "aggregate fit").flatten(0, 1)
+    largest = min(max_components, len(split.fitted.mean))
+    scores: list[MixtureScore] = []
+    best, count = None, 1
+    while best is None or (count <= largest and not is_over()):
+        fit = fit_mixture(points, count, seed=seed, is_over=is_over)
+        scores.append(_held_out_score(fit.mixture, baseline, split.held_out))
+        report(scores[-1])
+        if best is not None and scores[-1].log_prob <= scores[-2].log_prob:
             break
         best, count = fit, 2 * count
-    best_score = max(scores, key=lambda score: score.log_prob)
-    return SelectedMixture(best, best_score, scores, available, num_held_out)
-
-
-def _posterior_draws(posterior: DiagonalGaussian, seed: int, purpose: str) -> Tensor:
-    """Float64 `[DRAWS, N, Z]`, on the CPU."""
-    mean, log_variance = (part.detach().cpu().double() for part in posterior)
-    index = torch.arange(mean.shape[0])
-    noise = [
-        normals(key(seed, purpose, number), index, lanes=mean.shape[1]) for number in range(DRAWS)
-    ]
-    return DiagonalGaussian(mean, log_variance).sample(torch.stack(noise).double())
+    return SelectedMixture(best, max(scores, key=lambda score: score.log_prob), scores)
 
 
 def _held_out_score(
     mixture: GaussianMixture, baseline: LogDensity, latents: Tensor
 ) -> MixtureScore:
-    log_prob = mixture.log_prob(latents.flatten(0, 1)).view(latents.shape[:2]).mean(0)
-    gains = log_prob - baseline.log_prob(latents).mean(0)
-    count = gains.shape[0]
-    stderr = float(gains.std()) / math.sqrt(count) if count > 1 else 0.0
-    return MixtureScore(mixture.num_components, float(log_prob.mean()), float(gains.mean()), stderr)
+    log_prob = mixture.log_prob(latents.flatten(0, 1)).view(latents.shape[:2])
+    gain = gain_of(log_prob, baseline.log_prob(latents))
+    return MixtureScore(mixture.num_components, float(log_prob.mean(0).mean()), gain)

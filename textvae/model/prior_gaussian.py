@@ -1,6 +1,5 @@
 """The Gaussian priors: N(0, 1), and the one with the moments of the aggregate posterior."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 
 from textvae import distributed
 from textvae.config import Config
+from textvae.model.density import FitContext
 from textvae.model.gaussian import (
     DiagonalGaussian,
     aggregate_covariance,
@@ -62,9 +62,7 @@ class StandardNormalPrior:
     def reset(self) -> None:
         """Do nothing: it is N(0, 1)."""
 
-    def fit(
-        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
-    ) -> None:
+    def fit(self, posterior: DiagonalGaussian, *, seed: int, context: FitContext) -> None:
         """Do nothing: there is no density to fit."""
 
     def broadcast(self) -> None:
@@ -141,9 +139,7 @@ class GaussianPrior(nn.Module):
         self.mean.zero_()
         self.factor.zero_()
 
-    def fit(
-        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
-    ) -> None:
+    def fit(self, posterior: DiagonalGaussian, *, seed: int, context: FitContext) -> None:
         """Do nothing: the moments are all there is."""
 
     def broadcast(self) -> None:

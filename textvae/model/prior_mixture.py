@@ -1,6 +1,5 @@
 """A mixture of Gaussians as the prior, fitted to the aggregate posterior when training ends."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -9,8 +8,9 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import DataError
+from textvae.model.density import FitContext
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.mixture import GaussianMixture, select_mixture
+from textvae.model.mixture import GaussianMixture, MixtureScore, select_mixture
 from textvae.model.prior_gaussian import (
     FittedDensityPrior,
     StandardNormalPrior,
@@ -64,30 +64,29 @@ class MixturePrior(FittedDensityPrior):
         """The mixture, float64, on the CPU; None while the prior is N(m, C)."""
         return self._mixture(torch.device("cpu")) if self.num_components else None
 
-    def fit(
-        self, posterior: DiagonalGaussian, *, seed: int, report: Callable[[str], object]
-    ) -> None:
+    def fit(self, posterior: DiagonalGaussian, *, seed: int, context: FitContext) -> None:
         """Fit mixtures to N posteriors `[N, Z]`, and take the best if it beats N(m, C).
 
         It beats N(m, C) if its held-out gain is over two standard errors.
         """
-        report(f"prior: fitting a mixture to {len(posterior.mean):,} sentences")
+        context.report(f"prior: fitting a mixture to {len(posterior.mean):,} sentences")
         try:
             selected = select_mixture(
-                posterior, self, seed=seed, max_components=self.max_components
+                posterior,
+                self,
+                seed=seed,
+                max_components=self.max_components,
+                is_over=context.is_over,
+                report=lambda score: context.report_progress(_size(score), score.gain.nats),
             )
         except DataError as error:  # the run diverged
-            report(f"prior: N(m, C) stays: {error}")
+            context.report(f"prior: N(m, C) stays: {error}")
             return
         best = selected.best
-        is_better = best.num_components > 1 and best.gain > 2.0 * best.gain_stderr
+        is_better = best.num_components > 1 and best.gain.is_sure
         if is_better:
             self.set_mixture(selected.fit.mixture)
-        size = "1 Gaussian" if best.num_components == 1 else f"{best.num_components} Gaussians"
-        report(
-            f"prior: {size}, {best.gain:.3f} +- {best.gain_stderr:.3f} nats a latent above N(m, C)"
-            f"{'' if is_better else ', which stays'}"
-        )
+        context.report_result(_size(best), best.gain, is_better=is_better)
 
     def set_mixture(self, mixture: GaussianMixture) -> None:
         """Take a mixture of at most `max_components`; the moments stay those of the last fit."""
@@ -147,3 +146,8 @@ class MixturePrior(FittedDensityPrior):
         """N(m, C) as a mixture of one."""
         mean, factor = self.mean.double()[None], self._lower().double()[None]
         return GaussianMixture(mean.new_zeros(1), mean, factor)
+
+
+def _size(score: MixtureScore) -> str:
+    count = score.num_components
+    return "1 Gaussian" if count == 1 else f"{count} Gaussians"

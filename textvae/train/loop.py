@@ -234,7 +234,9 @@ def _finish(
     def validate_model() -> Validation:
         return validate(model, valid, seed=seed)
 
-    best = fit_density(model, corpus, result.best, validate_model, seed=seed, report=report)
+    best = fit_density(
+        model, corpus, result.best, validate_model, seed=seed, seconds=result.seconds, report=report
+    )
     result = result._replace(best=best)
     if not config.calibrate:
         return result

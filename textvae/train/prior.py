@@ -1,5 +1,6 @@
 """The prior that is validated, selected and saved: fitted to the aggregate posterior."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,13 +10,20 @@ from torch import Tensor
 from textvae import distributed
 from textvae.data.batching import TokenArray
 from textvae.metrics.likelihood import encode_corpus
+from textvae.model.density import FitContext
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE
+from textvae.train.signals import catch_signals
 from textvae.train.validation import Validation
 
 FIT_SENTENCES = 10_000
 """Most training sentences whose posteriors a prior is fitted to, evenly spaced in the corpus: with
 32 dimensions the moments of so many are exact to about 32 * 35 / (4 * 10,000) = 0.03 nats."""
+
+TIME_FRACTION = 0.2
+"""The most time of the fit of a density, as a fraction of the time of training."""
+LEAST_SECONDS = 20.0
+"""Time that every fit has, however short the training was."""
 
 
 @contextmanager
@@ -46,11 +54,13 @@ def fit_density(
     validated: Callable[[], Validation],
     *,
     seed: int,
+    seconds: float,
     report: Callable[[str], object],
 ) -> Validation:
     """Fit the density of a prior that has one; it stays if the validation ELBO rises.
 
-    The first process fits; the others wait for it.
+    The first process fits; the others wait for it. The fit ends with the best density so far after
+    a fifth of the time of training, or at a signal, which does not end the run.
 
     Args:
         model: in evaluation mode, the moments of its prior fitted.
@@ -58,6 +68,7 @@ def fit_density(
         gaussian: the validation of the model as it is.
         validated: validates the model as it is when called.
         seed: of the fit.
+        seconds: the time of training.
         report: takes lines.
 
     Returns:
@@ -68,7 +79,10 @@ def fit_density(
         return gaussian
     posterior = _posteriors(model, corpus, prior.fit_sentences)
     if distributed.rank() == 0:
-        prior.fit(posterior, seed=seed, report=report)
+        with catch_signals() as signals:
+            allowed = max(LEAST_SECONDS, TIME_FRACTION * seconds)
+            context = FitContext(report, allowed, signals, time.perf_counter())
+            prior.fit(posterior, seed=seed, context=context)
     prior.broadcast()
     if prior.kl_is_exact:
         return gaussian
