@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from textvae import distributed
-from textvae.run.plan import Plan, Report
+from textvae.run.data import Report
+from textvae.run.plan import Plan
 from textvae.run.training import RunOutcome, execute, follow
 
 

@@ -8,14 +8,15 @@ import os
 import signal
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from textvae.data.rows import Exclusion, select_rows
 from textvae.data.tokenizer import Tokenizer
 
+T = TypeVar("T")
 WAITING = 2
 """Segments that wait for each worker, so that memory is bounded."""
 
@@ -46,16 +47,15 @@ class SplitRule(NamedTuple):
         return ["train", *(name for name, _ in self.edges)]
 
 
-class SegmentSplit(NamedTuple):
-    """The sentences of a segment that belong to one split."""
+class Encoded(NamedTuple):
+    """Sentences as token ids, without those over the limit of tokens."""
 
     tokens: "array[int]"
     lengths: "array[int]"
-    texts: list[str]
-    """The sentences; kept of the test split alone."""
     num_words: int
     num_characters: int
-    too_long_tokens: int
+    too_long: list[int]
+    """The indices of the sentences that were left out."""
 
 
 class Segment(NamedTuple):
@@ -64,7 +64,9 @@ class Segment(NamedTuple):
     rows: int
     blank: int
     too_long_characters: int
-    splits: dict[str, SegmentSplit]
+    splits: dict[str, Encoded]
+    test_texts: list[str]
+    """The encoded sentences of the test split."""
 
 
 def encode_segment(rows: list[str], tokenizer: Tokenizer, rule: SplitRule) -> Segment:
@@ -74,27 +76,35 @@ def encode_segment(rows: list[str], tokenizer: Tokenizer, rule: SplitRule) -> Se
     for row in selection.rows:
         by_split[rule.split_of(rows[row])].append(rows[row])
     splits = {
-        name: _encode_split(sentences, tokenizer, rule.max_length, with_texts=name == "test")
+        name: encode_sentences(sentences, tokenizer, rule.max_length)
         for name, sentences in by_split.items()
     }
+    test_texts: list[str] = []
+    if "test" in splits:
+        test_texts = without(by_split["test"], splits["test"].too_long)
     blank = selection.count(Exclusion.BLANK)
-    return Segment(len(rows), blank, len(selection.excluded) - blank, splits)
+    return Segment(len(rows), blank, len(selection.excluded) - blank, splits, test_texts)
 
 
-def _encode_split(
-    sentences: list[str], tokenizer: Tokenizer, max_length: int, *, with_texts: bool
-) -> SegmentSplit:
-    tokens, lengths, texts, words, characters = array("i"), array("q"), [], 0, 0
-    for text, ids in zip(sentences, tokenizer.encode_batch(sentences), strict=True):
-        if len(ids) <= max_length:
-            tokens.extend(ids)
-            lengths.append(len(ids))
-            words += len(text.split()) + 1
-            characters += len(text) + 1
-            if with_texts:
-                texts.append(text)
-    too_long = len(sentences) - len(lengths)
-    return SegmentSplit(tokens, lengths, texts, words, characters, too_long)
+def encode_sentences(sentences: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Encoded:
+    """Tokenize sentences; those over `max_length` tokens are left out."""
+    tokens, lengths, words, characters = array("i"), array("q"), 0, 0
+    too_long: list[int] = []
+    for index, ids in enumerate(tokenizer.encode_batch(sentences)):
+        if len(ids) > max_length:
+            too_long.append(index)
+            continue
+        tokens.extend(ids)
+        lengths.append(len(ids))
+        words += len(sentences[index].split()) + 1
+        characters += len(sentences[index]) + 1
+    return Encoded(tokens, lengths, words, characters, too_long)
+
+
+def without(items: Sequence[T], indices: Iterable[int]) -> list[T]:
+    """The items that are not at `indices`."""
+    excluded = set(indices)
+    return [item for index, item in enumerate(items) if index not in excluded]
 
 
 def encode_segments(

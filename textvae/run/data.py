@@ -1,7 +1,7 @@
 """The corpus of a run: read, tokenized, filtered, and kept beside the run as flat arrays."""
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sentences_of
 from textvae.data.grammar import ATTRIBUTES, embedded_splits
+from textvae.data.segments import encode_sentences, without
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.run.experiment import ExperimentConfig
@@ -23,6 +24,9 @@ FACTS = "data.json"
 MAX_LABELS = 1000
 ENCODED_TOGETHER = 10_000
 """Sentences tokenized at once: the library's encodings take a kilobyte each."""
+
+Report = Callable[[str], None]
+"""Takes lines of progress."""
 
 
 class DataOptions(NamedTuple):
@@ -161,39 +165,39 @@ def tokenize_sentences(
 
     A label that is not among `label_names` counts as none.
     """
-    flat, lengths = array("i"), array("q")
-    texts, words, characters = [], 0, 0
-    numbers, labels = {name: number for number, name in enumerate(label_names)}, array("q")
-    label_of_text = iter(part.labels or [""] * len(part.texts))
+    flat, lengths, words, characters = array("i"), array("q"), 0, 0
+    too_long: list[int] = []
     for first in range(0, len(part.texts), ENCODED_TOGETHER):
         chunk = part.texts[first : first + ENCODED_TOGETHER]
-        for text, ids in zip(chunk, tokenizer.encode_batch(chunk), strict=True):
-            label = next(label_of_text)
-            if len(ids) <= max_length:
-                labels.append(numbers.get(label, -1))
-                flat.extend(ids)
-                lengths.append(len(ids))
-                texts.append(text)
-                words += len(text.split()) + 1
-                characters += len(text) + 1
-    if not texts:
+        encoded = encode_sentences(chunk, tokenizer, max_length)
+        flat.extend(encoded.tokens)
+        lengths.extend(encoded.lengths)
+        words += encoded.num_words
+        characters += encoded.num_characters
+        too_long += [first + index for index in encoded.too_long]
+    if not lengths:
         raise DataError(
             f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length"
         )
     tokens = TokenArray.from_flat(flat, lengths, tokenizer.start)
+    num_labelled = 0
     if label_names:
-        tokens = tokens._replace(labels=torch.frombuffer(labels, dtype=torch.int64))
+        numbers = {name: number for number, name in enumerate(label_names)}
+        names = without(part.labels or [""] * len(part.texts), too_long)
+        labels = torch.tensor([numbers.get(name, -1) for name in names])
+        tokens = tokens._replace(labels=labels)
+        num_labelled = int((labels >= 0).sum())
     facts = SplitFacts(
         read=part.report,
-        too_long_tokens=len(part.texts) - len(texts),
+        too_long_tokens=len(too_long),
         num_sentences=tokens.num_sentences,
         num_targets=tokens.num_targets,
         num_words=words,
         num_characters=characters,
         tokens_sha256=tokens.checksum(),
-        num_labelled=len(labels) - labels.count(-1),
+        num_labelled=num_labelled,
     )
-    return tokens, facts, texts
+    return tokens, facts, without(part.texts, too_long)
 
 
 def check_labels(splits: Splits, data: RunData) -> None:

@@ -1,6 +1,5 @@
 """The plan of a run: its data read and tokenized, every setting chosen, and nothing trained."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +8,7 @@ from textvae.model.vae import VAE
 from textvae.run.data import (
     EMBEDDED,
     DataOptions,
+    Report,
     RunData,
     check_labels,
     read_splits,
@@ -18,8 +18,6 @@ from textvae.run.experiment import ExperimentConfig, check_device, choose_data, 
 from textvae.run.stream import stream_run_data
 from textvae.storage.files import saying_why
 from textvae.storage.lock import only_writer
-
-Report = Callable[[str], None]
 
 
 def no_report(line: str) -> None:

@@ -6,11 +6,11 @@ it the same command tokenizes from the start.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -21,7 +21,7 @@ from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
 from textvae.data.rows import exclusion
-from textvae.data.segments import SegmentSplit, SplitRule, encode_segments
+from textvae.data.segments import Encoded, SplitRule, encode_segments
 from textvae.data.sources import Reading, find_inputs
 from textvae.data.stream import chunks, stream_rows
 from textvae.data.tokenizer import Tokenizer
@@ -32,6 +32,7 @@ from textvae.run.data import (
     SPLITS,
     DataFacts,
     DataOptions,
+    Report,
     RunData,
     SplitFacts,
     open_run_data,
@@ -48,8 +49,6 @@ TOKENIZER_SENTENCES = 1_000_000
 """Training sentences that the tokenizer learns from."""
 HELD_OUT = 10_000
 """About how many sentences are carved out for validation, and as many for the test."""
-
-Report = Callable[[str], None]
 
 
 class _Source(Config):
@@ -240,27 +239,21 @@ class _SplitWriter:
     def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
         self.path, self.digest = folder / name, hashlib.sha256()
         self.sentences = self.words = self.characters = self.too_long = self.num_tokens = 0
-        self._tokens = self._open(folder / f"{name}.tokens", stack)
-        self._offsets = self._open(folder / f"{name}.offsets", stack)
-        self._texts = self._open(folder / TEXTS, stack) if name == "test" else None
+        self._tokens = stack.enter_context(replacing(folder / f"{name}.tokens"))
+        self._offsets = stack.enter_context(replacing(folder / f"{name}.offsets"))
         self._offsets.write(torch.zeros(1, dtype=torch.int64).numpy().tobytes())
 
-    def _open(self, path: Path, stack: ExitStack) -> BinaryIO:
-        return stack.enter_context(replacing(path))
-
-    def append(self, part: SegmentSplit) -> None:
+    def append(self, part: Encoded) -> None:
         """Write one segment."""
         tokens = part.tokens.tobytes()
         offsets = torch.tensor(part.lengths, dtype=torch.int64).cumsum(0) + self.num_tokens
         self._tokens.write(tokens)
         self._offsets.write(offsets.numpy().tobytes())
-        if self._texts is not None:
-            self._texts.write("".join(f"{text}\n" for text in part.texts).encode())
         self.digest.update(hashlib.sha256(tokens).hexdigest().encode())
         self.sentences += len(part.lengths)
         self.words += part.num_words
         self.characters += part.num_characters
-        self.too_long += part.too_long_tokens
+        self.too_long += len(part.too_long)
         self.num_tokens += len(part.tokens)
 
     def facts(self, source: str, blank: int, too_long_characters: int, start: int) -> SplitFacts:
@@ -300,9 +293,11 @@ def _write_splits(
     num_rows = blank = too_long = 0
     with saying_why(folder), ExitStack() as stack:
         writers = {name: _SplitWriter(folder, name, stack) for name in rule.split_names()}
+        texts = stack.enter_context(replacing(folder / TEXTS))
         for segment in encode_segments(chunks(rows, SEGMENT), tokenizer, rule, workers):
             for name, part in segment.splits.items():
                 writers[name].append(part)
+            texts.write("".join(f"{text}\n" for text in segment.test_texts).encode())
             num_rows += segment.rows
             blank += segment.blank
             too_long += segment.too_long_characters

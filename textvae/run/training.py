@@ -16,6 +16,7 @@ from textvae.randomness import key, permutation
 from textvae.run.data import (
     DATA,
     EMBEDDED,
+    Report,
     data_differences,
     load_facts,
     open_run_data,
@@ -25,7 +26,7 @@ from textvae.run.data import (
 from textvae.run.experiment import read_experiment
 from textvae.run.held_out import HeldOut, Origin, subject_of
 from textvae.run.model_directory import Results, TrainingFacts, load_model, publish, read_results
-from textvae.run.plan import Plan, Report, no_report
+from textvae.run.plan import Plan, no_report
 from textvae.run.stream import STREAM
 from textvae.storage.checkpoint import EXPERIMENT, TOKENIZER
 from textvae.storage.files import saying_why, write_file
