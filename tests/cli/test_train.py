@@ -21,7 +21,7 @@ def test_results_on_stdout_and_talk_on_stderr(trained: tuple[Path, Result]) -> N
     assert samples.count("\n") == 9
     for words in ("K = 3", "tokens", "elbo", "kl", "mutual information", "at most", "active units"):
         assert words in said
-    assert "permuted latents" in said
+    assert "permutation cost" in said
     assert "  textvae sample runs/tiny -n 10 --seed 1\n" in said
     assert "  textvae evaluate runs/tiny\n" in said
     assert "grammatical" not in said
@@ -142,7 +142,7 @@ def test_the_embedded_corpus_says_how_far_it_is_from_the_truth(
     from textvae.cli.train_summary import TrainSummary  # noqa: PLC0415 -- imports torch
 
     text = msgspec.convert(found, TrainSummary).text()
-    assert "exact nll" in text
+    assert "source nll" in text
     share = f"{100 * found['grammatical']:.1f} %"
     assert [line.split(maxsplit=1)[1] for line in text.splitlines() if "grammatical" in line] == [
         f"{share:<22}of 1,000 samples"

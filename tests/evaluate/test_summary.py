@@ -43,7 +43,7 @@ def test_figures_follow_from_each_other(found: Evaluation) -> None:
 
 def test_columns_stay_apart_where_a_word_is_a_whole_sentence(found: Evaluation) -> None:
     assert found.perplexity_per_word > 1e4
-    for value, said in ((12345.678, "perplexity 12345.678 "), (4.7e15, "perplexity 4.70e+15 ")):
+    for value, said in ((12345.678, " 12345.678 "), (4.7e15, " 4.70e+15 ")):
         changed = {name: getattr(found, name) for name in found.__struct_fields__}
         table = Evaluation(**(changed | {"tokenizer": "bpe", "perplexity_per_word": value})).table()
         (line,) = [line for line in table.splitlines() if "per word" in line]

@@ -21,7 +21,7 @@ def test_one_sentence_and_one_sample_are_enough(vae: TextVAE) -> None:
     assert found.nll_stderr is found.nll_monte_carlo_stderr is None
     assert found.active_units is found.permutation_cost is found.permutation_cost_stderr is None
     assert found.mutual_information_stderr is None
-    for said in ("nll", "active units", "permuted latents"):
+    for said in ("nll", "active units", "permutation cost"):
         (line,) = [line for line in found.table().splitlines() if line.startswith(f"  {said} ")]
         assert "unknown" in line
     assert msgspec.to_builtins(found)["active_units"] is None
@@ -30,7 +30,7 @@ def test_one_sentence_and_one_sample_are_enough(vae: TextVAE) -> None:
 def test_unknown_words_are_counted(vae: TextVAE) -> None:
     found = vae.evaluate(["red zebra eats", "a red okapi"], num_samples=1)
     assert (found.num_unknown, found.num_tokens) == (3, 8)
-    assert "37.50 % of the tokens are <unk>" in found.table()
+    assert "3 of 8 tokens are <unk> (37.50 %)" in found.table()
     known = vae.evaluate(["red cat eats"], num_samples=1)
     assert known.num_unknown == 0
     assert "<unk>" not in known.table()

@@ -81,9 +81,8 @@ def command(
 
 
 def _table(scores: "ReconstructionScores") -> str:
-    from textvae.evaluate.summary import plus_minus  # noqa: PLC0415 -- imports torch, 1.5 s
-
-    edits = plus_minus(scores.edit_distance, scores.edit_distance_stderr)
+    error = scores.edit_distance_stderr
+    edits = f"{scores.edit_distance:.3f} +- {'unknown' if error is None else f'{error:.3f}'}"
     rows = [
         ("exact match", f"{100 * scores.exact_match:.1f} %", f"of {scores.num_sentences:,}"),
         ("bleu", f"{scores.bleu:.2f}", scores.bleu_signature),

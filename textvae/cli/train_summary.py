@@ -53,7 +53,7 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
             lines += [f"measured on {self.evaluation.source}", self.evaluation.table()]
         if self.grammatical is not None:
             percentage = f"{100 * self.grammatical:.1f} %"
-            lines += [f"  {'grammatical':<20}{percentage:<22}of {self.num_judged:,} samples"]
+            lines += [f"  {'grammatical':<28}{percentage:<22}of {self.num_judged:,} samples"]
         model = shlex.quote(self.model)
         first, second = shlex.quote(self.first), shlex.quote(self.second)
         lines += [

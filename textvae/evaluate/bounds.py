@@ -60,7 +60,7 @@ class LikelihoodEvaluator(Config, tag_field="kind", tag="likelihood"):
 
 
 def likelihood_figures(
-    values: Mapping[str, Value], corpus: MeasuredCorpus, *, exact: bool, kl_is_exact: bool
+    values: Mapping[str, Value], corpus: MeasuredCorpus, *, exact: bool, kl_is_exact: bool | None
 ) -> Iterator[Figure]:
     """Figures from their values by name, with units and settings.
 
@@ -68,16 +68,18 @@ def likelihood_figures(
         values: the figures, and `nll_stderr`.
         corpus: that they were measured on.
         exact: the model is a language model.
-        kl_is_exact: the KL is analytic.
+        kl_is_exact: the prior has an analytic KL; None is unknown.
     """
     weighted = "exact: there is no latent" if exact else f"K = {values['num_samples']}"
-    analytic = "analytic" if kl_is_exact else "estimated"
+    prior = "to the prior"
+    if kl_is_exact is not None:
+        prior += ", analytic" if kl_is_exact else ", estimated"
     tokens = f"over {corpus.num_tokens:,} tokens"
     rows = [
         ("nll", NATS, weighted),
         ("nll_monte_carlo_stderr", NATS, "over redraws of the samples"),
         ("elbo", NATS, "a bound below the log-likelihood"),
-        ("kl", NATS, f"to the prior, {analytic}"),
+        ("kl", NATS, prior),
         ("reconstruction", NATS, "-log p(x|z), z from the posterior"),
         ("perplexity", "per token", f"{tokens}, {weighted}"),
         ("perplexity_elbo", "per token", tokens),

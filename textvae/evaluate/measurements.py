@@ -149,17 +149,14 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
             f"{data.num_sentences:,} sentences of {data.source}, </s> counted ({self.precision}, "
             f"seed {self.seed})"
         ]
-        if data.num_unknown:
-            share = 100 * data.num_unknown / data.num_tokens
-            lines.append(
-                f"  {data.num_unknown:,} of {data.num_tokens:,} tokens are <unk> ({share:.2f} %), "
-                "which costs less than the words it stands for"
-            )
+        unknown = unknown_line(data)
+        if unknown is not None:
+            lines.append(unknown)
         if data.decoded:
             lines.append("  the text is not available: its decoded tokens take its place")
         for one in self.measured:
             if one.figures:
-                lines += [f"{one.kind} ({one.seconds:.1f} s)", *map(_line, one.figures)]
+                lines += [f"{one.kind} ({one.seconds:.1f} s)", *map(figure_line, one.figures)]
         collapse = self.diagnosis()
         return "\n".join([*lines, *([] if collapse is None else [collapse])])
 
@@ -211,7 +208,19 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-def _line(figure: Figure) -> str:
+def unknown_line(corpus: MeasuredCorpus) -> str | None:
+    """The number of unknown tokens, or None where there are none or they were not counted."""
+    if not corpus.num_unknown:
+        return None
+    percent = 100 * corpus.num_unknown / corpus.num_tokens
+    return (
+        f"  {corpus.num_unknown:,} of {corpus.num_tokens:,} tokens are <unk> ({percent:.2f} %), "
+        "which costs less than the words it stands for"
+    )
+
+
+def figure_line(figure: Figure) -> str:
+    """A figure with its standard error, unit and settings."""
     value = _brief(figure.value, figure.unit == "share")
     if figure.stderr is None:
         value += " +- unknown"

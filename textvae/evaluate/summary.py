@@ -8,7 +8,15 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.bounds import LikelihoodEvaluator, likelihood_figures
 from textvae.evaluate.evaluators import EvaluatorConfig, measure, model_facts
 from textvae.evaluate.latent import LatentEvaluator, latent_figures
-from textvae.evaluate.measurements import Figure, Measured, MeasuredCorpus, Measurements, Value
+from textvae.evaluate.measurements import (
+    Figure,
+    Measured,
+    MeasuredCorpus,
+    Measurements,
+    Value,
+    figure_line,
+    unknown_line,
+)
 from textvae.evaluate.subject import Subject
 from textvae.metrics.latent_usage import diagnosis
 from textvae.model.vae import VAE
@@ -96,24 +104,36 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             values[name] = getattr(measurements, name)
         return msgspec.convert(values, cls)
 
-    def measurements(self, model: VAE, tokenizer: Tokenizer) -> Measurements:
-        """The figures with their units and settings, of the model that they belong to."""
+    def figures(self, *, kl_is_exact: bool | None = None) -> tuple[list[Figure], list[Figure]]:
+        """The figures of likelihood and latent with their units and settings.
+
+        Args:
+            kl_is_exact: the prior has an analytic KL; None is unknown.
+        """
         values: dict[str, Value] = msgspec.structs.asdict(self)
-        corpus = msgspec.convert(values, MeasuredCorpus)
-        likelihood = likelihood_figures(
-            values, corpus, exact=model.is_language_model, kl_is_exact=model.prior.kl_is_exact
-        )
         size, latent_dim = self.num_sentences, self.latent_dim
+        likelihood = likelihood_figures(
+            values, self.corpus(), exact=latent_dim == 0, kl_is_exact=kl_is_exact
+        )
         latent = latent_figures(values, num_sentences=size, latent_dim=latent_dim)
+        return list(likelihood), list(latent) if latent_dim else []
+
+    def corpus(self) -> MeasuredCorpus:
+        """The sentences measured on."""
+        return msgspec.convert(msgspec.structs.asdict(self), MeasuredCorpus)
+
+    def measurements(self, model: VAE, tokenizer: Tokenizer) -> Measurements:
+        """The measurements that this is a view of, of the model that they belong to."""
+        likelihood, latent = self.figures(kl_is_exact=model.prior.kl_is_exact)
         parts: list[tuple[EvaluatorConfig, list[Figure]]] = [
-            (LikelihoodEvaluator(num_samples=self.num_samples), list(likelihood)),
-            (LatentEvaluator(), list(latent) if latent_dim else []),
+            (LikelihoodEvaluator(num_samples=self.num_samples), likelihood),
+            (LatentEvaluator(), latent),
         ]
         return Measurements(
             created="",
             seconds=self.seconds,
             model=model_facts(model, tokenizer),
-            data=corpus,
+            data=self.corpus(),
             training=None,
             seed=self.seed,
             precision=self.precision,
@@ -128,58 +148,23 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def table(self) -> str:
         """A line per figure."""
-        kind = f"K = {self.num_samples}" if self.latent_dim else "exact: there is no latent"
-        rows = [
-            ("nll", plus_minus(self.nll, self.nll_stderr), kind),
-            ("perplexity", f"{self.perplexity:.3f}", f"over {self.num_tokens:,} tokens"),
+        left_out = {"nll_monte_carlo_stderr", "num_samples", "source_entropy"}
+        left_out.add("mutual_information_cap")  # the settings of mutual_information have it
+        if not self.latent_dim:
+            left_out |= {"elbo", "kl", "reconstruction", "perplexity_elbo"}
+        if self.tokenizer == "word":  # where words are tokens, they would repeat the perplexity
+            left_out |= {"perplexity_per_word", "bits_per_character"}
+        likelihood, latent = self.figures()
+        lines = [f"{self.num_sentences:,} sentences, </s> counted ({self.precision})"]
+        lines += [
+            figure_line(figure) for figure in likelihood + latent if figure.name not in left_out
         ]
-        rows += self._latent_rows() if self.latent_dim else []
-        if self.tokenizer != "word":
-            rows.append(
-                (
-                    "per word",
-                    f"perplexity {_brief(self.perplexity_per_word)}",
-                    f"{self.num_words:,} words",
-                )
-            )
-            rows.append(
-                ("per character", f"{self.bits_per_character:.4f} bits", f"{self.num_characters:,}")
-            )
-        if self.num_unknown:
-            fraction = f"{100 * self.num_unknown / self.num_tokens:.2f} % of the tokens"
-            rows.append(("unknown words", f"{self.num_unknown:,}", f"{fraction} are <unk>"))
-        if self.source_nll is not None and self.source_entropy is not None:
-            above = 100.0 * (self.nll / self.source_nll - 1.0)
-            rows.append(
-                ("exact nll", f"{self.source_nll:.3f}", f"the model is {above:+.2f} % from it")
-            )
-        lines = [f"  {name:<19} {value:<21} {note}".rstrip() for name, value, note in rows]
-        head = f"{self.num_sentences:,} sentences, nats per sentence, </s> counted"
-        head += f" ({self.precision})"
-        collapsed = self.diagnosis()
-        return "\n".join([head, *lines, *([] if collapsed is None else [collapsed])])
+        lines += [line for line in (unknown_line(self.corpus()), self.diagnosis()) if line]
+        return "\n".join(lines)
 
     def diagnosis(self) -> str | None:
         """A warning that the latent is collapsed, with the next thing to try, or None."""
         return diagnosis(self.kl, self.active_units, self.latent_dim, self.permutation_cost)
-
-    def _latent_rows(self) -> list[tuple[str, str, str]]:
-        """The rows that a language model lacks."""
-        return [
-            ("elbo", f"{self.elbo:.3f}", f"perplexity {self.perplexity_elbo:.3f}"),
-            ("kl", f"{self.kl:.3f}", f"reconstruction {self.reconstruction:.3f}"),
-            (
-                "mutual information",
-                plus_minus(self.mutual_information, self.mutual_information_stderr),
-                f"at most {self.mutual_information_cap:.3f} from {self.num_sentences:,} sentences",
-            ),
-            ("active units", _of(self.active_units, self.latent_dim), ""),
-            (
-                "permuted latents",
-                plus_minus(self.permutation_cost, self.permutation_cost_stderr, "+.3f"),
-                "nats, at posterior means",
-            ),
-        ]
 
 
 def evaluate(subject: Subject, *, num_samples: int) -> Evaluation:
@@ -191,19 +176,3 @@ def evaluate(subject: Subject, *, num_samples: int) -> Evaluation:
     """
     latent = LatentEvaluator(max_sentences=subject.data.num_sentences)
     return Evaluation.of(measure(subject, [LikelihoodEvaluator(num_samples=num_samples), latent]))
-
-
-def _brief(value: float) -> str:
-    """Three decimals, or three digits of what is huge: a word of unspaced text is a sentence."""
-    return f"{value:.3f}" if value < 1e6 else f"{value:.2e}"
-
-
-def _of(value: int | None, total: int) -> str:
-    return "unknown" if value is None else f"{value} of {total}"
-
-
-def plus_minus(value: float | None, stderr: float | None, form: str = ".3f") -> str:
-    """A number with its standard error, or the word unknown."""
-    if value is None:
-        return "unknown"
-    return f"{value:{form}} +- {'unknown' if stderr is None else format(stderr, '.3f')}"
