@@ -1,11 +1,11 @@
 """The processes of one run, as `torchrun` starts them: sums and messages between their ranks.
 
-Alone, every function here does nothing and costs nothing, so that callers need not ask. In a run
-of several processes, all of them must call the same functions in the same order. Tensors on a CPU
-go through gloo, those on CUDA through nccl. Nothing is pickled: messages are text.
+In a single process every function here does nothing, at no cost, so that callers need no test. In
+a run of several processes, all of them must call the same functions in the same order. Tensors on a
+CPU go through gloo, those on CUDA through nccl. Messages are text; nothing is pickled.
 
-A process that dies closes its connections, so that the others get a `RankError` at once instead of
-waiting; only a device that hangs takes until the timeout of nccl, or until torchrun ends the rest.
+A process that dies closes its connections, so that the others get a `RankError` at once. Only a
+device that hangs waits for the timeout of nccl, or until torchrun ends the other processes.
 """
 
 import os
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup
 
-# A rank may wait for the first one to read and tokenize a large corpus. Gloo tells a death at once.
+# A rank may wait for the first one to tokenize a large corpus; gloo reports a death at once.
 _PATIENCE = timedelta(days=7)
 _DEVICE_PATIENCE = timedelta(minutes=10)
-_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _groups: "dict[str, ProcessGroup]" = {}
-"""By the kind of device; empty while this process is by itself."""
+"""By the type of device; empty outside `joined`."""
 
 
 def started_together(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a launcher such as torchrun has started this process with others."""
-    return all(environment.get(name) for name in _NEEDED) and environment["WORLD_SIZE"] != "1"
+    """True if a launcher such as torchrun has started this process with others."""
+    return all(environment.get(name) for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and talks, also before and after `joined`."""
+    """True in the process that writes and prints, also before and after `joined`."""
     return not started_together() or os.environ["RANK"] == "0"
 
 
 def size() -> int:
-    """How many processes work together now; 1 outside `joined`."""
+    """The number of processes of the run; 1 outside `joined`."""
     return int(os.environ["WORLD_SIZE"]) if _groups else 1
 
 
@@ -51,7 +51,7 @@ def rank() -> int:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Work together with the processes that were started with this one, while this lasts.
+    """Connect to the processes that were started with this one, inside the block.
 
     Without a launcher, or within another `joined`, this does nothing.
 
@@ -62,11 +62,11 @@ def joined() -> Iterator[None]:
     if not started_together() or _groups:
         yield
         return
-    import torch  # noqa: PLC0415 -- costs 1.5 s, which a single process that only talks need not pay
+    import torch  # noqa: PLC0415 -- costs 1.5 s, which a single process that does not compute need not pay
     from torch import distributed  # noqa: PLC0415 -- as above
 
     _check_environment()
-    with _telling_losses("the other processes"):
+    with _explained_losses("the other processes"):
         distributed.init_process_group("gloo", timeout=_PATIENCE)
         assert distributed.group.WORLD is not None
         _groups["cpu"] = distributed.group.WORLD
@@ -98,26 +98,26 @@ def all_reduce_sum(tensor: "Tensor") -> "Tensor":
                 f"process {rank()} of {size()}: has no {tensor.device.type} device of its own; "
                 "start as many processes as there are devices, or give --device cpu"
             )
-        with _telling_losses("its sum"):
+        with _explained_losses("its sum"):
             distributed.all_reduce(tensor, group=group)
     return tensor
 
 
 def all_reduce_max(value: int) -> int:
-    """The maximum over the processes of a number that each has."""
+    """Return the maximum of a number over the processes."""
     if not _groups:
         return value
     import torch  # noqa: PLC0415 -- imported already
     from torch import distributed  # noqa: PLC0415 -- imported already
 
-    found = torch.tensor(value)
-    with _telling_losses("its number"):
-        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=_groups["cpu"])
-    return int(found)
+    maximum = torch.tensor(value)
+    with _explained_losses("its number"):
+        distributed.all_reduce(maximum, distributed.ReduceOp.MAX, group=_groups["cpu"])
+    return int(maximum)
 
 
 def broadcast(text: str | None, *, source: int = 0) -> str:
-    """Send the text of one process to all; the texts of the others are ignored."""
+    """Send the text of one process to all; those of the others are ignored."""
     if not _groups:
         assert text is not None
         return text
@@ -127,7 +127,7 @@ def broadcast(text: str | None, *, source: int = 0) -> str:
     mine = rank() == source
     data = bytearray((text or "").encode("utf-8", "surrogatepass")) if mine else bytearray()
     count = torch.tensor(len(data))
-    with _telling_losses("its message"):
+    with _explained_losses("its message"):
         distributed.broadcast(count, source, group=_groups["cpu"])
         if not int(count):
             return ""
@@ -139,13 +139,13 @@ def broadcast(text: str | None, *, source: int = 0) -> str:
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have reached this call."""
     all_reduce_max(0)
 
 
 @contextmanager
-def _telling_losses(what: str) -> Iterator[None]:
-    """Turn the errors of the transport into one line; it raises RuntimeErrors of many texts."""
+def _explained_losses(what: str) -> Iterator[None]:
+    """Turn the errors of the transport, RuntimeErrors of many texts, into one line."""
     try:
         yield
     except ConfigError:
@@ -154,7 +154,7 @@ def _telling_losses(what: str) -> Iterator[None]:
         raise RankError(
             f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: another process of this "
             f"run has ended or cannot be reached, which left {what} unfinished; the same command "
-            "goes on from the last saved state"
+            "resumes from the last saved state"
         ) from error
 
 

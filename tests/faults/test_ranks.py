@@ -42,8 +42,7 @@ from textvae.train.objective import (
     NoFreeBits,
     ObjectiveConfig,
 )
-from textvae.train.optimizer import AdamWConfig, LearningRateConfig
-from textvae.train.plateau import DivideOnPlateau
+from textvae.train.optimizer import AdamWConfig, DivideOnPlateau, LearningRateConfig
 from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
 from textvae.train.rate import ControlledRate, LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule

@@ -5,8 +5,7 @@ import pytest
 from textvae.config import decode
 from textvae.errors import ConfigError
 from textvae.train.config import TrainConfig
-from textvae.train.optimizer import LearningRateConfig
-from textvae.train.plateau import DivideOnPlateau, NoPlateau
+from textvae.train.optimizer import DivideOnPlateau, LearningRateConfig, NoPlateau
 from textvae.train.schedules import ConstantSchedule
 
 

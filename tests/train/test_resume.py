@@ -21,8 +21,7 @@ from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailA
 from textvae.train.config import TrainConfig
 from textvae.train.loop import TrainResult, train
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
-from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
-from textvae.train.plateau import DivideOnPlateau
+from textvae.train.optimizer import AdamWConfig, DivideOnPlateau, LearningRateConfig, SGDConfig
 from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
 from textvae.train.rate import LagrangianRate
 from textvae.train.schedules import ConstantSchedule, LinearSchedule

@@ -1,7 +1,7 @@
 """An average of the parameters over steps, which is validated, selected and saved in their place.
 
-Training itself goes on from the parameters, not from their average. A new average is a config with
-a `kind` here, and a name in `AveragingConfig`.
+Training itself continues from the parameters, not from their average. A new average is a config
+with a `kind` here and a name in `AveragingConfig`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,24 +15,24 @@ from torch import Tensor, nn
 from textvae.config import Config
 
 AGE = 9.0
-"""How strongly a young exponential average prefers its newest steps: the mean age of what is in it
-is about a tenth of its own (Shamir and Zhang 2013, whose eta this is)."""
+"""Preference of a young exponential average for its newest steps: the mean age of its parts is
+about a tenth of its own (Shamir and Zhang 2013, whose eta this is)."""
 
 
 class NoAveraging(Config, tag_field="kind", tag="none"):
     """The parameters of the last step."""
 
     def begins(self, total: int) -> float:
-        """The first step of a run of `total` that counts, from 0: none does."""
+        """The first step of a run of `total` that is in the average, from 0."""
         return float("inf")
 
     def weight(self, count: int) -> float:
-        """The share of the newest of `count` parameters in their average."""
+        """The weight of the newest of `count` parameters in their average."""
         return 1.0
 
 
 class ExponentialAveraging(Config, tag_field="kind", tag="exponential"):
-    """The past fades by `decay` a step (Kingma and Ba 2015, section 7.2), in a young run faster.
+    """The past fades by `decay` per step (Kingma and Ba 2015, section 7.2), in a young run faster.
 
     For its first 10 / (1 - decay) steps the average is that of polynomial decay (Shamir and Zhang
     2013), so that the first parameters do not stay in it.
@@ -41,30 +41,30 @@ class ExponentialAveraging(Config, tag_field="kind", tag="exponential"):
     decay: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.999
 
     def begins(self, total: int) -> float:
-        """The first step of a run of `total` that counts, from 0."""
+        """Every step is in the average."""
         return 0.0
 
     def weight(self, count: int) -> float:
-        """The share of the newest of `count` parameters in their average."""
+        """The weight of the newest of `count` parameters in their average."""
         return max(1.0 - self.decay, (AGE + 1.0) / (AGE + count))
 
 
 class TailAveraging(Config, tag_field="kind", tag="tail"):
     """The plain mean over the last part of the run (Polyak and Juditsky 1992).
 
-    Merity et al. 2018 find where to begin from the validation losses; here it is a share of the
-    run, as all durations are.
+    Merity et al. 2018 choose where it begins from the validation losses; here it is a fraction of
+    the run, as all durations are.
     """
 
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.25
-    """Share of the run, at its end, that is averaged."""
+    """Fraction of the run, at its end, that is averaged."""
 
     def begins(self, total: int) -> float:
-        """The first step of a run of `total` that counts, from 0."""
+        """The first step of the tail."""
         return (1.0 - self.share) * total
 
     def weight(self, count: int) -> float:
-        """The share of the newest of `count` parameters in their average."""
+        """The same weight for all."""
         return 1.0 / count
 
 
@@ -72,7 +72,7 @@ AveragingConfig = NoAveraging | ExponentialAveraging | TailAveraging
 
 
 class Average:
-    """The average of a run so far; part of its training state."""
+    """The average of a run so far; a part of its training state."""
 
     def __init__(self, config: AveragingConfig, total: int) -> None:
         self._config, self._begins = config, config.begins(total)
@@ -80,7 +80,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Count the parameters after a step, numbered from 0; buffers are copied, as they are.
+        """Add the parameters after a step, numbered from 0; buffers are copied unchanged.
 
         Buffers are the running statistics of a batch-normalised posterior, averages already.
         """
@@ -98,29 +98,29 @@ class Average:
                 self.mean[name].lerp_(value, weight)
 
     def parameters(self, model: nn.Module) -> dict[str, Tensor]:
-        """A copy of the average; of the model's own parameters before there is one."""
+        """A copy of the average; of the parameters before there is one."""
         return _copy(self.mean or model.state_dict())
 
     @contextmanager
     def in_place_of(self, model: nn.Module) -> Iterator[None]:
-        """The model has the average while this lasts, and then its own parameters, bit for bit."""
+        """Put the average into the model inside the block, and its parameters back after it."""
         if not self.mean:
             yield
             return
-        own = _copy(model.state_dict())
+        parameters = _copy(model.state_dict())
         model.load_state_dict(self.mean)
         try:
             yield
         finally:
-            model.load_state_dict(own)
+            model.load_state_dict(parameters)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `load` takes: `count`, and `mean.` and the name of each parameter."""
+        """The state for `load`: `count`, and `mean.` and the name of each parameter."""
         named = {f"mean.{name}": value for name, value in self.mean.items()}
         return {"count": torch.tensor(self._count), **named} if named else {}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` returned, which stays as it is."""
+        """Restore the state that `tensors` returned, from copies."""
         self._count = int(tensors["count"]) if tensors else 0
         means = {name: value for name, value in tensors.items() if name != "count"}
         self.mean = {name.removeprefix("mean."): value.clone() for name, value in means.items()}

@@ -9,11 +9,10 @@ from textvae.config import Config
 from textvae.data.batching import BatchesConfig, PooledBatches
 from textvae.train.averaging import AveragingConfig, NoAveraging
 from textvae.train.objective import ObjectiveConfig
-from textvae.train.optimizer import AdamWConfig, LearningRateConfig, OptimizerConfig
+from textvae.train.optimizer import AdamWConfig, Count, LearningRateConfig, OptimizerConfig
 from textvae.train.procedures import JointProcedure, ProcedureConfig
 from textvae.train.schedules import CosineRestartsSchedule
 
-Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Precision = Literal["float32", "bfloat16"]
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -82,6 +81,6 @@ class StepSettings(NamedTuple):
     clip_norm: float = 5.0
     """A longer gradient is scaled down to this norm."""
     dtype: torch.dtype = torch.float32
-    """Of the matrix products."""
+    """Dtype of the matrix products."""
     micro_batch_size: int | None = None
     """Most sentences processed at once; None is all that a process has."""

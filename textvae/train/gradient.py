@@ -1,24 +1,18 @@
 """The gradient of a batch: forward, loss, backward.
 
-`backward` does that for a batch in one piece in one process. A batch that several processes share,
-or that is cut into micro-batches to save memory, takes `_backward_in_pieces`. Sentences of a batch
-depend on each other only through their posteriors: the KL and its free bits, batch normalisation.
-Every process computes that for the whole batch; the encoder and the decoder run piece by piece, in
-three phases (as Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited
-setup", cache gradients):
+`backward` does that for a batch in one piece. A batch that several processes share, or that is cut
+into micro-batches to save memory, goes through three phases (as Gao et al. 2021, "Scaling deep
+contrastive learning batch size under memory limited setup", cache gradients). Its sentences depend
+on each other only between encoder and decoder: batch normalisation, the KL and its free bits. Every
+process computes that for the whole batch.
 
-1. Encode the pieces; all-reduce the readings (moments of the posteriors).
-2. Decode the pieces, forward and backward; all-reduce the gradients of the latents, which give the
-   gradients of the readings.
-3. Backward through the encoder, piece by piece.
+1. Encode the pieces; all-reduce the readings (moments of the posteriors; of M2 also log q(y|x)).
+2. Decode the pieces, forward and backward; all-reduce the gradients of the latents (of M2 also of
+   the weights of labels), which give the gradients of the readings. Classify labelled sentences.
+3. Backward through the encoder, piece by piece; all-reduce the gradients of the parameters.
 
-A model with labels (M2) has log q(y|x) among the readings and the weights of the labels beside the
-latents; its extra labelled sentences are cut in the same way.
-
-Processes exchange `[B, 2Z]` and `[B, Z]` numbers between the phases (of M2 `[B, 2Z + L]` and
-`[R, Z + 1]`) and sum the gradients of the parameters once. Sums cross processes, never means, so
-the result equals that of the batch in one piece up to rounding, for any number of processes and any
-size of the pieces.
+Sums cross processes, never means, so the result equals that of the batch in one piece up to
+rounding, for any number of processes and any size of the pieces.
 """
 
 from collections.abc import Iterable, Sequence

@@ -19,8 +19,7 @@ from textvae.train.averaging import Average
 from textvae.train.config import StepSettings, TrainConfig
 from textvae.train.labelled import LabelledBatches, labelling_of
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
-from textvae.train.optimizer import set_learning_rate
-from textvae.train.plateau import NoPlateau
+from textvae.train.optimizer import NoPlateau, set_learning_rate
 from textvae.train.prior import fit_density, fitted_prior
 from textvae.train.procedures import Update, UpdateLoss
 from textvae.train.schedules import Clock

@@ -1,4 +1,4 @@
-"""What training minimises: reconstruction, and the KL under a weight and a floor."""
+"""The training loss: reconstruction, and the KL with a weight and free bits."""
 
 from typing import Annotated, NamedTuple
 
@@ -14,63 +14,71 @@ from textvae.train.rate import NoTargetRate, RateConfig, RateState
 from textvae.train.schedules import Clock, ConstantSchedule, LinearSchedule, ScheduleConfig
 
 
-class NoFreeBits(Config, tag_field="kind", tag="none"):
-    """The KL as it is."""
+class _FreeBits(Config):
+    """The KL term of the loss; its kinds define `_term`."""
 
     def __call__(self, kl: Tensor) -> Tensor:
-        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+        """KL `[B, Z]` in nats -> scalar, in nats per sentence, averaged over the batch."""
+        return self._term(kl)
+
+    def _term(self, kl: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class NoFreeBits(_FreeBits, tag_field="kind", tag="none"):
+    """The KL unchanged."""
+
+    def _term(self, kl: Tensor) -> Tensor:
         return kl.sum(1).mean()
 
 
-class FreeBitsPerDimension(Config, tag_field="kind", tag="per_dimension"):
-    """Each dimension may use `nats` for nothing: sum over d of max(nats, mean KL of d).
+class FreeBitsPerDimension(_FreeBits, tag_field="kind", tag="per_dimension"):
+    """`nats` of each dimension are free: sum over d of max(nats, mean KL of d).
 
-    Kingma et al. 2016, section 2.4. The mean is over the batch, so sentences share the allowance.
+    Kingma et al. 2016, section 2.4. The mean is over the batch.
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 0.25
 
-    def __call__(self, kl: Tensor) -> Tensor:
-        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+    def _term(self, kl: Tensor) -> Tensor:
         return kl.mean(0).clamp(min=self.nats).sum()
 
 
-class FreeBitsPerSentenceAndDimension(Config, tag_field="kind", tag="per_sentence_and_dimension"):
-    """Each dimension of each sentence may use `nats`: mean over i of sum_d max(nats, KL_id).
+class FreeBitsPerSentenceAndDimension(
+    _FreeBits, tag_field="kind", tag="per_sentence_and_dimension"
+):
+    """`nats` of each sentence and dimension are free: mean over i of sum_d max(nats, KL_id).
 
     Li et al. 2019, who divide a target KL of the sentence by the number of dimensions.
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 0.25
 
-    def __call__(self, kl: Tensor) -> Tensor:
-        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+    def _term(self, kl: Tensor) -> Tensor:
         return kl.clamp(min=self.nats).sum(1).mean()
 
 
-class FreeBitsTotal(Config, tag_field="kind", tag="total"):
-    """The whole latent may use `nats` for nothing: max(nats, mean KL).
+class FreeBitsTotal(_FreeBits, tag_field="kind", tag="total"):
+    """`nats` of the whole latent are free: max(nats, mean KL).
 
     Kingma et al. 2016 with all dimensions in one group. The mean is over the batch.
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 8.0
 
-    def __call__(self, kl: Tensor) -> Tensor:
-        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+    def _term(self, kl: Tensor) -> Tensor:
         return kl.sum(1).mean().clamp(min=self.nats)
 
 
-class FreeBitsPerSentence(Config, tag_field="kind", tag="per_sentence"):
-    """The whole latent of each sentence may use `nats`: mean over i of max(nats, KL_i).
+class FreeBitsPerSentence(_FreeBits, tag_field="kind", tag="per_sentence"):
+    """`nats` of the latent of each sentence are free: mean over i of max(nats, KL_i).
 
     The limit at one group of Li et al. 2019's floor under every sentence's own KL.
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 8.0
 
-    def __call__(self, kl: Tensor) -> Tensor:
-        """KL `[B, Z]` in nats -> scalar nats a sentence, averaged over the batch."""
+    def _term(self, kl: Tensor) -> Tensor:
         return kl.sum(1).clamp(min=self.nats).mean()
 
 
@@ -84,20 +92,20 @@ FreeBitsConfig = (
 
 
 class ObjectiveConfig(Config):
-    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL), or what `rate` makes."""
+    """The loss: reconstruction + beta * kl_weight(step) * free_bits(KL), as `rate` changes it."""
 
     kl_weight: ScheduleConfig = LinearSchedule(share=0.05)
     """The annealing of the KL term."""
     beta: Annotated[float, Meta(ge=0.0)] = 1.0
     """A constant factor on the KL term (Higgins et al. 2017)."""
     free_bits: FreeBitsConfig = FreeBitsPerDimension(nats=0.5)
-    """A floor under the KL below which nothing pushes."""
+    """A floor under the KL; below it the KL has no gradient."""
     rate: RateConfig = NoTargetRate()
-    """A KL in nats for which the weight is sought; the schedule then bounds or begins it."""
+    """A target KL in nats, for which the weight is adapted; the schedule then scales it."""
     word_dropout: ScheduleConfig = ConstantSchedule(value=0.0)
-    """Share of the words the decoder reads as `<unk>` (Bowman et al. 2016), such as
-    `{kind = "linear", start = 0.3, end = 0.0, share = 0.1}`; with a floor it has nothing to add by
-    default (docs/develop/log.md)."""
+    """Fraction of words that the decoder reads as `<unk>` (Bowman et al. 2016), such as
+    `{kind = "linear", start = 0.3, end = 0.0, share = 0.1}`; 0 by default, since with free bits it
+    does not help (docs/develop/log.md)."""
     denoise: DenoiseConfig = DenoiseConfig()
     """Noise on what the encoder reads (Shen et al. 2020), such as `{drop = 0.3}`."""
     classification_weight: Annotated[float, Meta(ge=0.0)] = 10.0
@@ -105,26 +113,26 @@ class ObjectiveConfig(Config):
     has labels."""
 
     def __post_init__(self) -> None:
-        """Refuse a word dropout above 1, which the type of a schedule's value cannot say."""
+        """Refuse a word dropout above 1, which the type of a schedule's value allows."""
         values = [getattr(self.word_dropout, name, 0.0) for name in ("value", "start", "end")]
         if max(values) > 1.0:
             raise ValueError(f"word_dropout {max(values)}: a rate is at most 1")
 
 
 class Loss(NamedTuple):
-    """The loss of a batch and what it was made from."""
+    """The loss of a batch."""
 
     value: Tensor
-    """Scalar, nats a sentence: what the optimizer minimises."""
+    """Scalar, nats per sentence."""
     kl_weight: float
-    """Of the KL above its floor: beta times the schedule, as the target rate has changed it."""
+    """Weight of the KL above its floor: beta times the schedule, as the target rate changes it."""
 
 
 def objective(config: ObjectiveConfig, terms: ElboTerms, clock: Clock, rate: RateState) -> Loss:
-    """The loss of a batch at a position of a run, in the state of its target rate."""
+    """Compute the loss of a batch at a position of a run, in the state of its target rate."""
     value = terms.reconstruction.total / terms.kl.shape[0]
     if clock.autoencoder:
-        return Loss(value + _of_labels(config, terms), 0.0)
+        return Loss(value + _label_loss(config, terms), 0.0)
     scheduled = config.beta * config.kl_weight(*clock.stage)
     penalty, reward = config.rate.weights(scheduled, rate)
     value = value + penalty * config.free_bits(terms.kl)
@@ -132,11 +140,11 @@ def objective(config: ObjectiveConfig, terms: ElboTerms, clock: Clock, rate: Rat
         value = value - reward * terms.kl.sum(1).mean()
     if terms.labels is not None:  # the label is a latent too, whose KL is annealed with the other
         value = value + penalty * terms.labels.kl.mean()
-    return Loss(value + _of_labels(config, terms), penalty - reward)
+    return Loss(value + _label_loss(config, terms), penalty - reward)
 
 
-def _of_labels(config: ObjectiveConfig, terms: ElboTerms) -> Tensor | float:
-    """What a model with labels is trained on besides its bound."""
+def _label_loss(config: ObjectiveConfig, terms: ElboTerms) -> Tensor | float:
+    """The weighted cross-entropy of labels, which is not part of the bound."""
     if terms.labels is None:
         return 0.0
     return config.classification_weight * terms.labels.cross_entropy
@@ -145,8 +153,8 @@ def _of_labels(config: ObjectiveConfig, terms: ElboTerms) -> Tensor | float:
 def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:
     """Replace words of decoder inputs `[B, T]` by `<unk>` with probability `rate`.
 
-    `<s>`, in the first column, is spared; `</s>` is never an input, and what padding turns into
-    does not matter. Drawn by (seed, step, sentence, position); `indices` is int64 `[B]`.
+    `<s>`, in the first column, is never replaced; padding may be. Drawn by (seed, step, sentence,
+    position); `indices` is int64 `[B]`.
     """
     if rate <= 0.0:
         return inputs

@@ -1,4 +1,4 @@
-"""Optimizers and the learning rate over a run."""
+"""Optimizers, and the learning rate over a run."""
 
 from typing import Annotated
 
@@ -7,10 +7,10 @@ from msgspec import Meta
 from torch import nn
 
 from textvae.config import Config
-from textvae.train.plateau import NoPlateau, PlateauConfig
 from textvae.train.schedules import CosineRestartsSchedule, CosineSchedule, ScheduleConfig
 
 Rate = Annotated[float, Meta(gt=0.0, le=3e38)]  # float32 has no more
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 class AdamWConfig(Config, tag_field="kind", tag="adamw"):
@@ -23,7 +23,7 @@ class AdamWConfig(Config, tag_field="kind", tag="adamw"):
     """Applied to matrices, not to biases."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer over a model's parameters, where they are now."""
+        """The optimizer of a model's parameters, on their device."""
         decayed = [p for p in model.parameters() if p.dim() > 1]
         others = [p for p in model.parameters() if p.dim() <= 1]
         groups = [
@@ -36,13 +36,13 @@ class AdamWConfig(Config, tag_field="kind", tag="adamw"):
 
 
 class SGDConfig(Config, tag_field="kind", tag="sgd"):
-    """Plain or momentum gradient descent, the custom of the older literature (rate 1.0)."""
+    """Gradient descent with or without momentum, the custom of older literature (rate 1.0)."""
 
     learning_rate: Rate = 1.0
     momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer over a model's parameters, where they are now."""
+        """The optimizer of a model's parameters, on their device."""
         return torch.optim.SGD(
             model.parameters(), lr=self.learning_rate, momentum=self.momentum, fused=True
         )
@@ -51,17 +51,63 @@ class SGDConfig(Config, tag_field="kind", tag="sgd"):
 OptimizerConfig = AdamWConfig | SGDConfig
 
 
+class NoPlateau(Config, tag_field="kind", tag="none"):
+    """The learning rate follows its schedule alone."""
+
+    def due(self, bad_validations: int) -> bool:
+        """True if the rate falls after so many validations in a row without a better ELBO."""
+        return False
+
+    def factor(self, decays: int) -> float:
+        """The factor on the learning rate after it has fallen `decays` times."""
+        return 1.0
+
+    def exhausted(self, decays: int) -> bool:
+        """True if the run ends after so many."""
+        return False
+
+
+class DivideOnPlateau(Config, tag_field="kind", tag="divide"):
+    """Divide the rate, and return to the best parameters, their average and optimizer moments.
+
+    The custom for recurrent models (Mikolov et al. 2010 divide by two; He et al. 2019 also return
+    to the best). The count of steps continues, so that later sentences and noise are new ones.
+    """
+
+    validations: Count = 2
+    """Validations in a row without a better ELBO; counted again from there each time."""
+    divisor: Annotated[float, Meta(gt=1.0)] = 2.0
+    """Divisor of the rate."""
+    max_decays: Count | None = None
+    """The run ends where the rate would fall more often than this."""
+
+    def due(self, bad_validations: int) -> bool:
+        """True if the rate falls after so many validations in a row without a better ELBO."""
+        return bad_validations > 0 and bad_validations % self.validations == 0
+
+    def factor(self, decays: int) -> float:
+        """The factor on the learning rate after it has fallen `decays` times."""
+        return float(self.divisor**-decays)
+
+    def exhausted(self, decays: int) -> bool:
+        """True if the run ends after so many."""
+        return self.max_decays is not None and decays > self.max_decays
+
+
+PlateauConfig = NoPlateau | DivideOnPlateau
+
+
 class LearningRateConfig(Config):
-    """The factor on the optimizer's learning rate: a linear warm-up, times a decay."""
+    """The factor on the optimizer's learning rate: a linear warm-up times a decay."""
 
     warmup_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
-    """Share of the run over which the rate rises from nothing."""
+    """Fraction of the run over which the rate rises from zero."""
     decay: ScheduleConfig | CosineRestartsSchedule = CosineSchedule(start=1.0, end=0.02, share=1.0)
     plateau: PlateauConfig = NoPlateau()
-    """What else lowers the rate: validations that stop getting better."""
+    """Lower the rate also where validations stop improving."""
 
     def __post_init__(self) -> None:
-        """Refuse two that would undo each other."""
+        """Refuse restarts with a plateau, which would undo each other."""
         restarts = isinstance(self.decay, CosineRestartsSchedule)
         if restarts and not isinstance(self.plateau, NoPlateau):
             raise ValueError(
@@ -70,12 +116,12 @@ class LearningRateConfig(Config):
             )
 
     def factor(self, step: int, total: int, decays: int = 0) -> float:
-        """The factor at a step of a run of `total`, after so many decays on a plateau."""
+        """The factor at a step of a run of `total`, after so many decays on plateaus."""
         warm = min(1.0, (step + 1) / (self.warmup_share * total + 1))
         return warm * self.decay(step, total) * self.plateau.factor(decays)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = value

@@ -96,7 +96,7 @@ def fit_density(
 
 
 def _posteriors(model: VAE, corpus: TokenArray, at_most: int) -> DiagonalGaussian:
-    """Of at most so many sentences, evenly spaced in the corpus."""
-    apart = -(-corpus.num_sentences // at_most)
-    some = torch.arange(0, corpus.num_sentences, apart, device=corpus.offsets.device)
-    return encode_corpus(model, corpus.select(some).to(model.device))
+    """The posteriors of at most so many sentences, evenly spaced in the corpus."""
+    interval = -(-corpus.num_sentences // at_most)
+    rows = torch.arange(0, corpus.num_sentences, interval, device=corpus.offsets.device)
+    return encode_corpus(model, corpus.select(rows).to(model.device))

@@ -25,6 +25,7 @@ from textvae.train.schedules import Clock
 Part = Literal["encoder", "rest"]
 """The encoder, or all but the encoder."""
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
+Report = Callable[[str], object]
 
 INFORMATION_SENTENCES = 2000
 """Validation sentences on which the mutual information is estimated; its cap is their logarithm."""
@@ -59,6 +60,12 @@ class UpdateLoss(NamedTuple):
     """int64 `[B]`: tokens of each sentence."""
 
 
+Losses = Sequence[UpdateLoss]
+"""Losses of the updates that a step has made so far."""
+Order = Sequence[Tensor]
+"""Batches of an epoch: int64 rows of the corpus."""
+
+
 class _Procedure(Config):
     """The interface of a procedure, with the behaviour of joint training."""
 
@@ -76,19 +83,13 @@ class _Procedure(Config):
         """Change the model before a step, between two stages of the run."""
 
     def updates(
-        self,
-        losses: Sequence[UpdateLoss],
-        order: Sequence[Tensor],
-        clock: Clock,
-        state: ProcedureState,
-        *,
-        seed: int,
+        self, losses: Losses, order: Order, clock: Clock, state: ProcedureState, *, seed: int
     ) -> Iterator[Update]:
         """Yield the updates of one step, each of which is made before the next is asked for.
 
         Args:
-            losses: of the updates made so far; whoever makes them appends to it.
-            order: the batches of this epoch.
+            losses: of the updates made so far; the loop appends to it.
+            order: batches from which an update may take another one than that of the step.
             clock: position in the run.
             state: after the last validation.
             seed: of the run.
@@ -96,13 +97,7 @@ class _Procedure(Config):
         yield Update()
 
     def after_validation(
-        self,
-        model: VAE,
-        valid: TokenArray,
-        state: ProcedureState,
-        *,
-        seed: int,
-        report: Callable[[str], object],
+        self, model: VAE, valid: TokenArray, state: ProcedureState, *, seed: int, report: Report
     ) -> ProcedureState:
         """The state after a validation."""
         return state
@@ -173,13 +168,7 @@ class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
     """Updates whose mean loss is compared with that of as many before."""
 
     def updates(
-        self,
-        losses: Sequence[UpdateLoss],
-        order: Sequence[Tensor],
-        clock: Clock,
-        state: ProcedureState,
-        *,
-        seed: int,
+        self, losses: Losses, order: Order, clock: Clock, state: ProcedureState, *, seed: int
     ) -> Iterator[Update]:
         """Yield updates of the encoder until its loss stops falling, then one of the rest."""
         if not state.aggressive or clock.stage_step >= self.share * clock.stage_total:
@@ -198,13 +187,7 @@ class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
         yield Update("rest")
 
     def after_validation(
-        self,
-        model: VAE,
-        valid: TokenArray,
-        state: ProcedureState,
-        *,
-        seed: int,
-        report: Callable[[str], object],
+        self, model: VAE, valid: TokenArray, state: ProcedureState, *, seed: int, report: Report
     ) -> ProcedureState:
         """Become joint if the mutual information of the validation sentences has not grown."""
         if not state.aggressive:
@@ -221,7 +204,7 @@ class AggressiveProcedure(_Procedure, tag_field="kind", tag="aggressive"):
         return ProcedureState(grown, nats)
 
 
-def _loss_per_token(losses: Sequence[UpdateLoss]) -> float:
+def _loss_per_token(losses: Losses) -> float:
     """Nats per token over several updates; waits for the device."""
     nats, tokens = 0.0, 0
     for loss in losses:

@@ -1,4 +1,4 @@
-"""Signals while training: the step is finished and saved, by all processes of a run."""
+"""Signals while training: all processes of a run finish the step and save."""
 
 import signal
 import threading
@@ -13,9 +13,8 @@ from textvae import distributed
 def catch_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step is finished and saved; a second one is raised.
 
-    What this process was started to ignore stays ignored, as in all else of Python: a shell without
-    job control has SIGINT ignored by what it starts in the background.
-    Only the main thread may set handlers; elsewhere the list stays empty.
+    A signal that is ignored stays ignored: a shell without job control starts its background
+    processes with SIGINT ignored. In other threads than the main one the list stays empty.
     """
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -24,7 +23,7 @@ def catch_signals() -> Iterator[list[int]]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if caught and distributed.started_together():
-            return  # torchrun passes on what all have got, and waits for the save
+            return  # torchrun forwards a signal that all have received, and waits for the save
         if caught:
             earlier = before[signal.Signals(number)]
             if callable(earlier):  # the command line's, which knows the exit code
@@ -32,9 +31,12 @@ def catch_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    heard = (signal.SIGINT, signal.SIGTERM)
-    answered = [number for number in heard if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in answered}
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield caught
     finally:

@@ -22,10 +22,10 @@ from textvae.train.schedules import Clock
 
 
 class StepResult(NamedTuple):
-    """The figures of a step; its graph has been freed."""
+    """The result of a step; its graph has been freed."""
 
     terms: ElboTerms
-    """Of the batch, before the update."""
+    """Terms of the batch, before the update."""
     loss: Loss
     lengths: Tensor
     """int64 `[B]`, of the batch."""
