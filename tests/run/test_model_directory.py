@@ -298,7 +298,8 @@ def test_the_card_holds_the_numbers(tiny_run: Path, results: Results) -> None:
         f"{evaluation.nll:.3f} +- {evaluation.nll_stderr:.3f}",
         f"{evaluation.perplexity:.3f}",
         f"over {evaluation.num_tokens:,} tokens",
-        f"{evaluation.active_units} of {evaluation.latent_dim}",
+        f"active units                {evaluation.active_units} ",
+        f"of {evaluation.latent_dim}: means vary",
     ):
         assert part in text
     assert math.isclose(
