@@ -179,7 +179,7 @@ OPTIONS: list[tuple[str, str]] = [
     ("sample MODEL --top-p 1.5", "--top-p 1.5: must be greater than 0 and at most 1"),
     ("sample MODEL --typical-p 0", "--typical-p 0.0: must be greater than 0 and at mos"),
     ("sample MODEL --beam-size 0", "Invalid value for '--beam-size"),
-    ("sample MODEL --beam-size 1025", "Invalid value for '--beam-size"),
+    ("sample MODEL --beam-size 1025", "--beam-size 1025: must be from 1 to 1024"),
     ("sample MODEL --min-length 0", "Invalid value for '--min-length"),
     ("sample MODEL --max-length 0", "Invalid value for '--max-length"),
     ("sample MODEL --no-repeat-ngram 0", "Invalid value for '--no-repeat-ngram"),
