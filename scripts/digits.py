@@ -21,8 +21,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
-from textvae.generate.interpolation import interpolation
 from textvae.generate.latents import sample_latents
+from textvae.generate.paths import interpolation
 from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.metrics.latent_usage import active_units
 from textvae.model.gaussian import DiagonalGaussian

@@ -28,7 +28,7 @@ from textvae.evaluate.samples import SamplesEvaluator
 from textvae.generate.strategies import Temperature, TopK
 from textvae.metrics.text_quality import cut, self_bleu
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import ModelConfig
 from textvae.randomness import key, permutation
 from textvae.run.experiment import load_config

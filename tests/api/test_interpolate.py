@@ -9,7 +9,7 @@ import torch
 from textvae.api.interpolate import walk
 from textvae.api.text_vae import TextVAE
 from textvae.errors import ConfigError, DataError
-from textvae.generate.interpolation import PathKind, interpolation, path_through
+from textvae.generate.paths import PathKind, interpolation, path_through
 from textvae.generate.strategies import Temperature
 from textvae.randomness import key, normals
 

@@ -13,7 +13,7 @@ from textvae.cli.main import program
 from textvae.data.batching import TokenArray
 from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.errors import CheckpointError
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import ModelConfig
 from textvae.train.validation import validate
 

@@ -14,7 +14,7 @@ from textvae.api.text_vae import TextVAE
 from textvae.cli.main import program
 from textvae.evaluate.evaluators import KINDS
 from textvae.evaluate.latent import LatentEvaluator
-from textvae.generate.interpolation import PathKind, path_through
+from textvae.generate.paths import PathKind, path_through
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_gaussian import GaussianPrior
 from textvae.model.prior_mixture import MixturePrior, MixturePriorConfig

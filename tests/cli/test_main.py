@@ -93,7 +93,7 @@ def test_shell_completion_knows_the_verbs(monkeypatch: pytest.MonkeyPatch, invok
 
 def test_choices_are_those_of_the_code_they_stand_for() -> None:
     from textvae.api.latent_space import Metric  # noqa: PLC0415 -- as above
-    from textvae.generate.interpolation import PathKind  # noqa: PLC0415 -- torch, for this test alone
+    from textvae.generate.paths import PathKind  # noqa: PLC0415 -- torch, for this test alone
     from textvae.train.config import DTYPES  # noqa: PLC0415 -- as above
 
     assert get_args(PathKind) == options.PATHS

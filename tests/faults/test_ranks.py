@@ -24,8 +24,7 @@ from textvae.data.batching import EqualLengthBatches, TokenArray
 from textvae.errors import RankError, TrainingError
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import GRUEncoderConfig, NoEncoderConfig
 from textvae.model.labelling import UNKNOWN_LABEL
 from textvae.model.labels import LabelsConfig, M2LabelsConfig, NoLabelsConfig
 from textvae.model.posterior import BatchNormConfig

@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 from textvae.errors import ConfigError
-from textvae.generate.data_path import data_path, path_length
-from textvae.generate.interpolation import interpolation, path_through
-from textvae.generate.paths import straight_path
+from textvae.generate.paths import (
+    data_path,
+    interpolation,
+    path_length,
+    path_through,
+    straight_path,
+)
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_mixture import MixturePrior
 from textvae.randomness import key, normals

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from textvae.errors import ConfigError
-from textvae.generate.interpolation import interpolation
 from textvae.generate.latents import sample_latents
-from textvae.generate.paths import spherical_path, straight_path
+from textvae.generate.paths import interpolation, spherical_path, straight_path
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.prior_gaussian import StandardNormalPrior
 from textvae.randomness import key, normals

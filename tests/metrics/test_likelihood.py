@@ -17,8 +17,7 @@ from textvae.metrics.likelihood import (
     reconstruction_at,
 )
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoder
+from textvae.model.encoder import GRUEncoderConfig, NoEncoder
 from textvae.model.flow import AutoregressiveFlow
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.labels import M2LabelsConfig

@@ -18,8 +18,7 @@ from textvae.metrics.scores import (
     unigram_log_probs,
 )
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import GRUEncoderConfig, NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import ModelConfig
 from textvae.randomness import key, normals

@@ -10,8 +10,7 @@ from torch import nn
 
 from textvae.kernels.gru import gru_reference
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import EncoderConfig, GRUEncoder, GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import EncoderConfig, GRUEncoder, GRUEncoderConfig, NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.initialization import initialize
 from textvae.model.posterior import PosteriorConstraintConfig

@@ -14,7 +14,7 @@ from textvae.errors import ConfigError
 from textvae.metrics.latent_usage import diagnosis
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 

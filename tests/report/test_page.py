@@ -12,8 +12,7 @@ from msgspec import structs
 from textvae.api.text_vae import TextVAE
 from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import GRUEncoderConfig, NoEncoderConfig
 from textvae.model.labels import M2LabelsConfig
 from textvae.model.vae import ModelConfig
 from textvae.report.corpus import DataChoice

@@ -11,8 +11,7 @@ import torch
 
 from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import EncoderConfig, GRUEncoderConfig, NoEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key

@@ -14,8 +14,7 @@ from msgspec import structs
 
 from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import GRUEncoderConfig, NoEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.config import TrainConfig

@@ -5,8 +5,8 @@ from typing import NamedTuple, Unpack
 
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.generate.interpolation import PathKind
 from textvae.generate.options import Decoding
+from textvae.generate.paths import PathKind
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import reconstruction_at
 from textvae.metrics.smoothness import changes

@@ -14,9 +14,9 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
 from textvae.evaluate.summary import Evaluation, evaluate
 from textvae.generate.decoding import ROWS as FIRST_BLOCK
-from textvae.generate.interpolation import PathKind, path_through
 from textvae.generate.latents import sample_latents
 from textvae.generate.options import Decoding, StrategyName, resolve_decoding
+from textvae.generate.paths import PathKind, path_through
 from textvae.generate.writing import Candidate, DecodingSettings, candidates
 from textvae.metrics.likelihood import ROWS, encode_corpus, likeliest_labels
 from textvae.model.gaussian import DiagonalGaussian

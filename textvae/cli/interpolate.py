@@ -11,7 +11,7 @@ from textvae.errors import DataError
 from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
-    from textvae.generate.interpolation import PathKind
+    from textvae.generate.paths import PathKind
 
 FEW = "an interpolation passes through at least 2 sentences"
 

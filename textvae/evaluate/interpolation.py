@@ -12,7 +12,7 @@ from textvae.data.batching import TokenArray
 from textvae.evaluate.bounds import clamped_exp
 from textvae.evaluate.measurements import Figure, mean_figure
 from textvae.evaluate.subject import Subject
-from textvae.generate.interpolation import PathKind, path_through
+from textvae.generate.paths import PathKind, path_through
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import AnyStrategy, write
 from textvae.metrics.likelihood import encode_corpus, importance_weighted, likeliest_labels

@@ -20,7 +20,7 @@ from textvae.evaluate.measurements import NO_TRAINING_SET, Figure
 from textvae.evaluate.subject import Subject
 from textvae.generate.strategies import Strategy, Temperature
 from textvae.metrics.likelihood import reconstruction_at
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import VAE, DecoderConfig, ModelConfig
 from textvae.randomness import key, permutation
 from textvae.train.config import TrainConfig

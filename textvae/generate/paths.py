@@ -1,7 +1,86 @@
-"""Paths that geometry gives: the line, and the arc around the origin."""
+"""Paths from latent to latent: the line, the arc around the origin, and through the data.
+
+The path through the data is the shortest one if a step dz costs m(z)^(-1/Z) |dz| for a density m:
+up to a constant, |dz| times the distance between samples of m there. Shortest paths through samples
+that pay the square of each hop tend to it (Hwang, Damelin and Hero 2016, power 2). As elsewhere
+with such metrics (Sajama and Orlitsky 2005) a graph finds the way round a hole; as for geodesics of
+latent spaces (Arvanitidis, Hansen and Hauberg 2018) the points on it move until its energy is
+least.
+"""
+
+from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from textvae.errors import ConfigError
+from textvae.model.interfaces import Prior
+from textvae.model.mixture import GaussianMixture
+
+PathKind = Literal["straight", "spherical", "data"]
+SEGMENTS = 32
+NODES = 128
+"""Draws from the density that a way may lead through, besides the means of its components."""
+MEANS = 64
+FINE = 8
+"""Pieces of a segment where a length is measured, not minimised."""
+ITERATIONS = 60
+STEEPEST = 300.0
+"""The largest logarithm of a cost, where that at the densest of the components' means is 0."""
+
+
+def interpolation(
+    start: Tensor,
+    end: Tensor,
+    *,
+    steps: int,
+    path: PathKind,
+    prior: Prior | None = None,
+) -> Tensor:
+    """A path `[steps, Z]` from `[Z]` to `[Z]`, both ends included.
+
+    Args:
+        start: where it begins.
+        end: where it ends.
+        steps: how many points.
+        path: `straight`, `spherical`, or `data`, which stays where the density of the prior is
+            high.
+        prior: of the model; `data` needs one that is a mixture.
+
+    Raises:
+        ConfigError: fewer than two steps, an unknown path, or `data` without a mixture.
+    """
+    if steps < 2:
+        raise ConfigError(f"--steps {steps}: an interpolation has at least 2, its ends")
+    if path not in get_args(PathKind):
+        raise ConfigError(f"--path {path}: must be one of {', '.join(get_args(PathKind))}")
+    if path == "data":
+        mixture = None if prior is None else prior.mixture
+        if mixture is None:
+            raise ConfigError(
+                "--path data: the prior of this model is not a mixture; train with "
+                "--set model.prior.kind=mixture"
+            )
+        return data_path(start, end, steps, mixture)
+    shares = torch.linspace(0.0, 1.0, steps, device=start.device)
+    between = straight_path if path == "straight" else spherical_path
+    return between(start, end, shares)
+
+
+def path_through(
+    points: Tensor, *, steps: int, path: PathKind, prior: Prior | None = None
+) -> Tensor:
+    """A path through points `[M, Z]`, M >= 2: `[(M - 1) (steps - 1) + 1, Z]`.
+
+    Raises:
+        ConfigError: as `interpolation`, which it is between each two.
+    """
+    legs = [
+        interpolation(start, end, steps=steps, path=path, prior=prior)[bool(number) :]
+        for number, (start, end) in enumerate(pairwise(points))
+    ]
+    return torch.cat(legs)
 
 
 def straight_path(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
@@ -26,3 +105,115 @@ def spherical_path(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
     near, far = ((1 - shares) * angle).sin(), (shares * angle).sin()
     direction = (near[:, None] * first + far[:, None] * second) / angle.sin()
     return direction * torch.lerp(norms[0], norms[1], shares)[:, None]
+
+
+def data_path(start: Tensor, end: Tensor, steps: int, density: GaussianMixture) -> Tensor:
+    """Points on the shortest path found, equally far from each other along it.
+
+    Never longer than the straight line. The same both ways, but for rounding.
+
+    Args:
+        start: `[Z]`.
+        end: `[Z]`.
+        steps: how many points, both ends included.
+        density: of the latents of data.
+
+    Returns:
+        `[steps, Z]`, of the type and on the device of `start`.
+    """
+    first, last = (point.detach().cpu().double().clone() for point in (start, end))
+    shares = torch.linspace(0.0, 1.0, SEGMENTS + 1, dtype=torch.float64)
+    straight = straight_path(first, last, shares)
+    if float((last - first).norm()) < 1e-9:
+        return straight_path(start, end, torch.linspace(0.0, 1.0, steps).to(start))
+    around = _resampled(_through_graph(first, last, density), SEGMENTS + 1, density)
+    ways = [straight, around, *(_relaxed(way, density) for way in (straight, around))]
+    lengths = [float(path_length(way, density)) for way in ways]
+    found = _resampled(ways[lengths.index(min(lengths))], steps, density)
+    found[0], found[-1] = first, last
+    return found.to(start)
+
+
+def path_length(points: Tensor, density: GaussianMixture) -> Tensor:
+    """The cost of a polyline `[S, Z]`, a scalar: 1 a unit of length at the densest of the means."""
+    return _pieces(points, density)[1].sum()
+
+
+def _log_cost(points: Tensor, density: GaussianMixture) -> Tensor:
+    """-log m(z) / Z, `[N, Z]` -> `[N]`, above that of the densest mean."""
+    found = density.log_prob(torch.cat([points, density.mean]))
+    return (found[len(points) :].max() - found[: len(points)]) / points.shape[1]
+
+
+def _cost(points: Tensor, density: GaussianMixture) -> Tensor:
+    return _log_cost(points, density).clamp(max=STEEPEST).exp()
+
+
+def _pieces(points: Tensor, density: GaussianMixture) -> tuple[Tensor, Tensor]:
+    """A polyline cut finely, `[FINE (S - 1) + 1, Z]`, and the length of each piece."""
+    shares = torch.arange(FINE, dtype=points.dtype) / FINE
+    cut = torch.lerp(points[:-1, None], points[1:, None], shares[:, None]).flatten(0, 1)
+    cut = torch.cat([cut, points[-1:]])
+    cost = _cost(cut, density)
+    return cut, 0.5 * (cost[:-1] + cost[1:]) * cut.diff(dim=0).norm(dim=1)
+
+
+def _resampled(points: Tensor, size: int, density: GaussianMixture) -> Tensor:
+    """`size` points on a polyline, equally far from each other along it."""
+    cut, lengths = _pieces(points, density)
+    behind = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    wanted = torch.linspace(0.0, 1.0, size, dtype=points.dtype) * behind[-1]
+    piece = (torch.searchsorted(behind, wanted, right=True) - 1).clamp(0, len(lengths) - 1)
+    share = ((wanted - behind[piece]) / lengths[piece].clamp(min=1e-300)).clamp(0.0, 1.0)
+    return torch.lerp(cut[piece], cut[piece + 1], share[:, None])
+
+
+def _through_graph(start: Tensor, end: Tensor, density: GaussianMixture) -> Tensor:
+    """The shortest way from node to node, `[at least 2, Z]`: Bellman's equation, all pairs."""
+    heaviest = density.log_weights.argsort(descending=True, stable=True)[:MEANS]
+    drawn = density.sample(NODES, seed=0)
+    nodes = torch.cat([start[None], end[None], density.mean[heaviest], drawn])
+    rows, columns = torch.triu_indices(len(nodes), len(nodes), 1)
+    shares = torch.linspace(0.0, 1.0, FINE + 1, dtype=nodes.dtype)
+    between = torch.lerp(nodes[rows, None], nodes[columns, None], shares[:, None])
+    cost = _cost(between.flatten(0, 1), density).view(between.shape[:2])
+    mean_cost = 0.5 * (cost[:, :-1] + cost[:, 1:]).mean(1)
+    edges = torch.zeros(len(nodes), len(nodes), dtype=nodes.dtype)
+    edges[rows, columns] = mean_cost * (nodes[rows] - nodes[columns]).norm(dim=1)
+    edges = edges + edges.t()
+    distance, before = edges[0], torch.zeros(len(nodes), dtype=torch.int64)
+    while True:
+        best, via = (distance[:, None] + edges).min(0)
+        shorter = best < distance * (1 - 1e-12)
+        if not bool(shorter.any()):
+            break
+        before = torch.where(shorter, via, before)
+        distance = torch.where(shorter, best, distance)
+    way = [1]
+    while way[-1] != 0:
+        way.append(int(before[way[-1]]))
+    return nodes[way[::-1]]
+
+
+def _relaxed(points: Tensor, density: GaussianMixture) -> Tensor:
+    """Move the inner points until the energy sum c^2 |dz|^2 is least; the ends stay.
+
+    A path of least energy is one of least length whose points are equally far from each other. Its
+    logarithm is what is lowered: costs may differ by hundreds of orders of magnitude.
+    """
+    inner = points[1:-1].clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([inner], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+    def log_energy() -> Tensor:
+        optimizer.zero_grad()
+        path = torch.cat([points[:1], inner, points[-1:]])
+        twice = 2 * _log_cost(path, density)
+        squares = path.diff(dim=0).square().sum(1)
+        energy = (torch.logaddexp(twice[:-1], twice[1:]) + (squares + 1e-300).log()).logsumexp(0)
+        energy.backward()  # type: ignore[no-untyped-call]
+        return energy
+
+    with torch.enable_grad():
+        optimizer.step(log_energy)  # type: ignore[no-untyped-call]
+    moved = torch.cat([points[:1], inner.detach(), points[-1:]])
+    return moved if bool(moved.isfinite().all()) else points

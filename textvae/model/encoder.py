@@ -1,4 +1,7 @@
-"""The GRU encoder: a sentence in, a diagonal Gaussian over its latent out."""
+"""Encoders: a sentence in, a diagonal Gaussian over its latent out; and none, for language models.
+
+A new kind is a config with a `kind`, and a name in `EncoderConfig`.
+"""
 
 from typing import Annotated, Literal
 
@@ -9,7 +12,6 @@ from torch.nn import functional as F
 
 from textvae.config import Config
 from textvae.kernels.gru import gru_sequence
-from textvae.model.encoder_none import NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.initialization import Initializer, SeededModule
 from textvae.model.interfaces import Decoder, Features
@@ -46,6 +48,14 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     def build(self, vocabulary_size: int, latent_dim: int, word_dim: int) -> "GRUEncoder":
         """An encoder with uninitialised parameters; `word_dim` is the size of shared vectors."""
         return GRUEncoder(self, vocabulary_size, latent_dim, word_dim)
+
+
+class NoEncoderConfig(Config, tag_field="kind", tag="none"):
+    """No encoder: a language model, whose `latent_dim` is 0."""
+
+    def build(self, vocabulary_size: int, latent_dim: int, word_dim: int) -> "NoEncoder":
+        """An encoder without parameters, for latents of dimension 0."""
+        return NoEncoder(latent_dim)
 
 
 EncoderConfig = GRUEncoderConfig | NoEncoderConfig
@@ -126,19 +136,13 @@ class GRUEncoder(SeededModule):
         dtype: torch.dtype = torch.float32,
     ) -> DiagonalGaussian:
         """q(z|x) from tokens `[B, T]` and int64 lengths `[B]`; see the contract."""
-        moments = self.moments(tokens, lengths, noise=noise, dtype=dtype)
-        return self.posterior(moments, training=noise is not None)
-
-    def moments(
-        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
-    ) -> Tensor:
-        """What is read of each sentence by itself, `[B, 2Z]`; see the contract."""
-        return self.moments_of(self.read(tokens, lengths, noise=noise, dtype=dtype))
+        features = self.read(tokens, lengths, noise=noise, dtype=dtype)
+        return self.posterior(self.moments_of(features), training=noise is not None)
 
     def read(
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
     ) -> Features:
-        """What is known of each sentence before its moments; see the contract."""
+        """The states of each sentence, pooled; see the contract."""
         states = [self._read(self.forward_layers, tokens, lengths, noise, dtype, "forward")]
         if len(self.backward_layers):
             backwards = reverse_sentences(tokens, lengths)
@@ -146,15 +150,15 @@ class GRUEncoder(SeededModule):
                 self._read(self.backward_layers, backwards, lengths, noise, dtype, "backward")
             )
         # A sum over positions does not mind their order, so that both directions have one mask.
-        found = Features(
+        features = Features(
             torch.cat([last_states(part, lengths) for part in states], dim=1), tuple(states)
         )
         if self.config.pooling == "last":
-            return found
-        pooled = found.mean(lengths)
+            return features
+        pooled = features.mean(lengths)
         if self.config.pooling == "last_and_mean":
-            pooled = torch.cat([found.last, pooled], dim=1)
-        return found._replace(last=pooled)
+            pooled = torch.cat([features.last, pooled], dim=1)
+        return features._replace(last=pooled)
 
     def moments_of(self, features: Features) -> Tensor:
         """The moments `[B, 2Z]` from what `read` returned."""
@@ -200,3 +204,44 @@ class GRUEncoder(SeededModule):
                 states = noise.dropout(states, rate, f"encoder.{direction}.{number}")
             states = gru_sequence(states, initial, layer.weights(), dtype=dtype)
         return states
+
+
+class NoEncoder(nn.Module):
+    """The contract is `model.interfaces.Encoder`, for a latent of no dimension.
+
+    The space of such latents has one point, which has density 1 under posterior and prior. So the
+    KL is 0, and the ELBO is the log-likelihood itself, without an approximation
+    (docs/concepts/math.md).
+    """
+
+    description = "none"
+    feature_dim = 0
+    shares_words = False
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        assert latent_dim == 0, f"no encoder for a latent of {latent_dim} dimensions"
+
+    def attach(self, decoder: Decoder) -> None:
+        """Do nothing: no words are read."""
+
+    def follow_word_vectors(self, factor: float) -> None:
+        """Do nothing: no words are read."""
+
+    def activation_bytes(self, batch: int, length: int) -> int:
+        """0: nothing is computed."""
+        return 0
+
+    def read(
+        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
+    ) -> Features:
+        """Features of size 0, `[B, 0]`."""
+        return Features(torch.empty(tokens.shape[0], 0, device=tokens.device), ())
+
+    def moments_of(self, features: Features) -> Tensor:
+        """Moments of size 0, `[B, 0]`."""
+        return features.last
+
+    def posterior(self, moments: Tensor, *, training: bool) -> DiagonalGaussian:
+        """The posterior of the one point, `[B, 0]`."""
+        return DiagonalGaussian(moments, moments)

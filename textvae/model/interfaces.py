@@ -70,39 +70,25 @@ class Encoder(Protocol):
     def read(
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
     ) -> Features:
-        """The first part of `moments`, for models that tell more than these from it."""
-
-    def moments_of(self, features: Features) -> Tensor:
-        """The second part of `moments`, `[B, 2Z]`."""
-
-    def __call__(
-        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
-    ) -> DiagonalGaussian:
-        """The posterior q(z|x).
+        """Read each sentence by itself.
 
         Args:
             tokens: `[B, T]`, the words and the final `</s>`.
             lengths: int64 `[B]`, at least 1, `</s>` counted.
-            noise: where dropout masks come from; None in evaluation.
-            dtype: of the matrix products; the posterior itself is float32.
+            noise: the source of dropout masks; None in evaluation.
+            dtype: of the matrix products; features are float32.
 
         Returns:
-            Mean and log-variance `[B, Z]`, which do not depend on the cells beyond the lengths,
-            nor, in evaluation, on the other sentences of the batch.
+            Features that do not depend on the cells beyond the lengths, nor on other sentences.
         """
 
-    # The same in two halves, for a batch that is cut into parts: calling the encoder is reading
-    # every sentence by itself, and then turning what was read into posteriors, all together.
-
-    def moments(
-        self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
-    ) -> Tensor:
-        """What is read of each sentence, `[B, 2Z]`, whatever else is in the batch."""
+    def moments_of(self, features: Features) -> Tensor:
+        """Moments of the posteriors, `[B, 2Z]`, row by row."""
 
     def posterior(self, moments: Tensor, *, training: bool) -> DiagonalGaussian:
-        """The posteriors `[B, Z]` of a batch from its moments.
+        """The posteriors q(z|x) `[B, Z]` of a batch from its moments, float32.
 
-        In training they may depend on each other, and running statistics see them.
+        In training they may depend on each other, and running statistics are updated.
         """
 
 

@@ -13,8 +13,7 @@ from textvae.config import Config
 from textvae.errors import ConfigError
 from textvae.kernels.linear_cross_entropy import CHUNK_ROWS, CrossEntropy, linear_cross_entropy
 from textvae.model.decoder import DECODERS, GRUDecoderConfig
-from textvae.model.encoder import EncoderConfig, GRUEncoderConfig
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import EncoderConfig, GRUEncoderConfig, NoEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms, Inferred
 from textvae.model.initialization import initialize

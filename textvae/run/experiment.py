@@ -16,7 +16,7 @@ from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
 from textvae.errors import CheckpointError, ConfigError
 from textvae.evaluate.evaluators import EvaluatorConfig, repeated
-from textvae.model.encoder_none import NoEncoderConfig
+from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import ModelConfig
 from textvae.train.config import TrainConfig
 from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
