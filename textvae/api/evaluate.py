@@ -15,7 +15,6 @@ from textvae.evaluate.evaluators import (
     measure,
 )
 from textvae.evaluate.measurements import Measurements
-from textvae.metrics.likelihood import ROWS
 from textvae.run.experiment import load_config, read_experiment
 from textvae.run.held_out import held_out, subject_of
 from textvae.storage.checkpoint import EXPERIMENT
@@ -41,7 +40,7 @@ def run_evaluators(
     config: str | Path | None = None,
     num_samples: int | None = None,
     seed: int = 0,
-    rows: int = ROWS,
+    rows: int | None = None,
     dtype: torch.dtype = torch.float32,
     text_column: str | None = None,
     report: Callable[[str], object] = lambda line: None,

@@ -18,7 +18,7 @@ from textvae.generate.latents import sample_latents
 from textvae.generate.options import Decoding, StrategyName, resolve_decoding
 from textvae.generate.paths import PathKind, path_through
 from textvae.generate.writing import Candidate, DecodingSettings, candidates
-from textvae.metrics.likelihood import ROWS, encode_corpus, likeliest_labels
+from textvae.metrics.likelihood import encode_corpus, likeliest_labels
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.conditions import decoder_conditions, sample_conditions
@@ -418,7 +418,7 @@ class TextVAE:
         *,
         num_samples: int = 500,
         seed: int = 0,
-        rows: int = ROWS,
+        rows: int | None = None,
         dtype: torch.dtype = torch.float32,
         text_column: str | None = None,
     ) -> Evaluation:

@@ -89,7 +89,6 @@ def command(
         raise CheckpointError(f"--output {output}: there is no directory {output.parent}")
 
     from textvae.api.evaluate import run_evaluators  # noqa: PLC0415 -- as above
-    from textvae.metrics.likelihood import ROWS  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.train.config import DTYPES  # noqa: PLC0415 -- as above
 
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
@@ -105,7 +104,7 @@ def command(
                 config=config,
                 num_samples=num_samples,
                 seed=seed,
-                rows=ROWS if rows is None else rows,
+                rows=rows,
                 dtype=DTYPES[precision],
                 text_column=text_column,
                 report=busy.report,

@@ -47,8 +47,10 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        labels = None if self.labels is None else self.labels.to(device)
-        inputs, targets, lengths, indices = (tensor.to(device) for tensor in self[:4])
+        if self.inputs.device == device:
+            return self
+        labels = None if self.labels is None else _sent(self.labels, device)
+        inputs, targets, lengths, indices = (_sent(tensor, device) for tensor in self[:4])
         return Batch(inputs, targets, lengths, indices, labels)
 
     def rows(self, part: slice) -> "Batch":
@@ -66,7 +68,8 @@ class TokenArray(NamedTuple):
     tokens: Tensor
     """int32, all sentences one after the other, without `<s>` and `</s>`."""
     offsets: Tensor
-    """int64 `[N + 1]`: sentence i is `tokens[offsets[i]:offsets[i + 1]]`."""
+    """int64 `[N + 1]`, on the CPU: sentence i is `tokens[offsets[i]:offsets[i + 1]]`. So the width
+    of a batch is known without waiting for the device of the tokens."""
     start: int
     """The id of `<s>`, which is V."""
     labels: Tensor | None = None
@@ -99,7 +102,7 @@ class TokenArray(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """int64 `[N]`: targets of each sentence, `</s>` counted."""
+        """int64 `[N]`, on the CPU: targets of each sentence, `</s>` counted."""
         return self.offsets.diff() + 1
 
     @property
@@ -109,7 +112,7 @@ class TokenArray(NamedTuple):
 
     def lookup(self) -> "Tensor | Lengths":
         """Lengths to index by int64 tensors: of a large corpus, they are not all in memory."""
-        return self.lengths.cpu() if self.num_sentences <= LARGE else Lengths(self.offsets.cpu())
+        return self.lengths if self.num_sentences <= LARGE else Lengths(self.offsets)
 
     def near(self, device: torch.device) -> "TokenArray":
         """The same corpus on a device, unless it is too large for one: batches are then moved."""
@@ -118,7 +121,7 @@ class TokenArray(NamedTuple):
     def to(self, device: torch.device) -> "TokenArray":
         """The same corpus on another device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return TokenArray(self.tokens.to(device), self.offsets.to(device), self.start, labels)
+        return TokenArray(self.tokens.to(device), self.offsets, self.start, labels)
 
     def head(self, size: int) -> "TokenArray":
         """The first sentences, without a copy."""
@@ -128,12 +131,13 @@ class TokenArray(NamedTuple):
 
     def select(self, indices: Tensor) -> "TokenArray":
         """The sentences at int64 `[n]` indices, copied."""
+        indices = indices.to(self.offsets.device)
         lengths = self.offsets[indices + 1] - self.offsets[indices]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         first = torch.repeat_interleave(self.offsets[indices] - offsets[:-1], lengths)
         cells = first + torch.arange(int(offsets[-1]), device=first.device)
-        labels = None if self.labels is None else self.labels[indices]
-        return TokenArray(self.tokens[cells], offsets, self.start, labels)
+        labels = None if self.labels is None else self.labels[indices.to(self.labels.device)]
+        return TokenArray(self.tokens[cells.to(self.tokens.device)], offsets, self.start, labels)
 
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
@@ -144,7 +148,9 @@ class TokenArray(NamedTuple):
         # One array, of which inputs and targets are views: each row begins with the cell before its
         # sentence, which makes room for `<s>`, and ends as the longest does; beyond it is 0.
         width = int(words.max()) + 2
-        positions = torch.arange(-1, width - 1, device=offsets.device)
+        if tokens.device != offsets.device:
+            first, words, indices = _sent(torch.stack([first, words, indices]), tokens.device)
+        positions = torch.arange(-1, width - 1, device=tokens.device)
         cells = (first[:, None] + positions).clamp_(0, max(tokens.numel() - 1, 0))
         ids = tokens.index_select(0, cells.view(-1)) if tokens.numel() else cells
         both = ids.view(-1, width).long().masked_fill_(positions >= words[:, None], 0)
@@ -213,6 +219,13 @@ class TokenArray(NamedTuple):
             if labels.numel() != offsets.numel() - 1 or bool((labels < -1).any()):
                 raise DataError(f"{file}: its labels do not belong to the tokens; train again")
         return cls(tokens, offsets, start, labels)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on a device, made without waiting for it where that is possible."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _mapped(file: Path, dtype: torch.dtype) -> Tensor:

@@ -71,7 +71,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
         perplexity = self._perplexity(subject, TokenArray.from_lists(middles, subject.data.start))
         note = f"fluency: of {between}, read as new ones by the model itself, K = {bound}"
         yield Figure("path_perplexity", perplexity, "per token", note)
-        ends = subject.data.select(pairs.flatten().to(subject.data.offsets.device))
+        ends = subject.data.select(pairs.flatten())
         note = f"to compare: of the {ends.num_sentences:,} paired sentences, K = {bound}"
         yield Figure("path_ends_perplexity", self._perplexity(subject, ends), "per token", note)
         if subject.grammar is not None:

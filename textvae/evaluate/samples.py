@@ -87,7 +87,7 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
 def _lengths(drawn: Sequence[Sequence[int]], subject: Subject, size: str) -> Iterator[Figure]:
     """Lengths of the samples and of the corpus; tokens of the model, `</s>` counted."""
     ours = torch.tensor([len(ids) + 1 for ids in drawn]).double()
-    theirs = subject.data.lengths.cpu().double()
+    theirs = subject.data.lengths.double()
     points, at = torch.tensor(QUANTILES).double(), ", ".join(map(str, QUANTILES))
     for name, values, whose in (
         ("length", ours, size),

@@ -15,7 +15,7 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.evaluate.measurements import MeasuredCorpus
 from textvae.generate.strategies import Strategy
 from textvae.generate.writing import write
-from textvae.metrics.likelihood import ROWS, encode_corpus
+from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.interfaces import UNKNOWN
 from textvae.model.vae import VAE
@@ -49,7 +49,7 @@ class Subject:
         embedded: bool = False,
         split: Callable[[str], TokenizedCorpus | None] = lambda name: None,
         seed: int = 0,
-        rows: int = ROWS,
+        rows: int | None = None,
         dtype: torch.dtype = torch.float32,
         report: Callable[[str], object] = lambda line: None,
     ) -> None:

@@ -23,7 +23,12 @@ from textvae.randomness import key, normals, uniforms
 
 ROWS = 1024
 """Latents decoded at once: more falls out of a CPU's cache (docs/develop/log.md)."""
+CUDA_ROWS, CELLS = 16_384, 2**19
+"""The same on CUDA, where a launch costs more than memory, and the positions that these rows may
+have in all, which bounds memory where sentences are long."""
 ENCODER_BATCH = 64
+CUDA_ENCODER_BATCH = 512
+"""Sentences encoded at once, on a CPU and on CUDA."""
 
 
 class SentenceLikelihoods(NamedTuple):
@@ -52,6 +57,11 @@ class _Sums(NamedTuple):
     log_likelihood: Tensor
 
 
+def encoder_batch(model: VAE) -> int:
+    """Sentences that the model's device encodes at once."""
+    return CUDA_ENCODER_BATCH if model.device.type == "cuda" else ENCODER_BATCH
+
+
 def encode_corpus(
     model: VAE, data: TokenArray, *, dtype: torch.dtype = torch.float32
 ) -> DiagonalGaussian:
@@ -59,7 +69,7 @@ def encode_corpus(
     dim = model.prior.latent_dim
     result = DiagonalGaussian(_zeros(model, data, dim), _zeros(model, data, dim))
     with torch.inference_mode():
-        for batch in data.shared_batches(ENCODER_BATCH):
+        for batch in data.shared_batches(encoder_batch(model)):
             posterior = model.posterior(batch.targets, batch.lengths, dtype=dtype)
             result.mean[batch.indices] = posterior.mean.to(result.mean)
             result.log_variance[batch.indices] = posterior.log_variance.to(result.mean)
@@ -75,7 +85,7 @@ def label_log_posteriors(model: VAE, data: TokenArray) -> Tensor:
     """Log q(y|x) of a corpus in nats, `[N, L]`, in its order."""
     result = _zeros(model, data, model.labels.num_labels)
     with torch.inference_mode():
-        for batch in data.shared_batches(ENCODER_BATCH):
+        for batch in data.shared_batches(encoder_batch(model)):
             result[batch.indices] = model.label_log_posterior(batch.targets, batch.lengths)
     return distributed.all_reduce_sum(result)
 
@@ -102,7 +112,7 @@ def importance_weighted(
     *,
     num_samples: int,
     seed: int,
-    rows: int = ROWS,
+    rows: int | None = None,
     dtype: torch.dtype = torch.float32,
     numbers: Tensor | None = None,
 ) -> SentenceLikelihoods:
@@ -117,19 +127,21 @@ def importance_weighted(
         posterior: from `encode_corpus`, `[N, Z]`.
         num_samples: K.
         seed: of the samples.
-        rows: latents decoded at once; memory grows with it, not with K.
+        rows: latents decoded at once, None for a number that suits the device; memory grows with
+            it, not with K.
         dtype: of the matrix products.
         numbers: int64 `[N]`, i of each sentence where that is not its place in `data`. Equal ones
             have the same draws, for a result that does not depend on what stands before it.
     """
-    columns = [torch.zeros(data.num_sentences, dtype=torch.float64) for _ in range(5)]
-    result = SentenceLikelihoods(*columns)
+    columns = torch.zeros(5, data.num_sentences, dtype=torch.float64, device=model.device)
+    rows = rows or (CUDA_ROWS if model.device.type == "cuda" else ROWS)
     group = max(1, rows // num_samples)
     with torch.inference_mode():
         kl = _kl(model, data, posterior).double()
         for batch in data.shared_batches(group):
             local = posterior.select(batch.indices)
-            chunk = max(1, rows // group)
+            at_once = min(rows, max(ROWS, CELLS // batch.inputs.shape[1]))
+            chunk = max(1, at_once // group)
             sentences = batch.indices
             if numbers is not None:
                 sentences = numbers.to(model.device)[sentences]
@@ -143,9 +155,8 @@ def importance_weighted(
                 kl=kl[batch.indices],
                 monte_carlo_variance=excess.clamp(min=0.0) / max(1, num_samples - 1),
             )
-            for column, values in zip(result, likelihoods, strict=True):
-                column[batch.indices.cpu()] = values.cpu()
-    return SentenceLikelihoods(*map(distributed.all_reduce_sum, result))
+            columns[:, batch.indices] = torch.stack(likelihoods)
+    return SentenceLikelihoods(*map(distributed.all_reduce_sum, columns.cpu()))
 
 
 def _stream(
@@ -208,7 +219,7 @@ def _kl(model: VAE, data: TokenArray, posterior: DiagonalGaussian) -> Tensor:
     if not model.labels.num_labels:
         return model.prior.kl(posterior).sum(1)
     result = _zeros(model, data)
-    for batch in data.shared_batches(ENCODER_BATCH):
+    for batch in data.shared_batches(encoder_batch(model)):
         result[batch.indices] = model.labels.kl(
             *model.base_posterior(_readings(model, batch)), model.prior
         )
@@ -237,11 +248,11 @@ def reconstruction_at(
     model: VAE, data: TokenArray, conditions: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """-log p(x|z) in nats for one condition per sentence, `[N, C]` -> float64 `[N]`."""
-    result = torch.zeros(data.num_sentences, dtype=torch.float64)
+    result = torch.zeros(data.num_sentences, dtype=torch.float64, device=model.device)
     with torch.inference_mode():
-        for batch in data.shared_batches(ENCODER_BATCH):
+        for batch in data.shared_batches(encoder_batch(model)):
             rows = model.reconstruct(
                 batch.inputs, batch.targets, batch.lengths, conditions[batch.indices], dtype=dtype
             ).rows
-            result[batch.indices.cpu()] = sum_by_sentence(rows, batch.lengths).double().cpu()
-    return distributed.all_reduce_sum(result)
+            result[batch.indices] = sum_by_sentence(rows, batch.lengths).double()
+    return distributed.all_reduce_sum(result.cpu())

@@ -225,14 +225,14 @@ def measure_features(
         other = importance_weighted(background, data, nothing, num_samples=1, seed=seed).nll
     elif unigram is not None:
         words = torch.cat([unigram.new_zeros(1), unigram[data.tokens.cpu().long()].cumsum(0)])
-        offsets = data.offsets.cpu()
+        offsets = data.offsets
         other = -(words[offsets[1:]] - words[offsets[:-1]] + unigram[END])
     return ScoreFeatures(
         nll=likelihoods.nll,
         elbo=likelihoods.elbo,
         reconstruction=likelihoods.reconstruction,
         kl=likelihoods.kl,
-        num_tokens=data.lengths.cpu().double(),
+        num_tokens=data.lengths.double(),
         background_nll=other,
         distance=distance,
     )

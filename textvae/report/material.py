@@ -254,14 +254,14 @@ def _worst(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int)
     nll = importance_weighted(
         vae.model, corpus.array, posterior, num_samples=num_samples, seed=seed
     ).nll
-    lengths = corpus.array.lengths.cpu()
+    lengths = corpus.array.lengths
     order = (nll / lengths).argsort(descending=True, stable=True).tolist()
     hardest: dict[str, int] = {}
     for index in order:
         hardest.setdefault(corpus.texts[index], index)
         if len(hardest) == NUM_WORST:
             break
-    rows = torch.tensor(list(hardest.values()), device=corpus.array.offsets.device)
+    rows = torch.tensor(list(hardest.values()))
     read = at_own_labels(vae.model, corpus.array, posterior.mean)
     pieces = surprises(vae.model, vae.tokenizer, corpus.array, rows, read)
     grammar = embedded_grammar() if corpus.is_embedded else None

@@ -15,7 +15,6 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.evaluate.measurements import MeasuredCorpus
 from textvae.evaluate.subject import Subject, TokenizedCorpus, count_unknown
-from textvae.metrics.likelihood import ROWS
 from textvae.model.vae import VAE
 from textvae.run.data import (
     DATA,
@@ -144,7 +143,7 @@ def subject_of(
     sentences: HeldOut,
     *,
     seed: int,
-    rows: int = ROWS,
+    rows: int | None = None,
     dtype: torch.dtype = torch.float32,
     report: Callable[[str], object] = lambda line: None,
 ) -> Subject:

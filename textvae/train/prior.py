@@ -98,5 +98,5 @@ def fit_density(
 def _posteriors(model: VAE, corpus: TokenArray, at_most: int) -> DiagonalGaussian:
     """The posteriors of at most so many sentences, evenly spaced in the corpus."""
     interval = -(-corpus.num_sentences // at_most)
-    rows = torch.arange(0, corpus.num_sentences, interval, device=corpus.offsets.device)
+    rows = torch.arange(0, corpus.num_sentences, interval)
     return encode_corpus(model, corpus.select(rows).to(model.device))

@@ -7,7 +7,7 @@ import torch
 from textvae import distributed
 from textvae.data.batching import TokenArray
 from textvae.metrics.latent_usage import active_units
-from textvae.metrics.likelihood import ENCODER_BATCH
+from textvae.metrics.likelihood import encoder_batch
 from textvae.model.labelling import Labelling, unknown_labels
 from textvae.model.vae import VAE
 from textvae.randomness import key, normals, uniforms
@@ -33,7 +33,7 @@ def validate(model: VAE, data: TokenArray, *, seed: int) -> Validation:
     training = model.training
     model.eval()
     with torch.inference_mode():
-        for batch in data.shared_batches(ENCODER_BATCH):
+        for batch in data.shared_batches(encoder_batch(model)):
             noise = normals(key(seed, "validation"), batch.indices, lanes=model.prior.latent_dim)
             draws = uniforms(key(seed, "validation label"), batch.indices)
             labelling = Labelling(unknown_labels(draws), draws)
