@@ -38,6 +38,22 @@ def settle(
     return config, chosen + more
 
 
+def test_selection_is_by_the_objective_where_it_is_not_the_elbo(tmp_path: Path) -> None:
+    lengths = torch.full((101,), 3)
+    overrides = ["train.objective.beta=0.2"]
+    config, more = choose_training(load_config(None, overrides), lengths=lengths)
+    assert config.train.selection == "objective"
+    assert "train.selection=objective" in more
+    assert settle([], embedded=False, size=101)[0].train.selection is None
+    by_elbo = load_config(None, [*overrides, "train.selection=elbo"])
+    assert choose_training(by_elbo, lengths=lengths)[0].train.selection == "elbo"
+    begun = tmp_path / "experiment.json"
+    for config_before, selection in ((config, "objective"), (load_config(None, overrides), None)):
+        begun.write_bytes(encode_json(config_before))
+        again, _ = choose_training(load_config(None, overrides), lengths=lengths, begun=begun)
+        assert again.train.selection == selection, "a run continues as it began"
+
+
 # -- load_config ---------------------------------------------------------------------------------
 
 
@@ -135,7 +151,7 @@ def test_what_was_chosen_can_be_said(given: list[str], embedded: bool, size: int
 def test_after_the_choices_nothing_is_left_open() -> None:
     config, _ = settle([], embedded=False, size=101)
     left = [name for name, value in structs.asdict(config.train).items() if value is None]
-    assert left == ["micro_batch_size", "max_epochs", "patience"]
+    assert left == ["micro_batch_size", "max_epochs", "selection", "patience"], "by the ELBO"
     assert config.data.tokenizer is not None
 
 

@@ -282,6 +282,32 @@ def test_nothing_is_selected_before_annealing_has_settled(
     assert found.best_step == max(line["step"] for line in lines if line["selected"])
 
 
+@pytest.mark.parametrize("beta", [0.05, 1.0])
+def test_selection_by_the_objective_is_that_of_its_beta(beta: float, tmp_path: Path) -> None:
+    """A rate that grows makes the ELBO worse and the objective of a low beta better."""
+    lines = list[str]()
+    config = changed(
+        objective=msgspec.structs.replace(CLEAN, beta=beta),
+        optimizer=AdamWConfig(learning_rate=0.05),
+        selection="objective",
+        max_steps=30,
+        validate_every=2,
+    )
+    data, valid = corpus(), corpus("valid", 17)
+    found = train(model(0.0), data, valid, config, seed=0, run=tmp_path, report=lines.append)
+    least, best = float("inf"), dict[str, float]()
+    for line in validations(tmp_path):
+        values = line["validation"]
+        loss = -values["elbo"] - (1 - beta) * values["kl"]
+        assert line["selected"] == (loss < least), line
+        if line["selected"]:
+            least, best = loss, values
+    assert found.best.elbo == best["elbo"]
+    assert any(f"  objective {least:.3f}  *" in line for line in lines)
+    highest = max(line["validation"]["elbo"] for line in validations(tmp_path))
+    assert (found.best.elbo < highest) is (beta < 1), "the ELBO would have selected another step"
+
+
 def test_patience_counts_only_validations_after_annealing_has_settled(tmp_path: Path) -> None:
     still = AdamWConfig(learning_rate=1e-30)  # nothing moves, so no validation is better
     config = changed(max_steps=20, validate_every=1, patience=2, optimizer=still, save_every=20)

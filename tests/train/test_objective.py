@@ -251,3 +251,17 @@ def test_word_dropout_is_not_the_noise_of_something_else() -> None:
     dropped = drop_words(words, indices, 0.5, seed=1, step=2)[:, 1:] == 1
     other = uniforms(key(1, "dropout", 2), indices[:, None], torch.arange(41))[:, 1:] < 0.5
     assert float((dropped == other).double().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_selection_takes_the_weight_at_the_end_or_the_target_rate() -> None:
+    config = decode({"beta": 0.2, "kl_weight": {"kind": "linear"}}, ObjectiveConfig, source="test")
+    assert config.selection_loss(-50.0, 40.0) == pytest.approx(10.0 + 0.2 * 40.0)
+    assert not config.selects_by_elbo
+    assert ObjectiveConfig().selects_by_elbo
+    assert ObjectiveConfig().selection_loss(-50.0, 40.0) == 50.0
+    for kind in ("lagrangian", "control"):
+        rate = {"rate": {"kind": kind, "nats": 30.0}}
+        target = decode(rate, ObjectiveConfig, source="test")
+        assert not target.selects_by_elbo
+        assert target.selection_loss(-50.0, 40.0) == 50.0
+        assert target.selection_loss(-50.0, 20.0) == 60.0, "10 nats less than the target"

@@ -161,13 +161,15 @@ def choose_data(config: ExperimentConfig, *, embedded: bool) -> tuple[Experiment
 
 
 def choose_training(
-    config: ExperimentConfig, *, lengths: Tensor | Lengths
+    config: ExperimentConfig, *, lengths: Tensor | Lengths, begun: Path | None = None
 ) -> tuple[ExperimentConfig, list[str]]:
     """Choose length, intervals, precision and device for a corpus and this machine.
 
     Args:
         config: its settings that are None are chosen.
         lengths: of the training sentences, as `TokenArray.lookup` gives them.
+        begun: where the experiment.json of the run is, if it has begun. A run that began before
+            there was `train.selection` continues to select by the ELBO.
 
     Raises:
         ConfigError: a device that does not exist.
@@ -192,6 +194,10 @@ def choose_training(
     device = check_device(str(train.device or values["device"]))
     if train.precision is None:
         values["precision"] = "bfloat16" if has_bfloat16(device) else "float32"
+    if train.selection is None and not train.objective.selects_by_elbo:
+        before = read_experiment(begun) if begun is not None and begun.is_file() else None
+        if before is None or before.train.selection is not None:
+            values["selection"] = "objective"
     choices = [f"train.{name}={value}" for name, value in values.items()]
     return structs.replace(config, train=structs.replace(train, **values)), choices
 

@@ -16,6 +16,7 @@ from textvae.run.data import (
 )
 from textvae.run.experiment import ExperimentConfig, check_device, choose_data, choose_training
 from textvae.run.stream import stream_run_data
+from textvae.storage.checkpoint import EXPERIMENT
 from textvae.storage.files import saying_why
 from textvae.storage.lock import only_writer
 
@@ -71,7 +72,9 @@ def plan_run(
             run.mkdir(parents=True, exist_ok=True)
         with only_writer(run):
             data = stream_run_data(options, config, run, report=report)
-        config, more = choose_training(config, lengths=data.arrays["train"].lookup())
+        config, more = choose_training(
+            config, lengths=data.arrays["train"].lookup(), begun=run / EXPERIMENT
+        )
         return Plan(config, choices + more, data, run)
     splits = read_splits(options, config)
     assert config.data.tokenizer is not None
@@ -80,7 +83,9 @@ def plan_run(
     data = tokenize(splits, tokenizer, source, config.model.max_length)
     if config.model.labels.has_labels:
         check_labels(splits, data)
-    config, more = choose_training(config, lengths=data.arrays["train"].lookup())
+    config, more = choose_training(
+        config, lengths=data.arrays["train"].lookup(), begun=run / EXPERIMENT
+    )
     return Plan(config, choices + more, data, run)
 
 

@@ -38,8 +38,12 @@ class TrainConfig(Config):
     """Steps between saves of the training state."""
     log_every: Count = 100
     """Steps between progress lines."""
+    selection: Literal["elbo", "objective"] | None = None
+    """Select parameters by the ELBO at KL weight 1, which prefers the lowest rate, or by the
+    trained objective: its KL weight at the end of the run, or its target rate. None chooses
+    `objective` where the two differ; a run that began before this setting selects by the ELBO."""
     patience: Count | None = None
-    """Stop after this many validations without a better ELBO; None trains to the end."""
+    """Stop after this many validations without a better one; None trains to the end."""
     clip_norm: Annotated[float, Meta(gt=0.0)] = 5.0
     """Gradients are scaled down to this norm."""
     precision: Precision | None = None

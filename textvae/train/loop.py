@@ -63,7 +63,7 @@ def train(
     Args:
         model: already on its device.
         corpus: the training set, N sentences.
-        valid: selects the parameters, by the ELBO at KL weight 1, once annealing is over.
+        valid: selects the parameters, as `config.selection` says, once annealing is over.
         config: with `max_steps` set; where `validate_every` is None, only the end is validated.
         seed: of everything drawn.
         run: directory of the training state and metrics.jsonl, from which a run resumes; or None.
@@ -188,7 +188,8 @@ def validate_and_select(
     )
     position = position._replace(procedure=procedure)
     eligible = _first_eligible_step(model, config, total)
-    selected = step >= eligible and validation.elbo > position.best.elbo
+    loss, least = (_selection_loss(config, one) for one in (validation, position.best))
+    selected = step >= eligible and loss < least
     if selected:
         state = state._replace(best=average.parameters(model) | prior_buffers)
         if not isinstance(plateau, NoPlateau):
@@ -196,7 +197,10 @@ def validate_and_select(
         position = position._replace(best_step=step, best=validation, bad_validations=0)
     elif step >= eligible:
         position = position._replace(bad_validations=position.bad_validations + 1)
-    progress.print(_validation_line(step, validation, model.prior.latent_dim, selected))
+    line = _validation_line(step, validation, model.prior.latent_dim)
+    if config.selection == "objective":
+        line += f"  objective {loss:.3f}"
+    progress.print(f"{line}{'  *' if selected else ''}")
     if step >= max(eligible, COLLAPSE_CHECK_FRACTION * total):
         collapse = diagnosis(validation.kl, validation.active_units, model.prior.latent_dim)
         if collapse is not None:
@@ -266,14 +270,20 @@ def _stops_early(position: Position, config: TrainConfig, signals: list[int]) ->
     return agreed_signal(signals) is not None
 
 
-def _validation_line(step: int, validation: Validation, latent_dim: int, selected: bool) -> str:
-    star = "  *" if selected else ""
+def _selection_loss(config: TrainConfig, validation: Validation) -> float:
+    """The number by which validations compete: the lowest is selected."""
+    if config.selection == "objective":
+        return config.objective.selection_loss(validation.elbo, validation.kl)
+    return -validation.elbo
+
+
+def _validation_line(step: int, validation: Validation, latent_dim: int) -> str:
     if latent_dim == 0:
-        return f"step {step}  validation: nll {-validation.elbo:.3f}{star}"
+        return f"step {step}  validation: nll {-validation.elbo:.3f}"
     active = "?" if validation.active_units is None else validation.active_units
     return (
         f"step {step}  validation: nll <= {-validation.elbo:.3f}  kl {validation.kl:.2f}  "
-        f"active {active}/{latent_dim}{star}"
+        f"active {active}/{latent_dim}"
     )
 
 

@@ -1,5 +1,6 @@
 """The training loss: reconstruction, and the KL with a weight and free bits."""
 
+import math
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta
@@ -117,6 +118,26 @@ class ObjectiveConfig(Config):
         values = [getattr(self.word_dropout, name, 0.0) for name in ("value", "start", "end")]
         if max(values) > 1.0:
             raise ValueError(f"word_dropout {max(values)}: a rate is at most 1")
+
+    def selection_loss(self, elbo: float, kl: float) -> float:
+        """The trained objective of a validation, nats per sentence, by which parameters compete.
+
+        Reconstruction + w KL, w the weight at the end of the run, without floor. With a target
+        rate w is 1, and a KL below the target counts as the target: to say less earns nothing.
+
+        Args:
+            elbo: at KL weight 1.
+            kl: to the fitted prior.
+        """
+        if isinstance(self.rate, NoTargetRate):
+            return -elbo - (1.0 - self.beta * self.kl_weight(1, 1)) * kl
+        return -elbo + max(0.0, self.rate.nats - kl)
+
+    @property
+    def selects_by_elbo(self) -> bool:
+        """True where the trained objective is the ELBO."""
+        weight = self.beta * self.kl_weight(1, 1)
+        return isinstance(self.rate, NoTargetRate) and math.isclose(weight, 1.0)
 
 
 class Loss(NamedTuple):
