@@ -1,7 +1,7 @@
 """Strict configuration: TOML or JSON in, frozen structs out, and errors in one sentence.
 
 Configs are msgspec structs that live beside the code they configure. A choice between
-alternatives is a tagged union, told apart by its `kind`. Files hold only what differs from the
+alternatives is a tagged union, distinguished by its `kind`. Files hold only what differs from the
 defaults; `resolve` merges defaults < file < overrides, then decodes the whole strictly: an
 unknown key, a wrong type or a number out of bounds is a `ConfigError` that names the source, the
 path of the key, what was found, what is allowed and the nearest name.

@@ -4,10 +4,10 @@ Ids, the same for every kind: `</s>` is 0, `<unk>` is 1, words (sub-words, chara
 2 .. V-1, and `<s>` is V, which only the decoder's input knows. The file is a `tokenizers` JSON
 file without any special token, so no text of a user can ever come out as `</s>` or `<s>`.
 
-A tokenizer file may come from a stranger, and the library runs whatever a file names: a regular
-expression that never ends, replacements that fill the memory, ids of four thousand millions. So
-`from_json` compares the file with the few shapes that `to_json` writes, checks its vocabulary,
-and builds the tokenizer from parts named here; the library never sees the file.
+A tokenizer file may be malicious, and the library runs whatever a file names: a regular expression
+that never ends, replacements that fill the memory, ids of four thousand millions. So `from_json`
+compares the file with the few shapes that `to_json` writes, checks its vocabulary, and builds the
+tokenizer from parts named here; the library never sees the file.
 """
 
 import re
