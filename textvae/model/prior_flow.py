@@ -9,7 +9,14 @@ from torch import Tensor
 from textvae.config import Config
 from textvae.errors import DataError
 from textvae.model.density import FitContext, gain_of, split_posteriors
-from textvae.model.flow import AutoregressiveFlow, FlowProgress, FlowShape, fit_flow, masked
+from textvae.model.flow import (
+    ROWS,
+    AutoregressiveFlow,
+    FlowProgress,
+    FlowShape,
+    fit_flow,
+    masked,
+)
 from textvae.model.gaussian import LOG_TWO_PI, DiagonalGaussian, transform_rows
 from textvae.model.prior_gaussian import (
     FittedDensityPrior,
@@ -123,12 +130,15 @@ class FlowPrior(FittedDensityPrior):
         exact = super().kl(posterior)
         if not self.has_density:
             return exact
-        gain, flow = torch.zeros_like(exact), self.flow(exact)
-        draws = matched_normals(self.latent_dim).to(exact)
+        flow, draws = self.flow(exact), matched_normals(self.latent_dim).to(exact)
+        gain = torch.zeros_like(exact)
+        together = max(1, ROWS // max(1, exact[..., 0].numel()))
         with torch.no_grad():
-            for draw in draws:
-                points = self.to_normals(posterior.sample(draw)).reshape(-1, self.latent_dim)
-                gain += (flow.conditional_log_probs(points) - _normal(points)).view_as(gain)
+            for part in draws.split(together):  # type: ignore[no-untyped-call]
+                noise = part.view(-1, *[1] * (exact.dim() - 1), self.latent_dim)
+                points = self.to_normals(posterior.sample(noise)).reshape(-1, self.latent_dim)
+                more = flow.conditional_log_probs(points) - _normal(points)
+                gain += more.view(-1, *exact.shape).sum(0)
         return exact - gain / len(draws)
 
     def log_prob(self, latents: Tensor) -> Tensor:
