@@ -47,7 +47,7 @@ class SplitRule(NamedTuple):
         return ["train", *(name for name, _ in self.edges)]
 
 
-class Encoded(NamedTuple):
+class EncodedSentences(NamedTuple):
     """Sentences as token ids, without those over the limit of tokens."""
 
     tokens: "array[int]"
@@ -64,7 +64,7 @@ class Segment(NamedTuple):
     rows: int
     blank: int
     too_long_characters: int
-    splits: dict[str, Encoded]
+    splits: dict[str, EncodedSentences]
     test_texts: list[str]
     """The encoded sentences of the test split."""
 
@@ -86,7 +86,9 @@ def encode_segment(rows: list[str], tokenizer: Tokenizer, rule: SplitRule) -> Se
     return Segment(len(rows), blank, len(selection.excluded) - blank, splits, test_texts)
 
 
-def encode_sentences(sentences: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Encoded:
+def encode_sentences(
+    sentences: Sequence[str], tokenizer: Tokenizer, max_length: int
+) -> EncodedSentences:
     """Tokenize sentences; those over `max_length` tokens are left out."""
     tokens, lengths, words, characters = array("i"), array("q"), 0, 0
     too_long: list[int] = []
@@ -98,7 +100,7 @@ def encode_sentences(sentences: Sequence[str], tokenizer: Tokenizer, max_length:
         lengths.append(len(ids))
         words += len(sentences[index].split()) + 1
         characters += len(sentences[index]) + 1
-    return Encoded(tokens, lengths, words, characters, too_long)
+    return EncodedSentences(tokens, lengths, words, characters, too_long)
 
 
 def without(items: Sequence[T], indices: Iterable[int]) -> list[T]:

@@ -21,7 +21,7 @@ from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
 from textvae.data.rows import exclusion
-from textvae.data.segments import Encoded, SplitRule, encode_segments
+from textvae.data.segments import EncodedSentences, SplitRule, encode_segments
 from textvae.data.sources import Reading, find_inputs
 from textvae.data.stream import chunks, stream_rows
 from textvae.data.tokenizer import Tokenizer
@@ -243,7 +243,7 @@ class _SplitWriter:
         self._offsets = stack.enter_context(replacing(folder / f"{name}.offsets"))
         self._offsets.write(torch.zeros(1, dtype=torch.int64).numpy().tobytes())
 
-    def append(self, part: Encoded) -> None:
+    def append(self, part: EncodedSentences) -> None:
         """Write one segment."""
         tokens = part.tokens.tobytes()
         offsets = torch.tensor(part.lengths, dtype=torch.int64).cumsum(0) + self.num_tokens
