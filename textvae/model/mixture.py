@@ -47,15 +47,16 @@ class GaussianMixture(NamedTuple):
     def component_log_probs(self, latents: Tensor) -> Tensor:
         """Log pi_m + log N(z; m, C_m), `[N, Z]` -> `[N, M]`."""
         inverse, constant = self._inverse(), self.log_scale()
-        parts = [self._densities(some, inverse, constant) for some in latents.split(ROWS)]  # type: ignore[no-untyped-call]
-        return torch.cat(parts)
+        blocks = latents.split(ROWS)  # type: ignore[no-untyped-call]
+        squares = [self._whitened(block, inverse).square().sum(2) for block in blocks]
+        return constant - 0.5 * torch.cat(squares)
 
     def conditional_log_probs(self, latents: Tensor) -> Tensor:
         """Log p(z_d | z_1, ..., z_(d-1)), `[N, Z]` -> `[N, Z]`; their sum is the log-density."""
         inverse, scale = self._inverse(), self.factor.diagonal(dim1=1, dim2=2).log()
         parts = []
-        for some in latents.split(ROWS):  # type: ignore[no-untyped-call]
-            terms = -0.5 * (self._whitened(some, inverse).square() + LOG_TWO_PI) - scale
+        for block in latents.split(ROWS):  # type: ignore[no-untyped-call]
+            terms = -0.5 * (self._whitened(block, inverse).square() + LOG_TWO_PI) - scale
             # of the first d dimensions, for the factors are triangular
             joint = (self.log_weights[:, None] + terms.cumsum(2)).logsumexp(1)
             parts.append(joint.diff(dim=1, prepend=torch.zeros_like(joint[:, :1])))
@@ -66,17 +67,14 @@ class GaussianMixture(NamedTuple):
         index = torch.arange(start, start + num_samples)
         cumulative = self.log_weights.exp().cumsum(0)
         point = uniforms(key(seed, "aggregate", "component"), index).double() * cumulative[-1]
-        chosen = torch.searchsorted(cumulative, point, right=True)
-        chosen = chosen.clamp_(max=self.num_components - 1)
+        component = torch.searchsorted(cumulative, point, right=True)
+        component = component.clamp_(max=self.num_components - 1)
         noise = normals(key(seed, "aggregate"), index, lanes=self.mean.shape[1]).double()
         drawn = torch.empty_like(noise)
         for number in range(self.num_components):
-            rows = (chosen == number).nonzero()[:, 0]
+            rows = (component == number).nonzero()[:, 0]
             drawn[rows] = self.mean[number] + transform_rows(noise[rows], self.factor[number])
         return drawn
-
-    def _densities(self, latents: Tensor, inverse: Tensor, constant: Tensor) -> Tensor:
-        return constant - 0.5 * self._whitened(latents, inverse).square().sum(2)
 
     def _whitened(self, latents: Tensor, inverse: Tensor) -> Tensor:
         """One product for all components: y_m = A_m (z - m), `[N, M, Z]`."""
@@ -96,7 +94,7 @@ class GaussianMixture(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What EM found."""
+    """The result of EM."""
 
     mixture: GaussianMixture
     log_prob: float
@@ -131,8 +129,8 @@ def fit_mixture(
     centers = scaled[_plus_plus(scaled, num_components, seed)]
     nearest = torch.cdist(scaled, centers).argmin(1)
     moments = _Moments(points)
-    shares = torch.nn.functional.one_hot(nearest, num_components).to(points.dtype)
-    start = moments.mixture(moments.sums(shares))
+    responsibilities = torch.nn.functional.one_hot(nearest, num_components).to(points.dtype)
+    start = moments.mixture(moments.sums(responsibilities))
     return raise_likelihood(
         points, start, max_iterations=max_iterations, tolerance=tolerance, is_over=is_over
     )
@@ -162,8 +160,9 @@ class _Moments:
     """EM in products of matrices: log-density and moments are linear in 1, z and z z'.
 
     A component's log-density is a row of coefficients times these features of a point, its moments
-    are its shares times the features: three times as fast as `component_log_probs` and a loop over
-    components, and nothing of the size of points times components is kept (docs/develop/log.md).
+    are its responsibilities times the features: three times as fast as `component_log_probs` and a
+    loop over components, without a tensor of the size of points times components
+    (docs/develop/log.md).
     """
 
     def __init__(self, points: Tensor) -> None:
@@ -173,27 +172,27 @@ class _Moments:
         self.least = JITTER * points.var(0, correction=0).clamp(min=1e-12)
 
     def expect(self, mixture: GaussianMixture) -> tuple[float, Tensor]:
-        """The mean log-density of the points, and the sums `[M, F]` of their shared features."""
+        """The mean log-density of the points, and the sums `[M, F]` of their weighted features."""
         coefficients = self._coefficients(mixture).t()
         total, sums = 0.0, torch.zeros_like(coefficients.t())
-        for some in self.points.split(self.rows):  # type: ignore[no-untyped-call]
-            features = _features(some)
+        for block in self.points.split(self.rows):  # type: ignore[no-untyped-call]
+            features = _features(block)
             joint = features @ coefficients
             density = joint.logsumexp(1, keepdim=True)
             total += float(density.sum())
             sums += (joint - density).exp_().t() @ features
         return total / self.points.shape[0], sums
 
-    def sums(self, shares: Tensor) -> Tensor:
-        """Of the features, by shares `[N, M]`: `[M, F]`."""
+    def sums(self, responsibilities: Tensor) -> Tensor:
+        """Sums of the features weighted by responsibilities `[N, M]`: `[M, F]`."""
         whole = torch.zeros(())
-        for first in range(0, len(shares), self.rows):
+        for first in range(0, len(responsibilities), self.rows):
             rows = slice(first, first + self.rows)
-            whole = whole + shares[rows].t() @ _features(self.points[rows])
+            whole = whole + responsibilities[rows].t() @ _features(self.points[rows])
         return whole
 
     def mixture(self, sums: Tensor) -> GaussianMixture:
-        """The mixture that is best for sums over shares; a component without points goes."""
+        """The mixture with the moments in these sums; components without points are dropped."""
         sums = sums[sums[:, -1] > LEAST]
         dim, counts = self.center.shape[0], sums[:, -1]
         mean = sums[:, -1 - dim : -1] / counts[:, None]
@@ -240,14 +239,14 @@ def _plus_plus(points: Tensor, size: int, seed: int) -> Tensor:
     """Rows of points `[N, Z]`, each drawn in proportion to its squared distance to those before."""
     draws = uniforms(key(seed, "k-means++"), torch.arange(size)).double()
     nearest = torch.ones(points.shape[0], dtype=torch.float64)
-    chosen: list[int] = []
+    rows: list[int] = []
     for draw in draws:
         cumulative = nearest.cumsum(0)
         row = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
-        chosen.append(min(row, points.shape[0] - 1))
-        away = (points - points[chosen[-1]]).square().sum(1)
-        nearest = away if len(chosen) == 1 else torch.minimum(nearest, away)
-    return torch.tensor(chosen)
+        rows.append(min(row, points.shape[0] - 1))
+        distance = (points - points[rows[-1]]).square().sum(1)
+        nearest = distance if len(rows) == 1 else torch.minimum(nearest, distance)
+    return torch.tensor(rows)
 
 
 class MixtureScore(NamedTuple):

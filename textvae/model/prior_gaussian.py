@@ -24,7 +24,7 @@ the mean over two thousand sentences is exact to 0.01 nats, that of one to 0.05
 
 
 class StandardNormalPriorConfig(Config, tag_field="kind", tag="standard_normal"):
-    """N(0, 1) in each dimension; it has nothing to choose."""
+    """N(0, 1) in each dimension; it has no settings."""
 
     def build(self, latent_dim: int) -> "StandardNormalPrior":
         """The prior over latents `[..., latent_dim]`."""
@@ -34,8 +34,8 @@ class StandardNormalPriorConfig(Config, tag_field="kind", tag="standard_normal")
 class GaussianPriorConfig(Config, tag_field="kind", tag="gaussian"):
     """N(m, C) with the moments of the aggregate posterior of the training sentences.
 
-    The steps of training see N(0, 1): what a floor under the KL of each dimension makes the
-    dimensions say twice is then taken out of the KL by C (docs/concepts/math.md).
+    The steps of training see N(0, 1). Dimensions that repeat each other, because of a floor under
+    the KL of each, cost their KL once under C (docs/concepts/math.md).
     """
 
     def build(self, latent_dim: int) -> "GaussianPrior | StandardNormalPrior":
@@ -44,32 +44,45 @@ class GaussianPriorConfig(Config, tag_field="kind", tag="gaussian"):
         return GaussianPrior(latent_dim) if latent_dim else StandardNormalPrior(0)
 
 
-class StandardNormalPrior:
-    """p(z) = N(0, 1): the contract is `model.interfaces.Prior`."""
+class PriorDefaults:
+    """A prior that nothing is fitted to: what most priors have in common with N(0, 1)."""
 
     has_moments = False
     fit_sentences = 0
-    description = "standard normal prior"
-    kl_is_exact = True
-    mixture = None
 
-    def __init__(self, latent_dim: int) -> None:
-        self.latent_dim = latent_dim
+    @property
+    def kl_is_exact(self) -> bool:
+        """True: it is analytic."""
+        return True
+
+    @property
+    def mixture(self) -> GaussianMixture | None:
+        """None: there is at most one Gaussian."""
+        return None
 
     def fit_moments(self, posterior: DiagonalGaussian) -> None:
         """Do nothing: the moments are fixed."""
 
     def reset(self) -> None:
-        """Do nothing: it is N(0, 1)."""
+        """Do nothing: the moments are fixed."""
 
     def fit(self, posterior: DiagonalGaussian, *, seed: int, context: FitContext) -> None:
         """Do nothing: there is no density to fit."""
 
     def broadcast(self) -> None:
-        """Do nothing: it is the same in every process."""
+        """Do nothing: every process has the same moments."""
 
     def reset_to_gaussian(self) -> None:
         """Do nothing: it is Gaussian."""
+
+
+class StandardNormalPrior(PriorDefaults):
+    """p(z) = N(0, 1): the contract is `model.interfaces.Prior`."""
+
+    description = "standard normal prior"
+
+    def __init__(self, latent_dim: int) -> None:
+        self.latent_dim = latent_dim
 
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """Analytic KL(q || p) `[B, Z]`, nats."""
@@ -84,11 +97,11 @@ class StandardNormalPrior:
         return _standard_normals(num_samples, self.latent_dim, seed, start)
 
     def to_normals(self, latents: Tensor) -> Tensor:
-        """Draws are standard normals already."""
+        """The latents themselves."""
         return latents
 
 
-class GaussianPrior(nn.Module):
+class GaussianPrior(nn.Module, PriorDefaults):
     """p(z) = N(m, L L'): the contract is `model.interfaces.Prior`.
 
     Of all Gaussians the one with the moments of the aggregate posterior has the largest
@@ -96,14 +109,13 @@ class GaussianPrior(nn.Module):
     """
 
     has_moments = True
-    fit_sentences = 0
     mean: Tensor
     factor: Tensor
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = latent_dim
-        # Both are zero before there is a fit, as all buffers begin: a zero on the diagonal is a 1.
+        # Both are zero before a fit, as all buffers are: a zero on the diagonal stands for a 1.
         self.register_buffer("mean", torch.zeros(latent_dim))
         self.register_buffer("factor", torch.zeros(latent_dim, latent_dim))
 
@@ -111,16 +123,6 @@ class GaussianPrior(nn.Module):
     def description(self) -> str:
         """For a reader."""
         return "gaussian prior"
-
-    @property
-    def kl_is_exact(self) -> bool:
-        """True: it is analytic."""
-        return True
-
-    @property
-    def mixture(self) -> GaussianMixture | None:
-        """None: there is one Gaussian."""
-        return None
 
     @torch.no_grad()
     def fit_moments(self, posterior: DiagonalGaussian) -> None:
@@ -139,20 +141,11 @@ class GaussianPrior(nn.Module):
         self.mean.zero_()
         self.factor.zero_()
 
-    def fit(self, posterior: DiagonalGaussian, *, seed: int, context: FitContext) -> None:
-        """Do nothing: the moments are all there is."""
-
-    def broadcast(self) -> None:
-        """Do nothing: every process fits the same moments."""
-
-    def reset_to_gaussian(self) -> None:
-        """Do nothing: it is Gaussian."""
-
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """Analytic KL(q || p) `[B, Z]`, nats, by the chain rule.
 
-        Entry d is E KL(q(z_d) || p(z_d | z_1, ..., z_(d-1))) over q of the dimensions before it:
-        what is said there and not before. They are not negative, and their sum is the KL.
+        Entry d is E KL(q(z_d) || p(z_d | z_1, ..., z_(d-1))), the expectation over q of the
+        dimensions before it. The entries are not negative, and their sum is the KL.
         """
         factor = self._lower().to(posterior.mean)
         inverse = self._inverse(factor)
@@ -240,8 +233,8 @@ class FittedDensityPrior(GaussianPrior):
 def matched_normals(latent_dim: int) -> Tensor:
     """Normals `[S, Z]`, float64, with exactly mean 0, covariance I and no third moments.
 
-    So that what is quadratic in a latent, as the logarithm of a Gaussian is, has the mean that it
-    should have (docs/concepts/math.md).
+    So the mean of anything quadratic in a latent, such as the logarithm of a Gaussian, is exact
+    (docs/concepts/math.md).
     """
     pairs = max(PAIRS, latent_dim)
     noise = normals(key(0, "mixture kl"), torch.arange(pairs), lanes=latent_dim).double()

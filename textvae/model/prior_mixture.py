@@ -21,8 +21,8 @@ from textvae.model.prior_gaussian import (
 class MixturePriorConfig(Config, tag_field="kind", tag="mixture"):
     """A mixture of Gaussians, fitted to the aggregate posterior of the training sentences.
 
-    Validations see what `gaussian` is, N(m, C); the mixture takes its place when training ends, if
-    it is better on sentences held out.
+    Validations see N(m, C), as with `gaussian`; the mixture replaces it when training ends, if it
+    is better on held-out sentences.
     """
 
     max_components: Annotated[int, Meta(ge=2, le=1024)] = 64
@@ -100,9 +100,9 @@ class MixturePrior(FittedDensityPrior):
     def kl(self, posterior: DiagonalGaussian) -> Tensor:
         """KL(q || p) `[..., Z]`, nats, by the chain rule; to a mixture it is estimated.
 
-        That to N(m, C), which is exact, less the mean over draws of how much more the mixture says:
-        log p(z_d | z_1, ..., z_(d-1)) of the one and of the other. The draws are the same standard
-        normals for every posterior, so that its KL does not depend on others.
+        The exact KL to N(m, C), less the mean over draws of the gain of the mixture in
+        log p(z_d | z_1, ..., z_(d-1)). The draws are the same standard normals for every posterior,
+        so that its KL does not depend on others.
         """
         exact = super().kl(posterior)
         if not self.num_components:
@@ -122,8 +122,8 @@ class MixturePrior(FittedDensityPrior):
         if not self.num_components:
             return super().log_prob(latents)
         mixture = self._mixture(latents.device)
-        found = mixture.log_prob(latents.double().reshape(-1, self.latent_dim))
-        return found.view(latents.shape[:-1]).to(latents)
+        log_prob = mixture.log_prob(latents.double().reshape(-1, self.latent_dim))
+        return log_prob.view(latents.shape[:-1]).to(latents)
 
     def sample(self, num_samples: int, *, seed: int, start: int = 0) -> Tensor:
         """Draws `start` to `start + N - 1`, `[N, Z]`, on the CPU; draw i is one of (seed, i)."""
@@ -137,8 +137,8 @@ class MixturePrior(FittedDensityPrior):
         self.has_density = self.num_components > 0
 
     def _mixture(self, device: torch.device) -> GaussianMixture:
-        some = self.weights > 0
-        parts = (part[some] for part in (self.weights, self.means, self.factors))
+        present = self.weights > 0
+        parts = (part[present] for part in (self.weights, self.means, self.factors))
         weights, means, factors = (part.double().to(device) for part in parts)
         return GaussianMixture((weights / weights.sum()).log(), means, factors)
 
