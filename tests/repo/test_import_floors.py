@@ -1,6 +1,8 @@
 """Imports run downwards: the table of floors as data, and the imports read with ast."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -134,6 +136,13 @@ def circles(graph: dict[str, set[str]]) -> list[str]:
 
 def test_imports_run_downwards() -> None:
     assert faults(PACKAGE) == []
+
+
+def test_the_configuration_of_an_experiment_imports_no_trainer() -> None:
+    code = "import sys, textvae.run.experiment; print('textvae.train.loop' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
 
 
 def test_every_module_has_a_floor() -> None:

@@ -1,4 +1,4 @@
-"""Optimizers by arithmetic on a handful of parameters, and the learning rate over a run."""
+"""Optimizers by arithmetic on a few parameters; the learning rate over a run and on plateaus."""
 
 import math
 from typing import Any, get_args
@@ -7,9 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from textvae.config import decode
+from textvae.errors import ConfigError
+from textvae.train.config import TrainConfig
 from textvae.train.optimizer import (
     AdamWConfig,
+    DivideOnPlateau,
     LearningRateConfig,
+    NoPlateau,
     OptimizerConfig,
     SGDConfig,
     set_learning_rate,
@@ -119,3 +124,54 @@ def test_a_short_warm_up_is_followed_by_a_cosine_to_a_fiftieth() -> None:
 def test_no_step_of_a_short_run_is_wasted(total: int) -> None:
     config = LearningRateConfig()
     assert all(0.0 < config.factor(step, total) <= 1.0 for step in range(total))
+
+
+# -- plateaus --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("validations", "expected"), [(1, [1, 2, 3, 4, 5, 6]), (3, [3, 6])])
+def test_the_rate_falls_at_each_multiple_of_bad_validations(
+    validations: int, expected: list[int]
+) -> None:
+    plateau = DivideOnPlateau(validations=validations)
+    assert [bad for bad in range(7) if plateau.due(bad)] == expected
+    assert not any(NoPlateau().due(bad) for bad in range(7))
+
+
+def test_each_fall_divides_the_factor_of_the_schedule() -> None:
+    rates = LearningRateConfig(warmup_share=0.5, plateau=DivideOnPlateau(divisor=3.0))
+    plain = LearningRateConfig(warmup_share=0.5)
+    for step in range(23):
+        assert rates.factor(step, 23) == plain.factor(step, 23)
+        assert plain.factor(step, 23, 2) == plain.factor(step, 23)
+        assert rates.factor(step, 23, 2) == pytest.approx(plain.factor(step, 23) / 9.0, rel=1e-12)
+    constant = LearningRateConfig(
+        warmup_share=0.0, decay=ConstantSchedule(), plateau=DivideOnPlateau()
+    )
+    assert [constant.factor(0, 23, decays) for decays in range(3)] == [1.0, 0.5, 0.25]
+
+
+def test_a_limit_allows_so_many_falls_and_no_more() -> None:
+    limited = DivideOnPlateau(max_decays=2)
+    assert [limited.exhausted(decays) for decays in range(5)] == [False] * 3 + [True] * 2
+    assert not DivideOnPlateau().exhausted(1009)
+    assert not NoPlateau().exhausted(1009)
+
+
+@pytest.mark.parametrize(
+    "value", [{"divisor": 1.0}, {"validations": 0}, {"max_decays": 0}, {"patience": 2}], ids=str
+)
+def test_settings_that_mean_nothing_are_refused(value: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(value))):
+        decode({"plateau": {"kind": "divide", **value}}, LearningRateConfig, source="file.toml")
+
+
+def test_a_plateau_or_patience_is_refused_beside_restarts() -> None:
+    restarts = {"kind": "cosine_restarts"}
+    for rates, other in (
+        ({"decay": restarts, "plateau": {"kind": "divide"}}, {}),
+        ({"decay": restarts}, {"patience": 3}),
+    ):
+        with pytest.raises(ConfigError, match="cosine_restarts makes validations worse"):
+            decode({"learning_rate": rates, **other}, TrainConfig, source="file.toml")
+    assert decode({"learning_rate": {"decay": restarts}}, TrainConfig, source="file.toml")

@@ -101,7 +101,7 @@ def train(
             procedure.prepare(model, optimizer, step, total, seed)
             factor = config.learning_rate.factor(*clock.stage, position.decays)
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
-            losses: list[UpdateLoss] = []
+            losses: list[UpdateLoss] = []  # of this step: joint training makes one update
             for update in procedure.updates(losses, order, clock, position.procedure, seed=seed):
                 result = _run_update(update, state, corpus, batch, settings, clock, labelled)
                 if not result.finite:

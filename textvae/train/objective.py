@@ -123,7 +123,7 @@ class ObjectiveConfig(Config):
         """The trained objective of a validation, nats per sentence, by which parameters compete.
 
         Reconstruction + w KL, w the weight at the end of the run, without floor. With a target
-        rate w is 1, and a KL below the target counts as the target: to say less earns nothing.
+        rate w is 1, and a KL below the target counts as the target.
 
         Args:
             elbo: at KL weight 1.
@@ -135,7 +135,7 @@ class ObjectiveConfig(Config):
 
     @property
     def selects_by_elbo(self) -> bool:
-        """True where the trained objective is the ELBO."""
+        """True if the trained objective is the ELBO."""
         weight = self.beta * self.kl_weight(1, 1)
         return isinstance(self.rate, NoTargetRate) and math.isclose(weight, 1.0)
 
