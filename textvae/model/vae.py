@@ -279,10 +279,25 @@ class VAE(nn.Module):
     ) -> CrossEntropy:
         """-log p(x|z) at conditions `[B, C]`; padding leaves before the vocabulary projection.
 
-        `weights` `[B]` are those of the sentences in the total; None is 1 for each.
+        On CUDA, where counting the targets would wait for the device, padding has a weight of 0
+        instead, and the rows are `[B, T]`. `weights` `[B]` are those of the sentences in the total;
+        None is 1 for each.
         """
         features = self.decoder(inputs, conditions, noise=noise, dtype=dtype)
         mask = target_mask(lengths, targets.shape[1])
+        if features.is_cuda:
+            mask = mask.to(features.dtype)
+            row_weights = mask if weights is None else mask * weights[:, None]
+            reconstruction = linear_cross_entropy(
+                features.transpose(0, 1).flatten(0, 1),  # as they lie in memory
+                self.decoder.output_weight,
+                self.decoder.output_bias,
+                targets.t().flatten(),
+                row_weights=row_weights.t().flatten(),
+                dtype=dtype,
+            )
+            rows = reconstruction.rows.view(targets.shape[1], -1).t()
+            return reconstruction._replace(rows=rows)
         return linear_cross_entropy(
             features[mask],
             self.decoder.output_weight,
@@ -299,6 +314,11 @@ def target_mask(lengths: Tensor, steps: int) -> Tensor:
 
 
 def sum_by_sentence(rows: Tensor, lengths: Tensor) -> Tensor:
-    """Sum the rows of masked targets, `[N]` in the order of the mask, to `[B]`."""
+    """Sum the rows of a reconstruction over each sentence, to `[B]`.
+
+    They are `[N]` in the order of the mask of targets, or `[B, T]`.
+    """
+    if rows.dim() == 2:
+        return (rows * target_mask(lengths, rows.shape[1])).sum(1)
     sentence = torch.repeat_interleave(lengths)
     return rows.new_zeros(lengths.shape[0]).index_add_(0, sentence, rows)

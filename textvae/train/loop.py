@@ -19,9 +19,10 @@ from textvae.train.averaging import Average
 from textvae.train.config import StepSettings, TrainConfig
 from textvae.train.labelled import LabelledBatches, labelling_of
 from textvae.train.metrics import Journal, Progress, Report, RunningSums
-from textvae.train.optimizer import NoPlateau, set_learning_rate
+from textvae.train.optimizer import NoPlateau, UpdateGuard, set_learning_rate
 from textvae.train.prior import fit_density, fitted_prior
-from textvae.train.procedures import Update, UpdateLoss
+from textvae.train.procedures import JointProcedure, Update, UpdateLoss
+from textvae.train.rate import NoTargetRate
 from textvae.train.schedules import Clock
 from textvae.train.signals import agreed_signal, catch_signals
 from textvae.train.state import Position, TrainingState, diverged
@@ -88,6 +89,7 @@ def train(
     lengths = corpus.lookup()
     batches_per_epoch = config.batches.count(lengths, config.batch_size)
     order: Sequence[Tensor] = ()
+    guard = _update_guard(state, config)
     epoch, resumed_at, started = -1, position.step, time.perf_counter() - position.seconds
     model.train()
     with flush_denormals(), catch_signals() as signals:
@@ -103,12 +105,17 @@ def train(
             set_learning_rate(optimizer, config.optimizer.learning_rate * factor)
             losses: list[UpdateLoss] = []  # of this step: joint training makes one update
             for update in procedure.updates(losses, order, clock, position.procedure, seed=seed):
-                result = _run_update(update, state, corpus, batch, settings, clock, labelled)
+                result = _run_update(update, state, corpus, batch, settings, clock, labelled, guard)
                 if not result.finite:
                     raise diverged(run, state, resumed_at, result.fault, result.loss.kl_weight)
                 losses.append(UpdateLoss(result.loss.value, result.lengths))
 
             step, seconds = step + 1, time.perf_counter() - started
+            if skipped := _num_skipped(guard, step, config, total):
+                # The parameters are those before the first of them: repeat it without the guard.
+                guard, position = None, position._replace(step=step - skipped)
+                state = state._replace(position=position)
+                continue
             if not clock.autoencoder:  # its decoder is initialized again: it is in no average
                 average.update(model, clock.step)
             sums.add(result.terms, result.loss.value, batch.lengths)
@@ -135,7 +142,7 @@ def train(
     progress.close()
     state = state._replace(position=position._replace(seconds=time.perf_counter() - started))
     signal = agreed_signal(signals)
-    if run is not None and signal is not None:
+    if run is not None and signal is not None and not (guard is not None and guard.num_skipped()):
         state.save(run)
     return _finish(state, corpus, valid, config, signal, seed=seed, report=report)
 
@@ -148,6 +155,7 @@ def _run_update(
     settings: StepSettings,
     clock: Clock,
     labelled: LabelledBatches,
+    guard: UpdateGuard | None,
 ) -> StepResult:
     """Make one update of a step: on the batch of the step, or on the one that the update names."""
     model = state.model
@@ -164,7 +172,28 @@ def _run_update(
         rate=state.position.rate,
         part=update.part,
         labelling=labelling_of(model, batch, labelled, seed=settings.seed, step=clock.step),
+        guard=guard,
     )
+
+
+def _update_guard(state: TrainingState, config: TrainConfig) -> UpdateGuard | None:
+    """A guard on CUDA, unless a step needs figures of the one before it anyway."""
+    plain = isinstance(config.objective.rate, NoTargetRate)
+    if not plain or not isinstance(config.procedure, JointProcedure):
+        return None
+    device = state.model.device
+    return UpdateGuard(state.optimizer, device) if device.type == "cuda" else None
+
+
+def _num_skipped(guard: UpdateGuard | None, step: int, config: TrainConfig, total: int) -> int:
+    """How many of the last steps a guard has skipped, asked where the run reads figures anyway."""
+    intervals = (config.log_every, config.validate_every, config.save_every)
+    if guard is None or not any(_is_due(step, every, total) for every in intervals):
+        return 0
+    skipped = guard.num_skipped()
+    if skipped:
+        guard.remove()
+    return skipped
 
 
 def validate_and_select(

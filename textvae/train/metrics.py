@@ -48,7 +48,7 @@ class RunningSums:
                     terms.bound_kl.double().sum(),
                     loss.double() * batch,
                     lengths.sum().double(),
-                    lengths.new_tensor(batch).double(),
+                    lengths.new_full((), batch).double(),
                 ]
             )
             mean = terms.posterior.mean.double()

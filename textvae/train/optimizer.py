@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 from msgspec import Meta
-from torch import nn
+from torch import Tensor, nn
 
 from textvae.config import Config
 from textvae.train.schedules import CosineRestartsSchedule, CosineSchedule, ScheduleConfig
@@ -125,3 +125,37 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+class UpdateGuard:
+    """Clips gradients and makes updates on CUDA without reading there whether all is finite.
+
+    The fused optimizers of torch divide gradients by a scale and skip an update themselves, for
+    mixed precision. From the first step that is not finite on, every update is skipped, so that
+    the parameters are still those before it when the host asks.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+        self._optimizer = optimizer
+        self._not_finite = torch.zeros((), device=device)  # NaN as soon as something was not
+        self._num_skipped = torch.zeros((), device=device)
+
+    def update(self, norm: Tensor, loss: Tensor, clip_norm: float) -> None:
+        """Make a step of the optimizer with gradients of this norm, clipped to `clip_norm`."""
+        total = norm + loss
+        self._not_finite += total - total
+        skipped = self._not_finite.ne(0.0).float()
+        self._num_skipped += skipped
+        self._optimizer.grad_scale = (norm / clip_norm).clamp(min=1.0)  # type: ignore[attr-defined]
+        self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        self._optimizer.step()
+
+    def num_skipped(self) -> int:
+        """How many of the last steps were skipped; waits for the device."""
+        return int(self._num_skipped)
+
+    def remove(self) -> None:
+        """Leave the optimizer to update as usual."""
+        for name in ("grad_scale", "found_inf"):
+            if hasattr(self._optimizer, name):
+                delattr(self._optimizer, name)

@@ -16,6 +16,7 @@ from textvae.model.vae import VAE
 from textvae.train.config import StepSettings
 from textvae.train.gradient import backward
 from textvae.train.objective import Loss
+from textvae.train.optimizer import UpdateGuard
 from textvae.train.procedures import Part
 from textvae.train.rate import RateState
 from textvae.train.schedules import Clock
@@ -30,7 +31,8 @@ class StepResult(NamedTuple):
     lengths: Tensor
     """int64 `[B]`, of the batch."""
     finite: bool
-    """False if the loss or the norm of the gradient is not finite: nothing was updated then."""
+    """False if the loss or the norm of the gradient is not finite: nothing was updated then. True
+    where a guard knows."""
     rate: RateState
     """State of the target rate after the batch."""
     fault: str = ""
@@ -47,6 +49,7 @@ def train_step(
     rate: RateState | None = None,
     part: Part | None = None,
     labelling: Labelling | None = None,
+    guard: UpdateGuard | None = None,
 ) -> StepResult:
     """Compute the gradient of a batch, clip it, and update, at the optimizer's learning rate.
 
@@ -59,6 +62,8 @@ def train_step(
         rate: state of the target rate; None at the start of a run.
         part: part of the model that is updated, and whose gradient is clipped; None is all of it.
         labelling: labels of the batch, for a model with labels.
+        guard: of the optimizer on CUDA, to find out later whether the step was finite; None waits
+            for the device.
 
     Raises:
         ConfigError: out of memory.
@@ -76,6 +81,9 @@ def train_step(
         _drop_gradients_outside(model, part)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    if guard is not None:
+        guard.update(norm, loss.value, settings.clip_norm)
+        return StepResult(terms, loss, batch.lengths, True, rate)
     length = float(norm)
     if not (math.isfinite(length) and bool(loss.value.isfinite())):
         return StepResult(terms, loss, batch.lengths, False, rate, _first_not_finite(model, terms))
