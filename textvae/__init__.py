@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the same table for type checkers, which see no __getattr__
     from textvae.api.interpolate import walk as walk
     from textvae.api.latent_file import read_latents as read_latents
     from textvae.api.latent_file import write_latents as write_latents
-    from textvae.api.latent_space import Encoded as Encoded
+    from textvae.api.latent_space import EncodedPart as EncodedPart
     from textvae.api.latent_space import neighbors as neighbors
     from textvae.api.latent_space import posteriors as posteriors
     from textvae.api.latent_space import sentences_at as sentences_at
@@ -70,7 +70,7 @@ _NAMES = {
     "api.evaluate": "run_evaluators",
     "api.interpolate": "Step Walk walk",
     "api.latent_file": "read_latents write_latents",
-    "api.latent_space": "Encoded neighbors posteriors sentences_at",
+    "api.latent_space": "EncodedPart neighbors posteriors sentences_at",
     "api.n_best": "n_best",
     "api.reconstruct": "Reconstruction Reconstructions reconstructions",
     "api.score": "Scored score threshold",

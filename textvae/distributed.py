@@ -138,6 +138,11 @@ def broadcast(text: str | None, *, source: int = 0) -> str:
     return bytes(buffer.numpy()).decode("utf-8", "surrogatepass")
 
 
+def all_gather(text: str) -> list[str]:
+    """The texts of all processes, in the order of their ranks, at each of them."""
+    return [broadcast(text, source=source) for source in range(size())]
+
+
 def barrier() -> None:
     """Wait until all processes have reached this call."""
     all_reduce_max(0)

@@ -22,7 +22,7 @@ NAMES = [
     "DataError",
     "Decoding",
     "DiagonalGaussian",
-    "Encoded",
+    "EncodedPart",
     "Evaluation",
     "ExperimentConfig",
     "GNMTPenalty",

@@ -1,22 +1,15 @@
-"""Values at the border: from users to lists and tensors, and from process to process."""
+"""Values at the border: sentences and latents of users, checked, as lists and tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import NamedTuple
 
-import msgspec
 import torch
 from torch import Tensor
 
-from textvae import distributed
 from textvae.data.stream import chunks_until_error
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
-from textvae.generate.writing import Candidate
 from textvae.model.gaussian import DiagonalGaussian
-
-Written = list[tuple[str | None, list[Candidate]]]
-"""The label and the sentences of each latent."""
 
 
 def as_sentences(sentences: Sequence[str]) -> Sequence[str]:
@@ -51,15 +44,6 @@ def as_latents(latents: object) -> Tensor:
             "array, lists of numbers, or posteriors"
         )
     return tensor.float()
-
-
-def all_gather(written: Written) -> Written:
-    """The lists of all processes, in the order of their ranks."""
-    if distributed.size() == 1:
-        return written
-    mine = msgspec.json.encode(written).decode()
-    texts = (distributed.broadcast(mine, source=rank) for rank in range(distributed.size()))
-    return list(chain.from_iterable(msgspec.json.decode(text, type=Written) for text in texts))
 
 
 class TokenizedPart(NamedTuple):

@@ -10,9 +10,11 @@ from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
-from textvae.generate.options import Decoding
+from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.writing import candidates
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.run.conditions import decoder_conditions
 from textvae.run.model_directory import require_latent
 
 TOGETHER = 2048
@@ -21,7 +23,7 @@ TOGETHER = 2048
 Metric = Literal["euclidean", "scaled"]
 
 
-class Encoded(NamedTuple):
+class EncodedPart(NamedTuple):
     """Consecutive sentences of a stream, with their posteriors."""
 
     texts: list[str]
@@ -38,7 +40,7 @@ def posteriors(
     source: str = "the sentences given",
     skipped: Callable[[int], object] | None = None,
     together: int = TOGETHER,
-) -> Iterator[Encoded]:
+) -> Iterator[EncodedPart]:
     """The posteriors of a stream of sentences, a part at a time, in its order.
 
     Args:
@@ -68,7 +70,7 @@ def posteriors(
         if part.texts:
             array = TokenArray.from_lists(part.tokens, vae.tokenizer.start)
             posterior = encode_corpus(vae.model, array.to(vae.device))
-            yield Encoded(part.texts, part.numbers, posterior)
+            yield EncodedPart(part.texts, part.numbers, posterior)
 
 
 def sentences_at(
@@ -90,10 +92,10 @@ def sentences_at(
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    settings, first = vae._settings(decoding), 0
+    settings, first = resolve_decoding(decoding, limit=vae.config.max_length), 0
     for block in latents:
-        conditions = vae._conditions(block, label)
-        for best in vae._candidates(conditions, settings, first_index=first):
+        conditions = decoder_conditions(vae.model, vae.labels, block, label)
+        for best in candidates(vae.model, vae.tokenizer, conditions, settings, first_index=first):
             yield best[0].text
         first += block.shape[0]
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from textvae.api.inputs import as_latents
 from textvae.api.text_vae import TextVAE
 from textvae.generate.beam import Beam
-from textvae.generate.options import Decoding
-from textvae.generate.writing import Candidate
+from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.writing import Candidate, candidates
+from textvae.run.conditions import decoder_conditions
 
 
 def n_best(
@@ -33,6 +34,7 @@ def n_best(
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
-    conditions = vae._conditions(as_latents(latents), label)
+    conditions = decoder_conditions(vae.model, vae.labels, as_latents(latents), label)
     options = Decoding(strategy=beam, n_best=num_best, max_length=max_length)
-    return vae._candidates(conditions, vae._settings(options, several=True))
+    settings = resolve_decoding(options, limit=vae.config.max_length, several=True)
+    return candidates(vae.model, vae.tokenizer, conditions, settings)

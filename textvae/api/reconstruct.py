@@ -9,8 +9,10 @@ from textvae.evaluate.reconstruction import (
     reconstruction_scores,
     sentence_scores,
 )
-from textvae.generate.options import Decoding
+from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.writing import candidates
 from textvae.metrics.text_quality import Tokenization, tokenization_for
+from textvae.run.conditions import decoder_conditions
 
 
 class Reconstruction(NamedTuple):
@@ -61,8 +63,12 @@ def reconstructions(
     Raises:
         DataError, CheckpointError, ConfigError, TypeError: as `TextVAE.reconstruct`.
     """
-    settings = vae._settings(decoding, several=True)
-    written = vae._reconstructed(sentences, label, settings)
+    settings = resolve_decoding(decoding, limit=vae.config.max_length, several=True)
+    mean = vae.encode(sentences).mean
+    conditions = decoder_conditions(
+        vae.model, vae.labels, mean, label or vae.likeliest_labels(sentences)
+    )
+    written = candidates(vae.model, vae.tokenizer, conditions, settings)
     cut = tokenize or tokenization_for(vae.tokenizer.kind)
     pairs = [
         (sentence, rank, one)

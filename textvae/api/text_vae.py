@@ -1,21 +1,22 @@
 """TextVAE: text in, text out, the class that users of the package call."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
+import msgspec
 import torch
-from torch import Tensor
 
 from textvae import distributed
-from textvae.api.inputs import all_gather, as_latents, as_sentences
+from textvae.api.inputs import as_latents, as_sentences
 from textvae.api.train import train_run
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import CheckpointError, ConfigError, DataError, TrainingError
+from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.summary import Evaluation, evaluate
 from textvae.generate.decoding import ROWS as FIRST_BLOCK
 from textvae.generate.latents import sample_latents
-from textvae.generate.options import Decoding, StrategyName, resolve_decoding
+from textvae.generate.options import Decoding, resolve_decoding
 from textvae.generate.paths import PathKind, path_through
 from textvae.generate.writing import Candidate, DecodingSettings, candidates
 from textvae.metrics.likelihood import encode_corpus, likeliest_labels
@@ -215,7 +216,8 @@ class TextVAE:
             DataError: a sentence that `encode` refuses, or an unknown label.
             CheckpointError: a label for a model without labels.
         """
-        settings = self._settings(decoding, default="temperature")
+        limit = self.config.max_length
+        settings = resolve_decoding(decoding, limit=limit, default="temperature")
         samples = self._samples(num_samples, settings, BLOCK, near, scale, label)
         return [sample.text for sample in samples]
 
@@ -236,7 +238,9 @@ class TextVAE:
         Raises:
             ConfigError, DataError, CheckpointError: as `sample`.
         """
-        settings = self._settings(decoding, default="temperature", several=True)
+        settings = resolve_decoding(
+            decoding, limit=self.config.max_length, default="temperature", several=True
+        )
         return self._samples(num_samples, settings, FIRST_BLOCK, near, scale, label)
 
     def _samples(
@@ -252,7 +256,7 @@ class TextVAE:
         _at_least(0, num_samples=num_samples)
         posterior = None
         if near is not None:
-            posterior, label = self.encode([near]), label or self._label_of(near)
+            posterior, label = self.encode([near]), label or self.likeliest_label(near)
         begin = 0
         while begin < num_samples:
             end = min(num_samples, begin + block * distributed.size())
@@ -274,9 +278,11 @@ class TextVAE:
                 near=near is not None,
                 label=label,
             )
-            written = self._candidates(drawn.conditions, settings, first_index=start)
+            written = candidates(
+                self.model, self.tokenizer, drawn.conditions, settings, first_index=start
+            )
             labels: Sequence[str | None] = drawn.labels or (None,) * len(written)
-            pairs = all_gather(list(zip(labels, written, strict=True)))
+            pairs = _all_gather(list(zip(labels, written, strict=True)))
             for number, (name, best) in enumerate(pairs, start=begin):
                 for rank, one in enumerate(best, start=1):
                     of_beam = None if one.score is None else rank
@@ -320,9 +326,10 @@ class TextVAE:
             CheckpointError: a label for a model without labels.
             TypeError: latents that are no numbers.
         """
-        settings = self._settings(decoding)
-        conditions = self._conditions(as_latents(latents), label)
-        return [best[0].text for best in self._candidates(conditions, settings)]
+        settings = resolve_decoding(decoding, limit=self.config.max_length)
+        conditions = decoder_conditions(self.model, self.labels, as_latents(latents), label)
+        written = candidates(self.model, self.tokenizer, conditions, settings)
+        return [best[0].text for best in written]
 
     def reconstruct(
         self,
@@ -339,8 +346,13 @@ class TextVAE:
         Raises:
             DataError, CheckpointError, ConfigError, TypeError: as `encode` and `decode`.
         """
-        settings = self._settings(decoding)
-        return [best[0].text for best in self._reconstructed(sentences, label, settings)]
+        settings = resolve_decoding(decoding, limit=self.config.max_length)
+        mean = self.encode(sentences).mean
+        conditions = decoder_conditions(
+            self.model, self.labels, mean, label or self.likeliest_labels(sentences)
+        )
+        written = candidates(self.model, self.tokenizer, conditions, settings)
+        return [best[0].text for best in written]
 
     def interpolate(
         self,
@@ -366,51 +378,31 @@ class TextVAE:
             DataError: as `encode` and `decode`; fewer than two sentences.
             ConfigError: fewer than two steps, or a prior that is no mixture for `data`.
         """
-        settings = self._settings(decoding)
-        points = self._path(sentences, steps, path)
-        conditions = self._conditions(points, label or self._label_of(sentences[0]))
-        return [best[0].text for best in self._candidates(conditions, settings)]
+        settings = resolve_decoding(decoding, limit=self.config.max_length)
+        mean = self.encode(sentences).mean
+        points = path_through(mean, steps=steps, path=path, prior=self.model.prior)
+        held = label or self.likeliest_label(sentences[0])
+        conditions = decoder_conditions(self.model, self.labels, points, held)
+        written = candidates(self.model, self.tokenizer, conditions, settings)
+        return [best[0].text for best in written]
 
-    def _settings(
-        self, decoding: Decoding, *, default: StrategyName = "greedy", several: bool = False
-    ) -> DecodingSettings:
-        limit = self.config.max_length
-        return resolve_decoding(decoding, default=default, limit=limit, several=several)
+    def likeliest_labels(self, sentences: Sequence[str]) -> list[str] | None:
+        """The likeliest label of each sentence; None for a model without labels.
 
-    def _conditions(self, latents: Tensor, label: str | Sequence[str] | None) -> Tensor:
-        return decoder_conditions(self.model, self.labels, latents, label)
-
-    def _likeliest_labels(self, sentences: Sequence[str]) -> list[str] | None:
-        """The likeliest label of each sentence; None for a model without labels."""
+        Raises:
+            DataError, TypeError: as `encode`.
+        """
         if not self.labels:
             return None
+        sentences = as_sentences(sentences)
         array, _ = tokenize_given(self.origin, given(sentences), sentences)
         numbers = likeliest_labels(self.model, array.to(self.device))
         return None if numbers is None else [self.labels[number] for number in numbers.tolist()]
 
-    def _label_of(self, sentence: str) -> str | None:
-        labels = self._likeliest_labels([sentence])
+    def likeliest_label(self, sentence: str) -> str | None:
+        """The likeliest label of one sentence, as `likeliest_labels`."""
+        labels = self.likeliest_labels([sentence])
         return None if labels is None else labels[0]
-
-    def _candidates(
-        self, conditions: Tensor, settings: DecodingSettings, *, first_index: int = 0
-    ) -> list[list[Candidate]]:
-        return candidates(self.model, self.tokenizer, conditions, settings, first_index=first_index)
-
-    def _reconstructed(
-        self, sentences: Sequence[str], label: str | None, settings: DecodingSettings
-    ) -> list[list[Candidate]]:
-        mean = self.encode(sentences).mean
-        conditions = self._conditions(mean, label or self._likeliest_labels(sentences))
-        return self._candidates(conditions, settings)
-
-    def _path(self, sentences: Sequence[str], steps: int, path: PathKind) -> Tensor:
-        if len(sentences) < 2:
-            raise DataError(
-                f"an interpolation passes through at least 2 sentences, found {len(sentences)}"
-            )
-        mean = self.encode(sentences).mean
-        return path_through(mean, steps=steps, path=path, prior=self.model.prior)
 
     def evaluate(
         self,
@@ -452,3 +444,15 @@ def _at_least(least: int, **numbers: int) -> None:
     for name, value in numbers.items():
         if value < least:
             raise ConfigError(f"{name} {value}: must be at least {least}")
+
+
+Written = list[tuple[str | None, list[Candidate]]]
+"""The label and the sentences of each latent."""
+
+
+def _all_gather(written: Written) -> Written:
+    """The lists of all processes, in the order of their ranks."""
+    if distributed.size() == 1:
+        return written
+    texts = distributed.all_gather(msgspec.json.encode(written).decode())
+    return list(chain.from_iterable(msgspec.json.decode(text, type=Written) for text in texts))

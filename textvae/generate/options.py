@@ -160,14 +160,14 @@ OPTIONS = _declared()
 
 
 def resolve_decoding(
-    options: Decoding, *, default: StrategyName, limit: int, several: bool = False
+    options: Decoding, *, limit: int, default: StrategyName = "greedy", several: bool = False
 ) -> "DecodingSettings":
     """Settle how sentences are written.
 
     Args:
         options: as they were given.
-        default: the strategy where none is given or implied.
         limit: the most tokens where `max_length` is not given.
+        default: the strategy where none is given or implied.
         several: whether a latent may have several sentences.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from textvae.errors import ConfigError
+from textvae.errors import ConfigError, DataError
 from textvae.model.interfaces import Prior
 from textvae.model.mixture import GaussianMixture
 
@@ -74,8 +74,13 @@ def path_through(
     """A path through points `[M, Z]`, M >= 2: `[(M - 1) (steps - 1) + 1, Z]`.
 
     Raises:
+        DataError: fewer than two points.
         ConfigError: as `interpolation`, which it is between each two.
     """
+    if len(points) < 2:
+        raise DataError(
+            f"an interpolation passes through at least 2 sentences, found {len(points)}"
+        )
     legs = [
         interpolation(start, end, steps=steps, path=path, prior=prior)[bool(number) :]
         for number, (start, end) in enumerate(pairwise(points))
