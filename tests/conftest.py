@@ -172,6 +172,91 @@ def used_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("used") / "run"))
 
 
+@pytest.fixture(scope="session")
+def model_kinds(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model directory of each kind, with weights as they are initialized."""
+    import torch  # noqa: PLC0415 -- as above
+
+    from textvae.api.text_vae import TextVAE  # noqa: PLC0415
+    from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig  # noqa: PLC0415
+    from textvae.model.mixture import GaussianMixture  # noqa: PLC0415
+    from textvae.run.experiment import load_config  # noqa: PLC0415
+
+    lines = (tiny_data / "train.txt").read_text(encoding="utf-8").splitlines()
+    words = WordTokenizerConfig().train(lines)
+    kinds = {
+        "plain": [],
+        "labels": ["labels.kind=m2"],
+        "language model": ["encoder.kind=none", "latent_dim=0"],
+        "mixture": ["prior.kind=mixture", "prior.max_components=3"],
+        "flow": ["prior.kind=flow", "prior.hidden_dim=17", "prior.num_components=2"],
+        "bytes": ["max_length=97"],
+    }
+    folder = tmp_path_factory.mktemp("kinds")
+    for kind, settings in kinds.items():
+        overrides = [text for text in TINY if text.startswith("model.")]
+        if kind == "language model":
+            overrides = [text for text in overrides if ".encoder." not in text]
+        overrides += [f"model.{text}" for text in settings]
+        config = load_config(None, overrides).model
+        labels = ("red", "big") if kind == "labels" else ()
+        bpe = BPETokenizerConfig(vocabulary_size=263)
+        tokenizer = bpe.train(lines) if kind == "bytes" else words
+        model = config.build(tokenizer.vocabulary_size, num_labels=len(labels), seed=7)
+        if kind == "labels":
+            model.labels.set_counts(torch.tensor([0, 0, 1]))
+        if kind == "mixture":
+            weights, unit = torch.tensor([0.4, 0.6]).double(), torch.eye(5).double()
+            mean = torch.stack([torch.full((5,), value).double() for value in (-0.8, 0.7)])
+            factors = torch.stack([0.5 * unit, 0.9 * unit])
+            model.prior.set_mixture(GaussianMixture(weights.log(), mean, factors))  # type: ignore[attr-defined]
+        if kind == "flow":
+            model.prior.set_flow(_small_flow(model.prior))
+        TextVAE(model, tokenizer, config, labels=labels).save_pretrained(folder / kind)
+    return {kind: folder / kind for kind in kinds}
+
+
+def _small_flow(prior: Any) -> Any:
+    """A flow with small weights, which is a density whatever they are."""
+    import torch  # noqa: PLC0415 -- as above
+
+    flow = prior.flow(prior.mean)
+    return type(flow)(
+        *(0.1 * torch.sin(torch.arange(1.0, 1 + part.numel())).view_as(part) for part in flow)
+    )
+
+
+@pytest.fixture(scope="session")
+def verb_arguments(
+    tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[str]]:
+    """For each verb that reads a model, the arguments after it that do some work."""
+    folder = tmp_path_factory.mktemp("arguments")
+    lines = (tiny_data / "test.txt").read_text(encoding="utf-8").splitlines()
+    first, second, third = lines[0], lines[4], lines[9]
+    (folder / "latents.jsonl").write_text("[0.1, 0, 0, 0.3, -1]\n[1, 1, 1, 1, 1]\n")
+    rows = [f"{line},{'big' if number % 2 else 'red'}" for number, line in enumerate(lines)]
+    (folder / "table.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    for name, part in {"some.txt": lines[:5], "others.txt": lines[5:]}.items():
+        (folder / name).write_text("\n".join(part) + "\n")
+    some, others, table = (str(folder / name) for name in ("some.txt", "others.txt", "table.csv"))
+    return {
+        "sample": ["-n", "3"],
+        "interpolate": ["--steps", "3", first, second],
+        "reconstruct": [first, second],
+        "encode": [some, "--output", str(folder / "out.jsonl")],
+        "decode": [str(folder / "latents.jsonl")],
+        "neighbors": [first, "--corpus", others, "-n", "2"],
+        "analogy": [first, second, third],
+        "attribute": [first, "--from", some, "--to", others],
+        "score": [some, "--reference", others, "--samples", "2"],
+        "classify": [some, "--labelled", table],
+        "evaluate": [some, "--samples", "2", "--output", str(folder / "figures.json")],
+        "report": [some, "--output", str(folder / "page.html"), "--overwrite", "--samples", "2"],
+        "info": [],
+    }
+
+
 class Ended(NamedTuple):
     """How a forked process ended."""
 

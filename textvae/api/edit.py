@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from textvae.api.latent_file import LARGEST
-from textvae.api.latent_space import TOGETHER, posteriors, sentences_at
+from textvae.api.latent_space import TOGETHER, posteriors, sentences_at_conditions
 from textvae.api.text_vae import TextVAE
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments
@@ -49,6 +49,7 @@ def analogies(
     triples: Iterable[Sequence[str]],
     *,
     source: str = "the sentences given",
+    label: str | None = None,
     **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """The sentences that the decoder writes at a - b + c, for a stream of triples (a, b, c).
@@ -59,6 +60,7 @@ def analogies(
         vae: the model.
         triples: three sentences each; their posterior means are a, b and c.
         source: where they are from, for errors.
+        label: of the results, of a model with labels; None is the likeliest of each c.
         decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
@@ -74,12 +76,12 @@ def analogies(
                 )
             yield from triple
 
-    def latents() -> Iterator[Tensor]:
+    def latents() -> Iterator[tuple[Tensor, str | Sequence[str] | None]]:
         for part in posteriors(vae, flat(), source=source, together=3 * (TOGETHER // 3)):
             first, second, third = part.posterior.mean.view(-1, 3, vae.config.latent_dim).unbind(1)
-            yield first - second + third
+            yield first - second + third, label or vae.likeliest_labels(part.texts[2::3])
 
-    yield from sentences_at(vae, latents(), **decoding)
+    yield from sentences_at_conditions(vae, latents(), **decoding)
 
 
 def attribute_vector(
@@ -124,6 +126,7 @@ def edit(
     *,
     strength: float = 1.0,
     source: str = "the sentences given",
+    label: str | None = None,
     **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """The sentences that the decoder writes at posterior means plus strength times a vector.
@@ -134,6 +137,7 @@ def edit(
         vector: `[Z]`, such as that of `attribute_vector`.
         strength: how far to go; 0 reconstructs, below 0 goes the other way.
         source: where the sentences are from, for errors.
+        label: of the results, of a model with labels; None is the likeliest of each sentence.
         decoding: how words are chosen, by default greedily; see `textvae.Decoding`.
 
     Raises:
@@ -148,8 +152,11 @@ def edit(
     if not bool((step.abs() <= LARGEST).all()):
         raise ConfigError(f"--strength {strength:g}: takes the latents beyond {LARGEST:g}")
     step = step.float().to(vae.device)
-    latents = (part.posterior.mean + step for part in posteriors(vae, sentences, source=source))
-    yield from sentences_at(vae, latents, **decoding)
+    parts = (
+        (part.posterior.mean + step, label or vae.likeliest_labels(part.texts))
+        for part in posteriors(vae, sentences, source=source)
+    )
+    yield from sentences_at_conditions(vae, parts, **decoding)
 
 
 def save_vector(path: Path, vae: TextVAE, vector: AttributeVector) -> None:

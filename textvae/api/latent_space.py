@@ -92,8 +92,17 @@ def sentences_at(
         DataError: latents of another dimension.
         ConfigError: a number out of bounds.
     """
+    yield from sentences_at_conditions(vae, ((block, label) for block in latents), **decoding)
+
+
+def sentences_at_conditions(
+    vae: TextVAE,
+    parts: Iterable[tuple[Tensor, str | Sequence[str] | None]],
+    **decoding: Unpack[Decoding],
+) -> Iterator[str]:
+    """`sentences_at` for latents `[any number, Z]` that each come with a label, or one for all."""
     settings, first = resolve_decoding(decoding, limit=vae.config.max_length), 0
-    for block in latents:
+    for block, label in parts:
         conditions = decoder_conditions(vae.model, vae.labels, block, label)
         for best in candidates(vae.model, vae.tokenizer, conditions, settings, first_index=first):
             yield best[0].text

@@ -22,14 +22,21 @@ from textvae.generate.options import Decoding
 
     The first argument is the MODEL if it is a directory.
 
+    A model with labels writes under --label, or the likeliest label of C.
+
     With --json: `first`, `second`, `third` and `text`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [A B C]", nargs=-1)
+@options.label
 @options.decoding
 @options.device
 @options.as_json
 def command(
-    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[Decoding]
+    arguments: tuple[str, ...],
+    label: str | None,
+    device: str,
+    as_json: bool,
+    **decoding: Unpack[Decoding],
 ) -> None:
     """Edit one sentence as two others differ."""
     where, texts = split_model(arguments)
@@ -44,7 +51,8 @@ def command(
     vae = options.load(where, device)
     triples: Iterator[list[str]]
     triples, shown = tee(chunks(stream.sentences, 3))
-    for number, text in enumerate(analogies(vae, triples, source=stream.where, **decoding)):
+    texts_of_triples = analogies(vae, triples, source=stream.where, label=label, **decoding)
+    for number, text in enumerate(texts_of_triples):
         if number == 0:
             log_model(where, named=len(texts) < len(arguments))
         row = dict(zip(("first", "second", "third"), next(shown), strict=True))

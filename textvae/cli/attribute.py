@@ -39,6 +39,8 @@ class Sources(TypedDict):
     with `-`, they are the lines of standard input.
 
     --from and --to are files of sentences; or, with --data, two values of its label column.
+    A model with labels writes under --label, or the likeliest label of each SENTENCE.
+
     --output saves the vector as JSON, and then no sentence is needed; --vector uses one that was
     saved, for the same model.
 
@@ -58,6 +60,7 @@ class Sources(TypedDict):
 @click.option(
     "--strength", type=float, default=1.0, show_default=True, help="How far to go; may be negative."
 )
+@options.label
 @options.decoding
 @options.device
 @options.as_json
@@ -71,6 +74,7 @@ def command(
     vector: str | None,
     output: str | None,
     strength: float,
+    label: str | None,
     device: str,
     as_json: bool,
     **decoding: Unpack[Decoding],
@@ -109,6 +113,7 @@ def command(
         attribute.vector,
         strength=strength,
         source=stream.where,
+        label=label,
         **decoding,
     )
     for number, text in enumerate(texts):

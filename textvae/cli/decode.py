@@ -18,14 +18,21 @@ from textvae.generate.options import Decoding
     numbers; left out, or `-`, a .jsonl on standard input. One argument alone is the MODEL if it is
     a directory.
 
+    A model with labels needs --label: a latent does not say which.
+
     With --json: `index` and `text`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [LATENTS]", nargs=-1)
+@options.label
 @options.decoding
 @options.device
 @options.as_json
 def command(
-    arguments: tuple[str, ...], device: str, as_json: bool, **decoding: Unpack[Decoding]
+    arguments: tuple[str, ...],
+    label: str | None,
+    device: str,
+    as_json: bool,
+    **decoding: Unpack[Decoding],
 ) -> None:
     """Write the sentences of latents."""
     options.at_most(arguments, 2, "MODEL and LATENTS")
@@ -33,9 +40,12 @@ def command(
 
     from textvae.api.latent_file import read_latents  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.api.latent_space import sentences_at  # noqa: PLC0415 -- as above
+    from textvae.run.model_directory import require_latent  # noqa: PLC0415 -- as above
 
     vae = options.load(where, device)
-    texts = sentences_at(vae, read_latents(file or "-", vae.latent_dim), **decoding)
+    require_latent(vae.model, where)
+    latents = read_latents(file or "-", vae.latent_dim)
+    texts = sentences_at(vae, latents, label=label, **decoding)
     for index, text in enumerate(texts):
         if index == 0:
             log_model(where, named=len(arguments) > (file is not None))

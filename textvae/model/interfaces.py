@@ -13,7 +13,7 @@ at and beyond `lengths` may hold anything and are masked where they are summed.
 Log-likelihoods are nats, summed over a sentence.
 """
 
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,6 +42,14 @@ class Features(NamedTuple):
         mask = (positions < lengths[:, None])[:, :, None].to(self.last)
         sums = torch.cat([(states * mask).sum(1) for states in self.states], dim=1)
         return sums / lengths[:, None]
+
+
+@runtime_checkable
+class CheckedBuffers(Protocol):
+    """A module with buffers that not every finite value is valid for."""
+
+    def buffer_fault(self) -> str | None:
+        """The name of a buffer and what is wrong with its values, or None."""
 
 
 class Encoder(Protocol):

@@ -128,6 +128,10 @@ class M2Labels(SeededModule):
         initializer.embedding("posterior_embedding")
         initializer.constant(0.0, "classifier_bias")
 
+    def buffer_fault(self) -> str | None:
+        """Counts are not negative."""
+        return "counts holds a number below 0" if bool((self.counts < 0).any()) else None
+
     def set_counts(self, labels: Tensor) -> None:
         """Let p(y) follow training labels, int64 `[N]`; negative ones are unknown."""
         self.counts.copy_(labels[labels >= 0].bincount(minlength=self.num_labels))

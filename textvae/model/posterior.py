@@ -59,6 +59,13 @@ class MeanBatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.zeros(latent_dim))
         self.register_buffer("running_weight", torch.zeros(()))
 
+    def buffer_fault(self) -> str | None:
+        """Variances and the weight of what was seen are not negative."""
+        for name in ("running_variance", "running_weight"):
+            if bool((self.get_buffer(name) < 0).any()):
+                return f"{name} holds a number below 0"
+        return None
+
     def forward(self, mean: Tensor, *, training: bool) -> Tensor:
         """Normalised means `[B, Z]` from raw means `[B, Z]`.
 

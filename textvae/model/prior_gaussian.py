@@ -136,6 +136,10 @@ class GaussianPrior(nn.Module, PriorDefaults):
             self.mean.copy_(posterior.mean.double().mean(0))
             self.factor.copy_(factor)
 
+    def buffer_fault(self) -> str | None:
+        """The factor of a covariance is lower triangular, its diagonal not negative."""
+        return factor_fault("factor", self.factor)
+
     def reset(self) -> None:
         """Become N(0, 1) again."""
         self.mean.zero_()
@@ -228,6 +232,13 @@ class FittedDensityPrior(GaussianPrior):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._buffers_changed()
+
+
+def factor_fault(name: str, factors: Tensor) -> str | None:
+    """What is wrong with Cholesky factors `[..., Z, Z]`, or None."""
+    if bool(factors.triu(1).any()) or bool((factors.diagonal(dim1=-2, dim2=-1) < 0).any()):
+        return f"{name} is not lower triangular with a diagonal of at least 0"
+    return None
 
 
 def matched_normals(latent_dim: int) -> Tensor:

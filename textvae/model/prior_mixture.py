@@ -14,6 +14,7 @@ from textvae.model.mixture import GaussianMixture, MixtureScore, select_mixture
 from textvae.model.prior_gaussian import (
     FittedDensityPrior,
     StandardNormalPrior,
+    factor_fault,
     matched_normals,
 )
 
@@ -87,6 +88,15 @@ class MixturePrior(FittedDensityPrior):
         if is_better:
             self.set_mixture(selected.fit.mixture)
         context.report_result(_size(best), best.gain, is_better=is_better)
+
+    def buffer_fault(self) -> str | None:
+        """Weights are not negative, and the factor of each component has a positive diagonal."""
+        if bool((self.weights < 0).any()):
+            return "weights holds a number below 0"
+        factors = self.factors[self.weights > 0]
+        if bool((factors.diagonal(dim1=-2, dim2=-1) == 0).any()):
+            return "factors has a zero on its diagonal"
+        return super().buffer_fault() or factor_fault("factors", factors)
 
     def set_mixture(self, mixture: GaussianMixture) -> None:
         """Take a mixture of at most `max_components`; the moments stay those of the last fit."""

@@ -59,7 +59,7 @@ def decoder_conditions(
     check_latents(latents, model.prior.latent_dim)
     if label is None and model.labels.num_labels and len(latents):
         raise DataError(
-            "label: missing, and the decoder reads a label beside the latent; give one of "
+            "--label: missing, and the decoder reads a label beside the latent; give one of "
             f"{', '.join(names[:12])}"
         )
     if isinstance(label, str):

@@ -1,17 +1,19 @@
 """Model directories: publishing and loading a model, and its model card."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import torch
+from torch import Tensor
 
 from textvae.config import Config, decode, encode_json, parse_json
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.summary import Evaluation
+from textvae.model.interfaces import CheckedBuffers
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.data import DATA, DataFacts, load_facts
 from textvae.run.experiment import read_experiment, refuse_removed_labels
@@ -33,6 +35,8 @@ from textvae.storage.training_state import load_state
 from textvae.version import installed_version
 
 RESULTS = "results.json"
+LARGEST_WEIGHT = 1e15
+"""The largest magnitude of a weight: a product of two, summed over a layer, stays in float32."""
 
 
 class TrainingFacts(Config):
@@ -119,7 +123,7 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     config, tokenizer = _config(path, files.config), _tokenizer(path, files.tokenizer)
     labels = read_labels(path, wanted=config.labels.has_labels, verify=verify)
     model = _model_for_weights(path, config, tokenizer, files.shapes, len(labels))
-    model.load_state_dict(files.read_tensors())
+    _load_weights(model, files.read_tensors(), path / WEIGHTS)
     return LoadedModel(model.eval(), tokenizer, config, read_results(path), labels)
 
 
@@ -140,7 +144,7 @@ def _load_unfinished(path: Path) -> LoadedModel:
     if facts is not None and config.labels.has_labels:
         labels = facts.label_names
     model = _model_for_weights(path, config, tokenizer, shapes, len(labels))
-    model.load_state_dict(weights)
+    _load_weights(model, weights, path)
     return LoadedModel(model.eval(), tokenizer, config, None, labels=labels)
 
 
@@ -201,6 +205,34 @@ def _model_for_weights(
                 f"for {expected.get(name, 'none')}; take both from the same model"
             )
     return model
+
+
+def _load_weights(model: VAE, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Load tensors into a model whose shapes they have.
+
+    Raises:
+        CheckpointError: a tensor of another dtype than the model's, with a value that is not
+            finite, or a buffer with values that it cannot have.
+    """
+    expected = model.state_dict()
+    for name, values in tensors.items():
+        if values.dtype != expected[name].dtype:
+            kinds = values.dtype, expected[name].dtype
+            found, dtype = (str(kind).removeprefix("torch.") for kind in kinds)
+            raise CheckpointError(
+                f"{source}: {name} is of type {found}, expected {dtype}; save the model in {dtype}"
+            )
+        if not bool((values.abs() <= LARGEST_WEIGHT).all()):
+            raise CheckpointError(
+                f"{source}: {name} holds a number that is not finite or exceeds "
+                f"{LARGEST_WEIGHT:g}; take the model from where it was trained"
+            )
+    model.load_state_dict(tensors)
+    for prefix, module in model.named_modules():
+        if isinstance(module, CheckedBuffers) and (fault := module.buffer_fault()) is not None:
+            raise CheckpointError(
+                f"{source}: {prefix}.{fault}; take the model from where it was trained"
+            )
 
 
 def weights_sha256(model: VAE) -> str:
