@@ -53,7 +53,14 @@ NO_LAUNCH = {
 }
 LAUNCHES = {
     **{"_unique2": 7, "unique_dim": 9, "sort": 4, "argsort": 4, "topk": 3, "masked_select": 4},
-    **{"nonzero": 3, "repeat_interleave": 3, "bincount": 3, "multinomial": 4, "quantile": 8},
+    **{
+        "nonzero": 3,
+        "nonzero_numpy": 3,
+        "repeat_interleave": 3,
+        "bincount": 3,
+        "multinomial": 4,
+        "quantile": 8,
+    },
     **{"embedding_dense_backward": 2, "_foreach_norm": 2, "index_add": 2, "logsumexp": 4},
     **{"linalg_cholesky_ex": 3, "_linalg_eigh": 10, "slice_backward": 2, "select_backward": 2},
 }
@@ -65,7 +72,15 @@ ACCUMULATED = 8
 FEW_INDICES = 3072
 """Up to which the gradient of an embedding is one kernel, and zeros before it."""
 WAITS = {
-    *("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "masked_select", "bincount"),
+    *(
+        "_local_scalar_dense",
+        "nonzero",
+        "nonzero_numpy",
+        "_unique2",
+        "unique_dim",
+        "masked_select",
+        "bincount",
+    ),
     *("equal", "is_nonzero"),
 }
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}

@@ -97,3 +97,21 @@ def test_a_mixture_as_the_prior_agrees_with_the_cpu(cuda: torch.device) -> None:
         found.append([value.cpu() for value in values])
     for left, right in zip(*found, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Temperature(temperature=0.7)])
+def test_sentences_do_not_depend_on_how_often_the_host_looks(
+    cuda: torch.device, monkeypatch: pytest.MonkeyPatch, strategy: Greedy | Temperature
+) -> None:
+    model = build(cuda).eval()
+    latents = model.prior.sample(53, seed=2)
+    decoded = []
+    for rows, positions in ((7, 1), (7, 5), (2048, 8), (2048, 100)):
+        monkeypatch.setattr("textvae.generate.decoding.CUDA_ROWS", rows)
+        monkeypatch.setattr("textvae.generate.decoding.CUDA_POSITIONS", positions)
+        decoded.append(decode(model, latents, strategy, seed=3, max_length=17))
+    for other in decoded[1:]:
+        same = [a == b for a, b in zip(decoded[0].sentences, other.sentences, strict=True)]
+        assert sum(same) >= 52
+        assert sum(a != b for a, b in zip(decoded[0].finished, other.finished, strict=True)) <= 1
+    assert {len(ids) for ids in decoded[0].sentences} != {17}

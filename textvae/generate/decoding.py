@@ -16,6 +16,8 @@ ROWS = 256
 REFILL = ROWS // 8
 """Rows that must be free before new sentences begin: joining states costs more than a few idle
 rows, and at the end of a corpus the batch shrinks anyway."""
+CUDA_ROWS, CUDA_POSITIONS = 2048, 8
+"""On CUDA: sentences decoded side by side, and positions after which the host reads the words."""
 WORDS = 10
 """A sentence has at least about this many words: decides whether a table of the vocabulary pays."""
 
@@ -87,6 +89,9 @@ def decode(
     finished = torch.zeros(count, dtype=torch.bool, device=device)
     draws_key, vocabulary_size = key(seed, "word"), model.decoder.output_bias.shape[0]
     writer = model.decoder.writer(dtype=dtype, tabulate=count * WORDS > vocabulary_size)
+    if device.type == "cuda" and not strategy.rules:
+        draws = Draws(draws_key, torch.arange(count, device=device) + first_index, written[:, 0])
+        return _decode_on_cuda(writer, latents, strategy, draws, max_length, vocabulary_size)
     with torch.inference_mode():
         active = _begin(writer, latents[:ROWS].to(device), 0, vocabulary_size)
         begun = active.rows.shape[0]
@@ -113,6 +118,56 @@ def decode(
         ids[:length] for ids, length in zip(written.tolist(), lengths.tolist(), strict=True)
     ]
     return Decoded(sentences, finished.tolist())
+
+
+def _decode_on_cuda(
+    writer: Writer[Any],
+    latents: Tensor,
+    strategy: Strategy,
+    draws: Draws,
+    max_length: int,
+    start: int,
+) -> Decoded:
+    """Write as `decode` does, several positions before the host looks which sentences have ended.
+
+    What comes after the end of a sentence is dropped. No draw depends on another, so the sentences
+    are those of a loop that looks at every position.
+    """
+    count, device = latents.shape[0], draws.indices.device
+    sentences, finished = [list[int]() for _ in range(count)], [False] * count
+    with torch.inference_mode():
+        active = _begin(writer, latents[:CUDA_ROWS].to(device), 0, start)
+        rows = list(range(active.rows.shape[0]))
+        begun = len(rows)
+        while rows:
+            longest = max_length + 1 - min(len(sentences[row]) for row in rows)
+            words = []
+            for _ in range(min(CUDA_POSITIONS, longest)):
+                logits, state = writer.step(active.tokens, active.state)
+                row_draws = Draws(draws.key, draws.indices[active.rows], active.positions)
+                tokens = strategy(logits, row_draws)
+                active = _Active(active.rows, active.positions + 1, tokens, state)
+                words.append(tokens)
+            going = []
+            for place, ids in enumerate(torch.stack(words, 1).tolist()):
+                sentence = sentences[rows[place]]
+                room = max_length - len(sentence)
+                length = ids.index(END) if END in ids else len(ids)
+                sentence += ids[: min(length, room)]
+                finished[rows[place]] = length < len(ids) and length <= room
+                if length == len(ids) and length <= room:
+                    going.append(place)
+            if len(going) < len(rows):
+                places = torch.tensor(going, dtype=torch.int64).pin_memory()
+                active = active.select(places.to(device, non_blocking=True))
+                rows = [rows[place] for place in going]
+            free = min(CUDA_ROWS - len(rows), count - begun)
+            if free >= min(CUDA_ROWS // 8, count - begun) > 0:
+                new = latents[begun : begun + free].to(device)
+                active = active.join(_begin(writer, new, begun, start))
+                rows += range(begun, begun + free)
+                begun += free
+    return Decoded(sentences, finished)
 
 
 def _steered(logits: Tensor, strategy: Strategy, written: Tensor, active: _Active) -> Tensor:
