@@ -102,13 +102,17 @@ def take_sentences(arguments: Sequence[str]) -> list[str]:
     Raises:
         DataError: no sentence, a blank one, or bytes that are not UTF-8 text.
     """
-    from textvae.data.rows import clean  # noqa: PLC0415 -- as below
+    from textvae.data.rows import clean  # noqa: PLC0415 -- imports msgspec
 
     if arguments and list(arguments) != ["-"]:
         if "-" in arguments:
             raise DataError("- stands for standard input: give it alone, or give sentences")
         return [clean(_checked(text, number)) for number, text in enumerate(arguments, start=1)]
-    return _read_stdin()
+    stream = take_stream("-")
+    sentences = list(stream.sentences)
+    if stream.blank():
+        log(f"standard input: {stream.blank():,} blank lines left out")
+    return sentences
 
 
 class Stream(NamedTuple):
@@ -206,19 +210,3 @@ def _checked(text: str, number: int) -> str:
     if not text.strip():
         raise DataError(f"sentence {number}: is blank; leave it out")
     return text
-
-
-def _read_stdin() -> list[str]:
-    from textvae.data.reading import text_lines  # noqa: PLC0415 -- imports msgspec, 30 ms
-    from textvae.data.rows import clean  # noqa: PLC0415 -- as below
-
-    _ready_stdin()
-    lines = [clean(line) for line in text_lines("-")]
-    sentences = [line for line in lines if line]
-    blank = len(lines) - len(sentences)
-    if not sentences:
-        content = f"only {blank:,} blank lines" if blank else "nothing"
-        raise DataError(f"standard input: holds {content}; give one sentence a line")
-    if blank:
-        log(f"standard input: {blank:,} blank lines left out")
-    return sentences
