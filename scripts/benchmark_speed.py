@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 
 from textvae.cli.process import KEPT
 from textvae.data.batching import PooledBatches, TokenArray
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Nucleus, Strategy, Temperature
 from textvae.metrics import likelihood
 from textvae.model.interfaces import END
@@ -186,7 +186,7 @@ def nucleus(bench: Bench) -> Result:
 
 
 def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int) -> Result:
-    """Tokens per second of `decode` against the opponent's loop."""
+    """Tokens per second of `decode_latents` against the opponent's loop."""
     sizes = bench.sizes
     model = build_model(sizes.model, torch.device("cpu"))
     give_usual_lengths(model)
@@ -196,7 +196,7 @@ def writing(bench: Bench, strategy: Strategy, top_p: float | None, batches: int)
     means: dict[str, float] = {}
 
     def ours() -> float:
-        written = decode(
+        written = decode_latents(
             model,
             latents,
             strategy,

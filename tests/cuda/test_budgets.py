@@ -14,7 +14,7 @@ from pretend import Counts, PretendCuda
 
 from textvae.data.batching import TokenArray
 from textvae.generate.beam import Beam, beam_search
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
@@ -109,7 +109,7 @@ def test_a_position_of_sampling(pretend: PretendCuda, strategy: Strategy) -> Non
     latents = model.prior.sample(37, seed=1)
 
     def work(words: int) -> None:
-        decode(model, latents, strategy, seed=1, max_length=words)
+        decode_latents(model, latents, strategy, seed=1, max_length=words)
 
     counts = Counts(*difference(pretend, work, 8, 24))
     assert_within(counts, "position", type(strategy).__struct_config__.tag)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Greedy, Temperature
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -74,7 +74,7 @@ def test_samples_agree_with_the_cpu(cuda: torch.device, strategy: Greedy | Tempe
     for device in ("cpu", cuda):
         model = build(device).eval()
         latents = model.prior.sample(53, seed=2)
-        found.append(decode(model, latents, strategy, seed=3, max_length=17).sentences)
+        found.append(decode_latents(model, latents, strategy, seed=3, max_length=17).sentences)
     same = sum(left == right for left, right in zip(*found, strict=True))
     assert same >= 52  # a draw may fall on a rounding
 

@@ -18,7 +18,7 @@ from textvae.generate.beam import (
     TokenMean,
     beam_search,
 )
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Greedy
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -136,7 +136,7 @@ def test_all_sentences_together_have_the_mass_that_is_not_longer() -> None:
 def test_a_beam_of_1_is_greedy(penalty: LengthPenalty, layers: int) -> None:
     model = build(layers=layers)
     given = latents(model, 101)
-    greedy = decode(model, given, Greedy(), seed=0, max_length=LIMIT)
+    greedy = decode_latents(model, given, Greedy(), seed=0, max_length=LIMIT)
     found = search(model, given, Beam(size=1, length_penalty=penalty))
     assert [best[0].words for best in found] == greedy.sentences
     assert [best[0].finished for best in found] == greedy.finished

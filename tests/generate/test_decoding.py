@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textvae.generate.decoding import ROWS, Decoded, decode
+from textvae.generate.decoding import ROWS, Decoded, decode_latents
 from textvae.generate.strategies import Greedy, Nucleus, Strategy, Temperature, TopK, Typical
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -45,7 +45,7 @@ def latents(model: VAE, count: int = N) -> Tensor:
 def write(
     model: VAE, given: Tensor, strategy: Strategy, *, max_length: int = LIMIT, first: int = 0
 ) -> Decoded:
-    return decode(model, given, strategy, seed=4, max_length=max_length, first_index=first)
+    return decode_latents(model, given, strategy, seed=4, max_length=max_length, first_index=first)
 
 
 def forced(model: VAE, ids: list[int], latent: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def test_the_index_of_a_sentence_and_the_seed_change_its_draws() -> None:
     given = latents(model, 1).expand(N, -1)
     first = write(model, given, Temperature())
     assert len({tuple(ids) for ids in first.sentences}) > N // 2
-    other = decode(model, given, Temperature(), seed=5, max_length=LIMIT)
+    other = decode_latents(model, given, Temperature(), seed=5, max_length=LIMIT)
     assert first.sentences != other.sentences
     assert len({tuple(ids) for ids in write(model, given, Greedy()).sentences}) == 1
 
@@ -167,7 +167,7 @@ def test_more_sentences_than_are_decoded_side_by_side() -> None:
 def test_bfloat16_products_write_sentences_too() -> None:
     model = build()
     given = latents(model)
-    found = decode(model, given, Greedy(), seed=4, max_length=LIMIT, dtype=torch.bfloat16)
+    found = decode_latents(model, given, Greedy(), seed=4, max_length=LIMIT, dtype=torch.bfloat16)
     exact = write(model, given, Greedy())
     same = sum(a == b for a, b in zip(found.sentences, exact.sentences, strict=True))
     assert same > N // 2

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, TokenMean, beam_search
-from textvae.generate.decoding import ROWS, Decoded, decode
+from textvae.generate.decoding import ROWS, Decoded, decode_latents
 from textvae.generate.rules import (
     MinLength,
     NoRepeatedNgrams,
@@ -84,7 +84,7 @@ def latents(model: VAE, count: int = N) -> Tensor:
 
 
 def write(model: VAE, given: Tensor, strategy: Strategy, *, first: int = 0) -> Decoded:
-    return decode(model, given, strategy, seed=4, max_length=LIMIT, first_index=first)
+    return decode_latents(model, given, strategy, seed=4, max_length=LIMIT, first_index=first)
 
 
 def forced(model: VAE, ids: list[int], latent: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from textvae.errors import ConfigError
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.labelling import Labelled, Labelling, pairs
+from textvae.model.labelling import Labelled, Labelling, label_pairs
 from textvae.model.labels import M2LabelsConfig
 from textvae.model.vae import VAE, ModelConfig, sum_by_sentence
 from textvae.randomness import Noise, key, normals
@@ -151,7 +151,7 @@ def test_one_drawn_label_stands_for_the_rest_in_expectation(summed: int) -> None
     (exact,) = torch.autograd.grad((log_q.exp()[0] * values).sum(), logits, retain_graph=True)
     draws = (torch.arange(20_000) + 0.5) / 20_000
     many = log_q.expand(len(draws), -1)
-    found = pairs(many, Labelling(torch.full((len(draws),), -1), draws), summed=summed)
+    found = label_pairs(many, Labelling(torch.full((len(draws),), -1), draws), summed=summed)
     assert len(found.rows) == len(draws) * min(summed, L)
     mean = (found.weights * values[found.labels]).sum() / len(draws)
     truth = float((log_q.detach().exp()[0] * values).sum())
@@ -185,7 +185,7 @@ def test_bounds_are_below_the_integral_over_the_latent() -> None:
                 batch.inputs, batch.targets, batch.lengths, z, labelling=Labelling(labels)
             )
             target -= found.bound_kl / draws
-            weights = pairs(_q(model).log(), Labelling(labels), summed=L)
+            weights = label_pairs(_q(model).log(), Labelling(labels), summed=L)
             lengths = batch.lengths[weights.rows]
             nats = sum_by_sentence(found.reconstruction.rows, lengths) * weights.weights
             target -= torch.zeros(B).double().index_add(0, weights.rows, nats) / draws
@@ -224,5 +224,5 @@ def test_a_language_model_has_no_labels() -> None:
         "encoder": {"kind": "none"},
         "labels": {"kind": "m2"},
     }
-    with pytest.raises(ConfigError, match=r"no encoder to tell labels"):
+    with pytest.raises(ConfigError, match=r"no encoder to classify labels"):
         decode(values, ModelConfig, source="here")

@@ -12,7 +12,7 @@ from msgspec import structs
 from textvae.api.text_vae import TextVAE
 from textvae.data.tokenizer import CharTokenizerConfig, Tokenizer, WordTokenizerConfig
 from textvae.errors import CheckpointError, ConfigError, DataError, TextVAEError
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Temperature
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
@@ -52,7 +52,7 @@ def build(config: ModelConfig = CONFIG, words: Tokenizer | None = None) -> VAE:
 
 def sentences(model: VAE) -> list[list[int]]:
     latents = model.prior.sample(13, seed=1)
-    return decode(model, latents, Temperature(), seed=2, max_length=17).sentences
+    return decode_latents(model, latents, Temperature(), seed=2, max_length=17).sentences
 
 
 @pytest.fixture

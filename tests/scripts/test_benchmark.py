@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from torch.nn import functional as F
 
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Temperature
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_a_model_made_to_end_its_sentences_writes_them_as_long_as_newspapers_do(
     model = measure.build_model(sizes, CPU).eval()
     simulated.give_usual_lengths(model)
     latents = model.prior.sample(211, seed=1)
-    written = decode(model, latents, Temperature(), seed=1, max_length=83)
+    written = decode_latents(model, latents, Temperature(), seed=1, max_length=83)
     lengths = torch.tensor([len(ids) for ids in written.sentences]) + 1.0
     assert all(written.finished)
     assert 15 < float(lengths.mean()) < 30

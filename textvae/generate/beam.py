@@ -1,4 +1,4 @@
-"""Beam search: the likeliest sentences for a latent, found side by side for many latents.
+"""Beam search: the likeliest sentences for a latent, for many latents in parallel.
 
 A beam of K places follows K hypotheses. At each position the likeliest continuations of all of them
 fill the places that are free; one that ends keeps its place (Bahdanau et al. 2015, whose beams
@@ -28,15 +28,15 @@ class GNMTPenalty(Config, tag_field="kind", tag="gnmt"):
     alpha: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
 
     def divisor(self, tokens: int) -> float:
-        """Of the log-likelihood of a sentence of that many tokens, `</s>` counted."""
+        """The divisor for a sentence of that many tokens, `</s>` counted."""
         return float(((5.0 + tokens) / 6.0) ** self.alpha)
 
 
 class TokenMean(Config, tag_field="kind", tag="token_mean"):
-    """Log-likelihood / tokens, `</s>` counted: nats a token."""
+    """Log-likelihood / tokens, `</s>` counted: nats per token."""
 
     def divisor(self, tokens: int) -> float:
-        """The tokens themselves."""
+        """The number of tokens."""
         return float(tokens)
 
 
@@ -49,27 +49,27 @@ class Beam(Config, tag_field="kind", tag="beam"):
     size: Annotated[int, Meta(ge=1, le=1024)] = 5
     """Hypotheses followed for each latent."""
     length_penalty: LengthPenalty = GNMTPenalty()
-    """What a log-likelihood is divided by; it never falls with the length."""
+    """The divisor of log-likelihoods, which never falls with the length."""
     rules: tuple[Rule, ...] = ()
-    """What is not allowed, or costs; no rule makes a word likelier."""
+    """Rules that forbid words or lower their scores."""
 
 
 class Hypothesis(NamedTuple):
-    """A sentence that a beam search found."""
+    """A sentence from a beam search."""
 
     words: list[int]
     """Ids without `</s>`."""
     log_likelihood: float
     """log p(x|z) of the words and `</s>`, nats, whether or not it was cut."""
     score: float
-    """What the hypotheses are ordered by: the log-likelihood, less what repetition costs by a
-    `RepetitionPenalty`, over the length penalty."""
+    """The order of the hypotheses: the log-likelihood, less the cost of a `RepetitionPenalty`, over
+    the length penalty."""
     finished: bool
-    """False where `max_length` words came and another word was likelier than `</s>`."""
+    """False if it was cut at `max_length` words, where a word was likelier than `</s>`."""
 
 
 class _Open(NamedTuple):
-    """The beams of S latents, each of which has written the same number of words."""
+    """The beams of S latents, all with the same number of words."""
 
     rows: Tensor
     """int64 `[S]`: which of the latents."""
@@ -83,18 +83,18 @@ class _Open(NamedTuple):
     tokens: Tensor
     """int64 `[S, K]`: the last of them, or `<s>`."""
     state: DecoderState
-    """Of `[S * K]` rows."""
+    """`S * K` rows."""
 
-    def select(self, kept: Tensor) -> "_Open":
-        """Some of the latents, int64 indices."""
-        places = torch.arange(self.tokens.shape[1], device=kept.device)
-        state = self.state.select((kept[:, None] * places.shape[0] + places).flatten())
-        rows, totals, log_likelihoods, words, tokens = (part[kept] for part in self[:5])
+    def select(self, latents: Tensor) -> "_Open":
+        """The beams of these latents, int64 indices."""
+        places = torch.arange(self.tokens.shape[1], device=latents.device)
+        state = self.state.select((latents[:, None] * places.shape[0] + places).flatten())
+        rows, totals, log_likelihoods, words, tokens = (part[latents] for part in self[:5])
         return _Open(rows, totals, log_likelihoods, words, tokens, state)
 
 
 class _Step(NamedTuple):
-    """The continuations that took the free places, likeliest first; all `[S, K]`."""
+    """The continuations in the free places, likeliest first; all `[S, K]`."""
 
     totals: Tensor
     """float64, as in `_Open`, and so are the log-likelihoods."""
@@ -106,7 +106,7 @@ class _Step(NamedTuple):
 
 
 class _Pool(NamedTuple):
-    """The sentences found for N latents, in the order in which they were."""
+    """The finished sentences of N latents, in the order in which they ended."""
 
     counts: Tensor
     """int64 `[N]`."""
@@ -119,17 +119,17 @@ class _Pool(NamedTuple):
     """int64 `[N, K]`, and so is whether they finished, in bool."""
     finished: Tensor
 
-    def add(self, found: _Open, ended: Tensor, length: int, divisor: float) -> None:
-        """Put in what `ended` (int64 `[S, K]`: 0 open, 1 finished, 2 cut) says of the open."""
+    def add(self, active: _Open, ended: Tensor, length: int, divisor: float) -> None:
+        """Add the hypotheses that ended: int64 `[S, K]`, 0 open, 1 finished, 2 cut."""
         which, place = ended.nonzero(as_tuple=True)
-        row = found.rows[which]
+        row = active.rows[which]
         slot = self.counts[row] + ((ended > 0).cumsum(1) - 1)[which, place]
-        self.log_likelihoods[row, slot] = found.log_likelihoods[which, place]
-        self.scores[row, slot] = found.totals[which, place] / divisor
-        self.words[row, slot] = found.words[which, place]
+        self.log_likelihoods[row, slot] = active.log_likelihoods[which, place]
+        self.scores[row, slot] = active.totals[which, place] / divisor
+        self.words[row, slot] = active.words[which, place]
         self.lengths[row, slot] = length
         self.finished[row, slot] = ended[which, place] == 1
-        self.counts[found.rows] += (ended > 0).sum(1)
+        self.counts[active.rows] += (ended > 0).sum(1)
 
 
 def beam_search(
@@ -143,14 +143,14 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best sentences for each latent `[N, Z]`, the best first.
 
-    A sentence of `max_length` words is scored with the `</s>` that has to follow. What is found
-    for a latent does not depend on the others, nor the best on how many are asked for.
+    A sentence of `max_length` words is scored with the `</s>` that has to follow. The result
+    for a latent does not depend on the others, nor the best on `num_best`.
 
     Args:
         model: whose decoder writes.
         latents: `[N, Z]`, moved to the model's device.
-        beam: how wide, and what is best.
-        num_best: hypotheses for each latent; there are fewer only where no more sentences exist.
+        beam: its width and scores.
+        num_best: hypotheses per latent; fewer are returned only if no more sentences exist.
         max_length: the most words of a sentence.
         dtype: of the matrix products.
 
@@ -162,18 +162,19 @@ def beam_search(
         raise ConfigError(
             f"{num_best} hypotheses of a beam of {beam.size}: ask for 1 to {beam.size}"
         )
-    vocabulary_size, some = model.decoder.output_bias.shape[0], max(1, ROWS // beam.size)
+    vocabulary_size, block_size = model.decoder.output_bias.shape[0], max(1, ROWS // beam.size)
     tabulate = latents.shape[0] * beam.size * WORDS > vocabulary_size
     writer = model.decoder.writer(dtype=dtype, tabulate=tabulate)
-    found: list[list[Hypothesis]] = []
+    hypotheses: list[list[Hypothesis]] = []
     if not latents.shape[0]:
-        return found
+        return hypotheses
     with torch.inference_mode():
-        for group in latents.split(some):  # type: ignore[no-untyped-call]
-            given = group.to(model.device)
-            pool = _search(writer, given, beam, num_best, max_length, vocabulary_size)
-            found += _best(pool, num_best)
-    return found
+        for block in latents.split(block_size):  # type: ignore[no-untyped-call]
+            pool = _search(
+                writer, block.to(model.device), beam, num_best, max_length, vocabulary_size
+            )
+            hypotheses += _best(pool, num_best)
+    return hypotheses
 
 
 def _search(
@@ -203,11 +204,11 @@ def _search(
         # Totals only fall and divisors only grow: no open hypothesis can end above this.
         bound = going.amax(1) / beam.length_penalty.divisor(max_length + 1)
         worst = pool.scores[active.rows].topk(num_best, dim=1).values[:, -1]
-        kept = (bound > worst).nonzero()[:, 0]
-        if not kept.numel():
+        unfinished = (bound > worst).nonzero()[:, 0]
+        if not unfinished.numel():
             break
-        if kept.shape[0] < bound.shape[0]:
-            active = active.select(kept)
+        if unfinished.shape[0] < bound.shape[0]:
+            active = active.select(unfinished)
     return pool
 
 
@@ -246,15 +247,15 @@ def _extend(active: _Open, logits: Tensor, steered: Tensor, free: Tensor) -> _St
     best = steered.topk(min(size, logits.shape[1]), dim=1)
     normalizer = logits.logsumexp(1, keepdim=True).double()
     total = (active.totals.view(-1, 1) + (best.values.double() - normalizer)).view(beams, -1)
-    own = logits.gather(1, best.indices).double() - normalizer
-    log_likelihoods = (active.log_likelihoods.view(-1, 1) + own).view(beams, -1)
+    log_probs = logits.gather(1, best.indices).double() - normalizer
+    log_likelihoods = (active.log_likelihoods.view(-1, 1) + log_probs).view(beams, -1)
     ordered, order = total.sort(dim=1, descending=True, stable=True)
     order = order[:, :size]
     taken = torch.arange(size, device=order.device) < free[:, None]
-    found = ordered[:, :size].masked_fill(~taken, -torch.inf)
+    totals = ordered[:, :size].masked_fill(~taken, -torch.inf)
     tokens = best.indices.reshape(beams, -1).gather(1, order)
     parents = order // best.indices.shape[1]
-    return _Step(found, log_likelihoods.gather(1, order), parents, tokens)
+    return _Step(totals, log_likelihoods.gather(1, order), parents, tokens)
 
 
 def _follow(active: _Open, step: _Step, position: int) -> _Open:
@@ -268,18 +269,18 @@ def _follow(active: _Open, step: _Step, position: int) -> _Open:
 
 
 def _close(active: _Open, logits: Tensor, steered: Tensor) -> tuple[_Open, Tensor]:
-    """End every open hypothesis, and say which (1) would have ended and which (2) are cut."""
+    """End every open hypothesis: 1 if `</s>` was likeliest, 2 if it is cut."""
     shape = active.tokens.shape
     normalizer = logits.logsumexp(1).double()
-    own = [(some[:, END].double() - normalizer).view(shape) for some in (steered, logits)]
-    totals, log_likelihoods = active.totals + own[0], active.log_likelihoods + own[1]
+    score, log_prob = ((x[:, END].double() - normalizer).view(shape) for x in (steered, logits))
+    totals, log_likelihoods = active.totals + score, active.log_likelihoods + log_prob
     last = active._replace(totals=totals, log_likelihoods=log_likelihoods)
     ended = torch.where(steered.argmax(1).view(shape) == END, 1, 2)
     return last, ended.masked_fill(~totals.isfinite(), 0)
 
 
 def _best(pool: _Pool, num_best: int) -> list[list[Hypothesis]]:
-    """The best of what was found; of equal scores the one found first."""
+    """The best of each pool; of equal scores the one that ended first."""
     if not bool(pool.counts.all()):
         refuse_no_sentence()
     order = pool.scores.argsort(dim=1, descending=True, stable=True)[:, :num_best]

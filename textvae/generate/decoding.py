@@ -19,20 +19,20 @@ rows, and at the end of a corpus the batch shrinks anyway."""
 CUDA_ROWS, CUDA_POSITIONS = 2048, 8
 """On CUDA: sentences decoded side by side, and positions after which the host reads the words."""
 WORDS = 10
-"""A sentence has at least about this many words: decides whether a table of the vocabulary pays."""
+"""A sentence has at least about this many words: decides if a table of the vocabulary pays off."""
 
 
 class Decoded(NamedTuple):
-    """What the decoder wrote for N latents."""
+    """Sentences written for N latents."""
 
     sentences: list[list[int]]
     """Ids without `</s>`."""
     finished: list[bool]
-    """False where `max_length` words came without a `</s>`."""
+    """False if the sentence was cut at `max_length` words."""
 
 
 class _Active(NamedTuple):
-    """The sentences being written, at whatever position each of them is."""
+    """The sentences being written, each at its position."""
 
     rows: Tensor
     """int64 `[A]`: which of the latents."""
@@ -42,10 +42,10 @@ class _Active(NamedTuple):
     """int64 `[A]`: the last of them, or `<s>`."""
     state: DecoderState
 
-    def select(self, kept: Tensor) -> "_Active":
-        """Some of the sentences, int64 indices."""
-        rows, positions, tokens = (part[kept] for part in self[:3])
-        return _Active(rows, positions, tokens, self.state.select(kept))
+    def select(self, indices: Tensor) -> "_Active":
+        """The sentences at int64 indices."""
+        rows, positions, tokens = (part[indices] for part in self[:3])
+        return _Active(rows, positions, tokens, self.state.select(indices))
 
     def join(self, other: "_Active") -> "_Active":
         """These sentences and others."""
@@ -55,7 +55,7 @@ class _Active(NamedTuple):
         return _Active(rows, positions, tokens, self.state.join(other.state))
 
 
-def decode(
+def decode_latents(
     model: VAE,
     latents: Tensor,
     strategy: Strategy,
@@ -103,16 +103,15 @@ def decode(
             ended = tokens == END
             lengths[rows[ended]] = positions[ended]
             finished[rows[ended]] = True
-            goes_on = ~ended & (positions < max_length)
-            kept = goes_on.nonzero()[:, 0]
-            written[rows[kept], positions[kept]] = tokens[kept]
+            unfinished = (~ended & (positions < max_length)).nonzero()[:, 0]
+            written[rows[unfinished], positions[unfinished]] = tokens[unfinished]
             active = _Active(rows, positions + 1, tokens, state)
-            if kept.shape[0] < rows.shape[0]:
-                active = active.select(kept)
-            free = min(ROWS - kept.shape[0], count - begun)
+            if unfinished.shape[0] < rows.shape[0]:
+                active = active.select(unfinished)
+            free = min(ROWS - unfinished.shape[0], count - begun)
             if free >= min(REFILL, count - begun) > 0:
-                some = latents[begun : begun + free].to(device)
-                active = active.join(_begin(writer, some, begun, vocabulary_size))
+                new = latents[begun : begun + free].to(device)
+                active = active.join(_begin(writer, new, begun, vocabulary_size))
                 begun += free
     sentences = [
         ids[:length] for ids, length in zip(written.tolist(), lengths.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""The nearest of a stream of latents, exactly: what is kept is n a query, whatever goes by."""
+"""Exact nearest neighbours in a stream of latents, in memory for n per query."""
 
 import heapq
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Neighbor(NamedTuple):
 
 
 class Nearest:
-    """The n nearest different texts to each of Q queries, while a corpus goes by in pieces.
+    """The n nearest different texts to each of Q queries, from a corpus added in blocks.
 
     Distances are sums of squared differences in float64, not the cheaper |a|^2 - 2ab + |b|^2,
     whose cancellation reorders near neighbours. Of equal distances the earlier text is nearer; a
@@ -31,7 +31,7 @@ class Nearest:
     """
 
     def __init__(self, queries: Tensor, size: int, scale: Tensor | None = None) -> None:
-        """Nothing has gone by yet.
+        """Start without candidates.
 
         Args:
             queries: `[Q, Z]`.
@@ -46,35 +46,35 @@ class Nearest:
         self._scale = torch.ones(queries.shape[1]) if scale is None else scale.cpu()
         self._queries = queries.cpu().double() / self._scale
         self._size = size
-        self._kept: list[list[Neighbor]] = [[] for _ in range(queries.shape[0])]
+        self._nearest: list[list[Neighbor]] = [[] for _ in range(queries.shape[0])]
 
     def add(self, texts: Sequence[str], numbers: Sequence[int], latents: Tensor) -> None:
-        """Let B texts go by, with their places in the corpus and latents `[B, Z]`."""
+        """Add B texts, with their numbers in the corpus and latents `[B, Z]`."""
         first: dict[str, int] = {}
         for place, text in enumerate(texts):
             first.setdefault(text, place)
         rows = list(first.values())
         points = latents.cpu().double()[rows] / self._scale
         distances = torch.cdist(self._queries, points, compute_mode="donot_use_mm_for_euclid_dist")
-        for query, kept in enumerate(self._kept):
+        for query, nearest in enumerate(self._nearest):
             row = distances[query]
             near = torch.arange(len(rows))
-            if len(kept) == self._size:
-                near = (row < kept[-1].distance).nonzero()[:, 0]
+            if len(nearest) == self._size:
+                near = (row < nearest[-1].distance).nonzero()[:, 0]
             # The first copy stands: by rounding in another batch a later one may seem nearer.
-            known = {one.text for one in kept}
+            known = {one.text for one in nearest}
             order = near[row[near].argsort(stable=True)].tolist()
-            found = (
+            candidates = (
                 Neighbor(texts[rows[i]], numbers[rows[i]], float(row[i]))
                 for i in order
                 if texts[rows[i]] not in known
             )
-            merged = heapq.merge(kept, found, key=lambda one: one.distance)
-            self._kept[query] = list(islice(merged, self._size))
+            merged = heapq.merge(nearest, candidates, key=lambda one: one.distance)
+            self._nearest[query] = list(islice(merged, self._size))
 
     def ranked(self) -> list[list[Neighbor]]:
         """For each query, the nearest first; fewer than n where the corpus has fewer texts."""
-        return [list(kept) for kept in self._kept]
+        return [list(nearest) for nearest in self._nearest]
 
 
 class AggregateMoments:

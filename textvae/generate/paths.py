@@ -41,8 +41,8 @@ def interpolation(
     """A path `[steps, Z]` from `[Z]` to `[Z]`, both ends included.
 
     Args:
-        start: where it begins.
-        end: where it ends.
+        start: the first point.
+        end: the last point.
         steps: how many points.
         path: `straight`, `spherical`, or `data`, which stays where the density of the prior is
             high.
@@ -63,9 +63,9 @@ def interpolation(
                 "--set model.prior.kind=mixture"
             )
         return data_path(start, end, steps, mixture)
-    shares = torch.linspace(0.0, 1.0, steps, device=start.device)
+    fractions = torch.linspace(0.0, 1.0, steps, device=start.device)
     between = straight_path if path == "straight" else spherical_path
-    return between(start, end, shares)
+    return between(start, end, fractions)
 
 
 def path_through(
@@ -88,32 +88,32 @@ def path_through(
     return torch.cat(legs)
 
 
-def straight_path(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """Points on the line: `[Z]`, `[Z]`, shares `[S]` in [0, 1] -> `[S, Z]`."""
-    return torch.lerp(start, end, shares[:, None])
+def straight_path(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
+    """Points on the line: `[Z]`, `[Z]`, fractions `[S]` in [0, 1] -> `[S, Z]`."""
+    return torch.lerp(start, end, fractions[:, None])
 
 
-def spherical_path(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """Points on the arc (Shoemake 1985): `[Z]`, `[Z]`, shares `[S]` in [0, 1] -> `[S, Z]`.
+def spherical_path(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
+    """Points on the arc (Shoemake 1985): `[Z]`, `[Z]`, fractions `[S]` in [0, 1] -> `[S, Z]`.
 
-    The angle is that between the directions, and the norm goes straight from one to the other, so
+    The angle is that between the directions, and the norm is interpolated linearly, so
     that the ends are met. Opposite, parallel or zero vectors have no one arc: the straight path.
     """
     norms = torch.stack([start.norm(), end.norm()])
     if float(norms.min()) < 1e-6:
-        return straight_path(start, end, shares)
+        return straight_path(start, end, fractions)
     first, second = start / norms[0], end / norms[1]
     # Not the arccos of the product, which near 0 and pi keeps half the digits and bulges the arc.
     angle = 2 * torch.atan2((first - second).norm(), (first + second).norm())
     if float(angle.sin()) < 1e-4:
-        return straight_path(start, end, shares)
-    near, far = ((1 - shares) * angle).sin(), (shares * angle).sin()
+        return straight_path(start, end, fractions)
+    near, far = ((1 - fractions) * angle).sin(), (fractions * angle).sin()
     direction = (near[:, None] * first + far[:, None] * second) / angle.sin()
-    return direction * torch.lerp(norms[0], norms[1], shares)[:, None]
+    return direction * torch.lerp(norms[0], norms[1], fractions)[:, None]
 
 
 def data_path(start: Tensor, end: Tensor, steps: int, density: GaussianMixture) -> Tensor:
-    """Points on the shortest path found, equally far from each other along it.
+    """Points on the shortest path, at equal distances along it.
 
     Never longer than the straight line. The same both ways, but for rounding.
 
@@ -127,16 +127,16 @@ def data_path(start: Tensor, end: Tensor, steps: int, density: GaussianMixture) 
         `[steps, Z]`, of the type and on the device of `start`.
     """
     first, last = (point.detach().cpu().double().clone() for point in (start, end))
-    shares = torch.linspace(0.0, 1.0, SEGMENTS + 1, dtype=torch.float64)
-    straight = straight_path(first, last, shares)
+    fractions = torch.linspace(0.0, 1.0, SEGMENTS + 1, dtype=torch.float64)
+    straight = straight_path(first, last, fractions)
     if float((last - first).norm()) < 1e-9:
         return straight_path(start, end, torch.linspace(0.0, 1.0, steps).to(start))
     around = _resampled(_through_graph(first, last, density), SEGMENTS + 1, density)
     ways = [straight, around, *(_relaxed(way, density) for way in (straight, around))]
     lengths = [float(path_length(way, density)) for way in ways]
-    found = _resampled(ways[lengths.index(min(lengths))], steps, density)
-    found[0], found[-1] = first, last
-    return found.to(start)
+    path = _resampled(ways[lengths.index(min(lengths))], steps, density)
+    path[0], path[-1] = first, last
+    return path.to(start)
 
 
 def path_length(points: Tensor, density: GaussianMixture) -> Tensor:
@@ -146,8 +146,8 @@ def path_length(points: Tensor, density: GaussianMixture) -> Tensor:
 
 def _log_cost(points: Tensor, density: GaussianMixture) -> Tensor:
     """-log m(z) / Z, `[N, Z]` -> `[N]`, above that of the densest mean."""
-    found = density.log_prob(torch.cat([points, density.mean]))
-    return (found[len(points) :].max() - found[: len(points)]) / points.shape[1]
+    log_prob = density.log_prob(torch.cat([points, density.mean]))
+    return (log_prob[len(points) :].max() - log_prob[: len(points)]) / points.shape[1]
 
 
 def _cost(points: Tensor, density: GaussianMixture) -> Tensor:
@@ -156,8 +156,8 @@ def _cost(points: Tensor, density: GaussianMixture) -> Tensor:
 
 def _pieces(points: Tensor, density: GaussianMixture) -> tuple[Tensor, Tensor]:
     """A polyline cut finely, `[FINE (S - 1) + 1, Z]`, and the length of each piece."""
-    shares = torch.arange(FINE, dtype=points.dtype) / FINE
-    cut = torch.lerp(points[:-1, None], points[1:, None], shares[:, None]).flatten(0, 1)
+    fractions = torch.arange(FINE, dtype=points.dtype) / FINE
+    cut = torch.lerp(points[:-1, None], points[1:, None], fractions[:, None]).flatten(0, 1)
     cut = torch.cat([cut, points[-1:]])
     cost = _cost(cut, density)
     return cut, 0.5 * (cost[:-1] + cost[1:]) * cut.diff(dim=0).norm(dim=1)
@@ -167,10 +167,10 @@ def _resampled(points: Tensor, size: int, density: GaussianMixture) -> Tensor:
     """`size` points on a polyline, equally far from each other along it."""
     cut, lengths = _pieces(points, density)
     behind = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    wanted = torch.linspace(0.0, 1.0, size, dtype=points.dtype) * behind[-1]
-    piece = (torch.searchsorted(behind, wanted, right=True) - 1).clamp(0, len(lengths) - 1)
-    share = ((wanted - behind[piece]) / lengths[piece].clamp(min=1e-300)).clamp(0.0, 1.0)
-    return torch.lerp(cut[piece], cut[piece + 1], share[:, None])
+    distance = torch.linspace(0.0, 1.0, size, dtype=points.dtype) * behind[-1]
+    piece = (torch.searchsorted(behind, distance, right=True) - 1).clamp(0, len(lengths) - 1)
+    rest = (distance - behind[piece]) / lengths[piece].clamp(min=1e-300)
+    return torch.lerp(cut[piece], cut[piece + 1], rest.clamp(0.0, 1.0)[:, None])
 
 
 def _through_graph(start: Tensor, end: Tensor, density: GaussianMixture) -> Tensor:
@@ -179,8 +179,8 @@ def _through_graph(start: Tensor, end: Tensor, density: GaussianMixture) -> Tens
     drawn = density.sample(NODES, seed=0)
     nodes = torch.cat([start[None], end[None], density.mean[heaviest], drawn])
     rows, columns = torch.triu_indices(len(nodes), len(nodes), 1)
-    shares = torch.linspace(0.0, 1.0, FINE + 1, dtype=nodes.dtype)
-    between = torch.lerp(nodes[rows, None], nodes[columns, None], shares[:, None])
+    fractions = torch.linspace(0.0, 1.0, FINE + 1, dtype=nodes.dtype)
+    between = torch.lerp(nodes[rows, None], nodes[columns, None], fractions[:, None])
     cost = _cost(between.flatten(0, 1), density).view(between.shape[:2])
     mean_cost = 0.5 * (cost[:, :-1] + cost[:, 1:]).mean(1)
     edges = torch.zeros(len(nodes), len(nodes), dtype=nodes.dtype)

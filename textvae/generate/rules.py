@@ -46,9 +46,9 @@ class RepetitionPenalty(Config, tag_field="kind", tag="repetition_penalty"):
     def __call__(self, logits: Tensor, written: Written) -> None:
         """Change logits `[B, V]` in place."""
         # Beyond the lengths lies `</s>`, which no sentence has written: it keeps its logit.
-        own = logits.gather(1, written.words)
-        penalised = torch.where(own > 0, own / self.factor, own * self.factor)
-        logits.scatter_(1, written.words, torch.where(written.words == END, own, penalised))
+        before = logits.gather(1, written.words)
+        penalized = torch.where(before > 0, before / self.factor, before * self.factor)
+        logits.scatter_(1, written.words, torch.where(written.words == END, before, penalized))
 
 
 class NoRepeatedNgrams(Config, tag_field="kind", tag="no_repeated_ngrams"):
@@ -79,7 +79,7 @@ Rule = MinLength | RepetitionPenalty | NoRepeatedNgrams
 
 
 def steer(logits: Tensor, rules: Sequence[Rule], written: Written) -> Tensor:
-    """What the rules make of logits `[B, V]`, as new logits; without rules the same tensor.
+    """Apply the rules to logits `[B, V]`: new logits, or the same tensor without rules.
 
     A row of which nothing is left holds -infinity only: see `refuse_nothing`.
     """

@@ -1,6 +1,6 @@
 """Strategies that choose the next word: frozen structs; logits and draws of each row in, ids out.
 
-The `rules` of a strategy change the logits before it sees them: `decode` sees to that.
+The `rules` of a strategy change the logits before it sees them: `decode_latents` applies them.
 """
 
 from typing import Annotated

@@ -7,7 +7,7 @@ from torch import Tensor
 from textvae.config import decode as decode_config
 from textvae.data.tokenizer import Tokenizer
 from textvae.generate.beam import Beam, beam_search
-from textvae.generate.decoding import decode
+from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Strategy
 from textvae.model.vae import VAE
 
@@ -85,11 +85,11 @@ def write(
 ) -> list[list[int]]:
     """Ids without `</s>` for each condition `[N, C]`; of a beam, the best it finds.
 
-    The arguments are those of `decode` and `beam_search`.
+    The arguments are those of `decode_latents` and `beam_search`.
     """
     if isinstance(strategy, Beam):
         beams = beam_search(model, conditions, strategy, max_length=max_length)
         return [hypotheses[0].words for hypotheses in beams]
-    return decode(
+    return decode_latents(
         model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
     ).sentences

@@ -32,10 +32,10 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
     hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
     """Units of each layer."""
     num_layers: Annotated[int, Meta(ge=1, le=8)] = 1
-    """Layers on top of each other."""
+    """Stacked layers."""
     tie_embeddings: bool = True
-    """Say words with the vectors they are read with (Press and Wolf 2017); a projection comes
-    between where the sizes differ."""
+    """Predict words with the vectors that read them (Press and Wolf 2017), through a projection if
+    the sizes differ."""
     dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the word vectors."""
     output_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.2
@@ -44,13 +44,13 @@ class GRUDecoderConfig(Config, tag_field="kind", tag="gru"):
     """Add a linear map of the condition to what the words are predicted from, at each position
     (Dieng et al. 2019)."""
     locked_dropout: bool = False
-    """Keep the masks of these two for all positions of a sentence (Gal and Ghahramani 2016);
-    else every position has its own."""
+    """Use one mask of these two for all positions of a sentence (Gal and Ghahramani 2016), not one
+    per position."""
     embedding_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
-    """Share of the words whose vectors are zero wherever they are read in a sentence (Gal and
+    """Fraction of the words whose vectors are zero wherever they occur in a sentence (Gal and
     Ghahramani 2016)."""
     weight_dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
-    """Dropout on the recurrent matrices, one mask a step (Merity et al. 2018)."""
+    """Dropout on the recurrent matrices, one mask per step (Merity et al. 2018)."""
 
     def build(self, vocabulary_size: int, condition_dim: int) -> "GRUDecoder":
         """A decoder with uninitialised parameters; `condition_dim` 0 is a language model."""
@@ -62,14 +62,14 @@ DECODERS: tuple[type[Config], ...] = (GRUDecoderConfig,)
 
 
 class GRUState(NamedTuple):
-    """What the decoder carries from one position to the next."""
+    """The state of a GRU decoder between two positions."""
 
     hidden: tuple[Tensor, ...]
     """A state `[B, H]` for each layer."""
     gates: tuple[Tensor, ...]
-    """What the condition and the biases add to the gates of each layer, `[B, 3H]`."""
+    """The contribution of condition and biases to the gates of each layer, `[B, 3H]`."""
     output: tuple[Tensor, ...] = ()
-    """What the condition adds to the features, `[B, D]`, where it adds anything."""
+    """The contribution of the condition to the features, `[B, D]`; empty if there is none."""
 
     def select(self, rows: Tensor) -> "GRUState":
         """The state of some rows: int64 `[b]` of indices into the batch."""
@@ -138,7 +138,7 @@ class GRUDecoder(SeededModule):
 
     @property
     def word_vectors(self) -> Tensor:
-        """`[V + 1, E]`: what words and `<s>` are read by."""
+        """`[V + 1, E]`: input vectors of words and `<s>`."""
         return self.input_embedding
 
     def forward(
@@ -226,7 +226,7 @@ class GRUDecoder(SeededModule):
         if self.output_embedding is not None:
             self.output_embedding.mul_(factor)
             return 1.0
-        self.input_embedding.mul_(factor)  # what says the words, and reads them
+        self.input_embedding.mul_(factor)  # predicts the words, and reads them
         self._layers()[0].input_weight.div_(factor)
         return factor
 
@@ -234,7 +234,7 @@ class GRUDecoder(SeededModule):
         return [layer for layer in self.layers if isinstance(layer, GRULayer)]
 
     def _dropped(self, states: Tensor, purpose: str, noise: Noise | None) -> Tensor:
-        """States `[B, T, H]` on their way up, after dropout."""
+        """States `[B, T, H]` after dropout."""
         if noise is None:
             return states
         rate, locked = self.config.output_dropout_rate, self.config.locked_dropout
@@ -255,8 +255,8 @@ class GRUDecoder(SeededModule):
 
     def _initial(self, batch: int, condition: Tensor | None) -> list[Tensor]:
         """A state `[B, H]` for each layer: tanh of a linear map of the condition, else zeros."""
-        given = 0 if condition is None else condition.shape[1]
-        assert given == self.condition_dim, f"condition of {given}, not {self.condition_dim}"
+        size = 0 if condition is None else condition.shape[1]
+        assert size == self.condition_dim, f"condition of {size}, not {self.condition_dim}"
         if self.initial_weight is None or condition is None:
             zeros = self.output_bias.new_zeros(batch, self.config.hidden_dim)
             return [zeros] * self.config.num_layers
@@ -264,7 +264,7 @@ class GRUDecoder(SeededModule):
         return list(stacked.chunk(self.config.num_layers, dim=1))
 
     def _skipped(self, condition: Tensor | None) -> Tensor | None:
-        """What the condition `[..., C]` adds to the features, `[..., D]`."""
+        """The contribution of the condition `[..., C]` to the features, `[..., D]`."""
         if self.skip_weight is None or condition is None:
             return None
         return F.linear(condition, self.skip_weight)
@@ -296,10 +296,10 @@ class GRUWriter:
             embedding: `[V + 1, E]`.
             layers: from the words upwards.
             start: from conditions `[B, C]` to the state before the first word.
-            projection: `[D, H]`, if features are not the states themselves.
+            projection: `[D, H]`; None if the features are the states.
             output: weight `[V, D]` and bias `[V]`.
             dtype: of the matrix products.
-            tabulate: keep `[V + 1, 3H]` of what the words contribute to the gates.
+            tabulate: keep the contribution of every word to the gates, `[V + 1, 3H]`.
         """
         dtype = product_dtype(embedding, dtype)
         self.dtype, self.embedding, self._start = dtype, embedding, start

@@ -30,20 +30,20 @@ class GRUEncoderConfig(Config, tag_field="kind", tag="gru"):
     """Sizes of the encoder."""
 
     embedding_dim: Annotated[int, Meta(ge=1, le=8192)] | None = None
-    """Size of a word's vector; None reads words by the vectors that the decoder reads them by."""
+    """Size of a word's vector; None shares the input vectors of the decoder."""
     hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
     """Units of each layer, in each direction."""
     num_layers: Annotated[int, Meta(ge=1, le=8)] = 1
-    """Layers on top of each other."""
+    """Stacked layers."""
     bidirectional: bool = False
     """Read the sentence back to front as well; the posterior sees both last states."""
     pooling: Literal["last", "mean", "last_and_mean"] = "last"
-    """What the posterior is made from: the last states; or the mean of the states over positions,
-    which says more of the words and less of their order; or both, side by side."""
+    """Input of the posterior: the last states; or the mean of the states over positions, with more
+    of the words and less of their order; or both, concatenated."""
     dropout_rate: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
     """Dropout on the word vectors and between layers."""
     posterior: PosteriorConstraintConfig = NoConstraintConfig()
-    """What the posterior is bound to."""
+    """Constraint on the posterior."""
 
     def build(self, vocabulary_size: int, latent_dim: int, word_dim: int) -> "GRUEncoder":
         """An encoder with uninitialised parameters; `word_dim` is the size of shared vectors."""
@@ -104,12 +104,12 @@ class GRUEncoder(SeededModule):
         return activation_bytes(sizes, self.config.hidden_dim, batch, length)
 
     def attach(self, decoder: Decoder) -> None:
-        """Read words by the vectors of a decoder, unless there are some of its own."""
+        """Share the word vectors of a decoder, unless the encoder has its own."""
         self._decoder = (decoder,)
 
     @property
     def shares_words(self) -> bool:
-        """Whether words are read by the decoder's vectors."""
+        """True if words are read by the decoder's vectors."""
         return self.embedding is None
 
     @property
@@ -117,12 +117,12 @@ class GRUEncoder(SeededModule):
         """`[V, E]`, or more rows: its own, or the decoder's."""
         if self.embedding is not None:
             return self.embedding
-        assert self._decoder, "no decoder whose words it could read by: attach one"
+        assert self._decoder, "no decoder to share word vectors with: call attach"
         return self._decoder[0].word_vectors
 
     @torch.no_grad()
     def follow_word_vectors(self, factor: float) -> None:
-        """Stay as it is although the decoder's vectors have been multiplied by a factor."""
+        """Undo in the weights that the decoder's vectors were multiplied by a factor."""
         if self.shares_words:
             for layer in (*self.forward_layers[:1], *self.backward_layers[:1]):
                 layer.get_parameter("input_weight").div_(factor)

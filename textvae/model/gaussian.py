@@ -19,7 +19,7 @@ class DiagonalGaussian(NamedTuple):
     def sample(self, normals: Tensor) -> Tensor:
         """Mean + standard deviation * normals; `normals` `[..., Z]` broadcasts, as `[K, B, Z]`.
 
-        The reparameterisation of Kingma and Welling (2014): the draw is differentiable.
+        The reparameterization of Kingma and Welling (2014): the draw is differentiable.
         """
         return self.mean + (0.5 * self.log_variance).exp() * normals
 
@@ -44,7 +44,7 @@ def standard_normal_log_prob(latents: Tensor) -> Tensor:
 
 
 def aggregate_covariance(posterior: DiagonalGaussian) -> Tensor:
-    """Of the aggregate posterior, float64 `[Z, Z]`, divisor N: by the law of total covariance."""
+    """Covariance of the aggregate of N posteriors, float64 `[Z, Z]`, divisor N."""
     mean = posterior.mean.double()
     centred = mean - mean.mean(0)
     inside = posterior.log_variance.double().exp().mean(0)
@@ -52,7 +52,7 @@ def aggregate_covariance(posterior: DiagonalGaussian) -> Tensor:
 
 
 def transform_rows(vectors: Tensor, matrix: Tensor) -> Tensor:
-    """`vectors @ matrix.t()` `[N, Z]`, each row rounded alike among any number of rows.
+    """`vectors @ matrix.t()` `[N, Z]`, each row rounded the same among any number of rows.
 
     A library's product rounds by the shape of all, and draw i is to be a function of (seed, i).
     """

@@ -1,4 +1,4 @@
-"""The terms of the bound, and what is known of them before anything is decoded."""
+"""The terms of the ELBO, and the part of them that is known before decoding."""
 
 from typing import NamedTuple
 
@@ -20,19 +20,19 @@ class ElboTerms(NamedTuple):
     posterior: DiagonalGaussian
     """`[B, Z]`; of M2 at the label that is known or likeliest."""
     labels: LabelTerms | None = None
-    """Of a model with labels; the other terms are then expectations over q(y|x)."""
+    """None without labels; with labels the other terms are expectations over q(y|x)."""
 
     @property
     def bound_kl(self) -> Tensor:
-        """`[B]` nats: all of the bound but the reconstruction, the KL of the label with it."""
+        """`[B]` nats: the KL of latent and label, all of the bound but the reconstruction."""
         latent = self.kl.sum(1)
         return latent if self.labels is None else latent + self.labels.kl
 
 
 class Inferred(NamedTuple):
-    """What the decoder is to read of a batch, and what it costs.
+    """The latents of a batch, and their KL.
 
-    The decoder reads a latent for each sentence, R = B; of M2 one for each label that is tried.
+    The decoder reads R = B latents; with labels one for each pair of a sentence and a label.
     """
 
     latents: Tensor
@@ -42,19 +42,19 @@ class Inferred(NamedTuple):
     posterior: DiagonalGaussian
     """As in `ElboTerms`."""
     pairs: Pairs | None = None
-    """Of M2."""
+    """Sentence and label of each latent; None without labels."""
     labels: LabelTerms | None = None
     """As in `ElboTerms`, but for the cross-entropy."""
 
     def terms(self, reconstruction: CrossEntropy, cross_entropy: Tensor) -> ElboTerms:
-        """The terms of the batch, with what is still missing."""
+        """The terms of the batch, given the reconstruction and the cross-entropy of labels."""
         labels = self.labels
         if labels is not None:
             labels = labels._replace(cross_entropy=cross_entropy)
         return ElboTerms(reconstruction, self.kl, self.posterior, labels)
 
     def detached(self) -> "Inferred":
-        """Without gradients, but for those of the posterior."""
+        """A copy without gradients, except those of the posterior."""
         labels = self.labels
         if labels is not None:
             labels = LabelTerms(*(value.detach() for value in labels))
@@ -62,21 +62,22 @@ class Inferred(NamedTuple):
 
     @property
     def passed_on(self) -> tuple[Tensor, ...]:
-        """Through which gradients come back from the decoder: `[R, Z]` and, of M2, `[R]`."""
+        """The inputs of the decoder that have gradients: `[R, Z]` and, with labels, `[R]`."""
         return (self.latents,) if self.pairs is None else (self.latents, self.pairs.weights)
 
-    def rows_of(self, some: slice) -> slice:
-        """Which of the R belong to some sentences, all in one piece."""
+    def rows_of(self, sentences: slice) -> slice:
+        """The rows among R that belong to a slice of the sentences."""
         if self.pairs is None:
-            return some
-        ends = torch.tensor([some.start, some.stop], device=self.latents.device)
+            return sentences
+        ends = torch.tensor([sentences.start, sentences.stop], device=self.latents.device)
         return slice(*torch.searchsorted(self.pairs.rows, ends).tolist())
 
-    def part(self, some: slice) -> "Inferred":
-        """What is to be read of some sentences, cut off from what it was worked out from."""
-        own = self.rows_of(some)
-        latents, pairs = self.latents[own].detach().requires_grad_(), None
+    def part(self, sentences: slice) -> "Inferred":
+        """The same for a slice of the sentences, with latents and weights as new leaves."""
+        rows = self.rows_of(sentences)
+        latents, pairs = self.latents[rows].detach().requires_grad_(), None
         if self.pairs is not None:
-            weights = self.pairs.weights[own].detach().requires_grad_()
-            pairs = Pairs(self.pairs.rows[own] - some.start, self.pairs.labels[own], weights)
+            weights = self.pairs.weights[rows].detach().requires_grad_()
+            numbers = self.pairs.rows[rows] - sentences.start
+            pairs = Pairs(numbers, self.pairs.labels[rows], weights)
         return self._replace(latents=latents, pairs=pairs)

@@ -51,7 +51,7 @@ class Initializer:
 
 
 class SeededModule(nn.Module):
-    """A module with parameters of its own, which it initializes itself."""
+    """A module that initializes its parameters itself."""
 
     def reset_parameters(self, initializer: Initializer) -> None:
         """Fill every parameter of this module; its children fill theirs."""

@@ -1,16 +1,16 @@
-"""The contracts of the model's parts, with every shape. Read this first.
+"""The contracts of the parts of a model, with every shape. Read this first.
 
 Letters used for shapes everywhere in the package:
 
     B  sentences of a batch            T  positions, the end of the sentence included
-    V  words the decoder can say       E  embedding        H  units of a GRU
-    D  features before the softmax     Z  latent           K  samples of the latent a sentence
+    V  words the decoder can write     E  embedding        H  units of a GRU
+    D  features before the softmax     Z  latent           K  latents per sentence
     C  condition of the decoder: the latent; a latent and a label; or nothing
 
 Batch first, samples before the batch: `[K, B, Z]`. Tokens are int64. `</s>` is 0, `<unk>` is 1,
-words go from 2 to V - 1; `<s>` is V, an input that is never said. There is no pad token: cells
+words go from 2 to V - 1; `<s>` is V, an input that is never written. There is no pad token: cells
 at and beyond `lengths` may hold anything and are masked where they are summed.
-Log-likelihoods are nats, summed over a sentence.
+Log-likelihoods are in nats, summed over a sentence.
 """
 
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
@@ -29,7 +29,7 @@ END, UNKNOWN = 0, 1
 
 
 class Features(NamedTuple):
-    """What an encoder knows of sentences before their posterior."""
+    """States of an encoder, from which posteriors and labels are computed."""
 
     last: Tensor
     """`[B, F]` or, of two poolings side by side, `[B, 2F]`: the posterior is made from it."""
@@ -53,7 +53,7 @@ class CheckedBuffers(Protocol):
 
 
 class Encoder(Protocol):
-    """Reads a sentence and says where its latent lies."""
+    """Maps a sentence to the posterior of its latent."""
 
     feature_dim: int
     """F of `Features`."""
@@ -67,13 +67,13 @@ class Encoder(Protocol):
 
     @property
     def shares_words(self) -> bool:
-        """Whether words are read by the decoder's vectors."""
+        """True if words are read by the decoder's vectors."""
 
     def attach(self, decoder: "Decoder") -> None:
         """Called once, by the model: the decoder whose word vectors it may read words by."""
 
     def follow_word_vectors(self, factor: float) -> None:
-        """Go on as before although the decoder's word vectors have been multiplied by a factor."""
+        """Undo in the weights that the decoder's vectors were multiplied by a factor."""
 
     def read(
         self, tokens: Tensor, lengths: Tensor, *, noise: Noise | None, dtype: torch.dtype
@@ -107,7 +107,7 @@ class Prior(Protocol):
     """Z."""
 
     has_moments: bool
-    """Whether `fit_moments` changes it."""
+    """True if `fit_moments` changes it."""
     fit_sentences: int
     """Most posteriors that `fit` is given when training ends; 0 if there is nothing to fit."""
 
@@ -117,7 +117,7 @@ class Prior(Protocol):
 
     @property
     def kl_is_exact(self) -> bool:
-        """Whether `kl` is analytic, and not an estimate; without a density of its own it is."""
+        """True if `kl` is analytic, False if it is an estimate, as it is to a fitted density."""
 
     @property
     def mixture(self) -> GaussianMixture | None:
@@ -156,13 +156,13 @@ class Prior(Protocol):
 
 
 class DecoderState(Protocol):
-    """What a decoder carries from one position to the next, for the rows of a batch.
+    """The state of a decoder between two positions, for the rows of a batch.
 
     It belongs to the decoder whose writer made it.
     """
 
     def select(self, rows: Tensor) -> Self:
-        """The state of some rows: int64 `[b]` of indices into the batch."""
+        """The state of rows of the batch, int64 `[b]`."""
 
     def join(self, other: Self) -> Self:
         """The state of these rows followed by others."""
@@ -210,19 +210,19 @@ class Decoder(Protocol):
         Args:
             inputs: `[B, T]`, `<s>` and then the words.
             condition: `[B, C]`, or None for a decoder built with a condition of size 0.
-            noise: where dropout masks come from; None in evaluation.
+            noise: the source of dropout masks; None in evaluation.
             dtype: of the matrix products.
         """
 
     @property
     def word_vectors(self) -> Tensor:
-        """`[V + 1, E]`: what words and `<s>` are read by."""
+        """`[V + 1, E]`: input vectors of words and `<s>`."""
 
     def scale_logits(self, factor: float) -> float:
-        """Multiply all logits by a positive factor for good, by changing the weights.
+        """Multiply all logits by a positive factor, in the weights.
 
         Returns:
-            What the word vectors have been multiplied by; words are read as before all the same.
+            The factor by which the word vectors changed; the decoder reads words as before.
         """
 
     def expanded(self, inputs: Tensor, conditions: Tensor, *, dtype: torch.dtype) -> Tensor:
@@ -236,8 +236,8 @@ class Decoder(Protocol):
 
         Args:
             dtype: of the matrix products.
-            tabulate: work out what every word contributes beforehand, which pays where more words
-                will be written than the vocabulary has.
+            tabulate: compute the contribution of every word beforehand, which pays off if more
+                words are written than the vocabulary has.
         """
 
 

@@ -1,7 +1,7 @@
-"""What models with labels have in common: what is known of a batch, and which labels are tried.
+"""Labels of a batch, and sums over the labels of sentences of which none is known.
 
 Kingma et al. 2014, "Semi-supervised learning with deep generative models". Letters as in
-`model.interfaces`, and: L labels; R pairs of a sentence and a label that is tried for it.
+`model.interfaces`, and: L labels; R pairs of a sentence and one of its possible labels.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ UNKNOWN_LABEL = -1
 
 
 class Labelled(NamedTuple):
-    """Labelled sentences besides those of the batch, from which only q(y|x) learns."""
+    """Labelled sentences in addition to the batch, from which only q(y|x) learns."""
 
     tokens: Tensor
     """int64 `[M, T]`, the words and the final `</s>`."""
@@ -27,21 +27,21 @@ class Labelled(NamedTuple):
     noise: Noise | None
     """Dropout masks; None in evaluation."""
 
-    def part(self, some: slice) -> "Labelled":
-        """Some of the sentences."""
+    def part(self, rows: slice) -> "Labelled":
+        """A slice of the sentences."""
         noise = self.noise
         if noise is not None:
-            noise = noise._replace(examples=noise.examples[some])
-        return Labelled(self.tokens[some], self.lengths[some], self.labels[some], noise)
+            noise = noise._replace(examples=noise.examples[rows])
+        return Labelled(self.tokens[rows], self.lengths[rows], self.labels[rows], noise)
 
 
 class Labelling(NamedTuple):
-    """What a batch says of labels."""
+    """The known labels of a batch."""
 
     labels: Tensor
     """int64 `[B]`, UNKNOWN_LABEL where none is known."""
     draws: Tensor | None = None
-    """`[B]` in [0, 1): which label stands for those not summed over; None sums over all."""
+    """`[B]` in [0, 1): selects the label that stands for those not summed; None sums over all."""
     labelled: Labelled | None = None
 
 
@@ -51,7 +51,7 @@ def unknown_labels(rows: Tensor) -> Tensor:
 
 
 class LabelTerms(NamedTuple):
-    """What labels add to the terms of a batch."""
+    """The terms of a batch that come from labels."""
 
     kl: Tensor
     """`[B]` nats, part of the bound: KL(q(y|x) || p(y)), or -log p(y) of a known label."""
@@ -60,7 +60,7 @@ class LabelTerms(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """The labels that are tried for each sentence."""
+    """The labels that are summed over for each sentence."""
 
     rows: Tensor
     """int64 `[R]`: the sentence, ascending."""
@@ -70,10 +70,10 @@ class Pairs(NamedTuple):
     """`[R]`: weights of the pairs in the expectation over q(y|x), which carry its gradient."""
 
 
-def pairs(log_posterior: Tensor, labelling: Labelling, *, summed: int) -> Pairs:
-    """Which labels are tried for which sentence, so that sums over pairs are expectations.
+def label_pairs(log_posterior: Tensor, labelling: Labelling, *, summed: int) -> Pairs:
+    """Labels for each sentence, and weights that make sums over the pairs expectations.
 
-    A known label is the only one, of weight 1. Otherwise all L are tried, weighted by q(y|x). If
+    A known label is the only one, with weight 1. Otherwise all L are summed, weighted by q(y|x). If
     L exceeds `summed` (and there are draws), the `summed` - 1 likeliest are, and one of the rest
     that is drawn from q restricted to them, with their mass as its weight: values and gradients
     are right in expectation, without the variance of drawing all (Liu et al. 2019,
@@ -86,16 +86,16 @@ def pairs(log_posterior: Tensor, labelling: Labelling, *, summed: int) -> Pairs:
     """
     size, count = log_posterior.shape
     known = labelling.labels >= 0
-    tried = torch.arange(count, device=known.device).expand(size, count)
+    labels = torch.arange(count, device=known.device).expand(size, count)
     weights = log_posterior.exp()
     if labelling.draws is not None and count > summed:
-        tried, weights = _shortened(log_posterior, labelling.draws, summed)
-    first = torch.zeros_like(tried, dtype=torch.bool)
+        labels, weights = _shortened(log_posterior, labelling.draws, summed)
+    first = torch.zeros_like(labels, dtype=torch.bool)
     first[:, 0] = True
-    kept = first | ~known[:, None]
-    tried = torch.where(known[:, None], labelling.labels[:, None], tried)
+    used = first | ~known[:, None]
+    labels = torch.where(known[:, None], labelling.labels[:, None], labels)
     weights = torch.where(known[:, None], torch.ones_like(weights), weights)
-    return Pairs(kept.nonzero()[:, 0], tried[kept], weights[kept])
+    return Pairs(used.nonzero()[:, 0], labels[used], weights[used])
 
 
 def _shortened(log_posterior: Tensor, draws: Tensor, summed: int) -> tuple[Tensor, Tensor]:
@@ -107,12 +107,12 @@ def _shortened(log_posterior: Tensor, draws: Tensor, summed: int) -> tuple[Tenso
         mass = cumulative[:, -1:]
         place = (cumulative <= draws[:, None] * mass).sum(1, keepdim=True)
         place.clamp_(max=rest.shape[1] - 1)
-    tried = torch.cat([order[:, : summed - 1], order.gather(1, summed - 1 + place)], dim=1)
-    logs = log_posterior.gather(1, tried)
+    labels = torch.cat([order[:, : summed - 1], order.gather(1, summed - 1 + place)], dim=1)
+    logs = log_posterior.gather(1, labels)
     drawn = logs[:, -1:]
-    # Of value 1, and with the gradient of log q, as the score function wants it.
+    # Of value 1, and with the gradient of log q, as the score function estimator needs it.
     weight = mass.to(logs) * (drawn - drawn.detach()).exp()
-    return tried, torch.cat([logs[:, :-1].exp(), weight], dim=1)
+    return labels, torch.cat([logs[:, :-1].exp(), weight], dim=1)
 
 
 def label_kl(log_posterior: Tensor, log_prior: Tensor, labels: Tensor) -> Tensor:

@@ -21,9 +21,9 @@ from textvae.model.labelling import (
     Labelling,
     LabelTerms,
     label_kl,
+    label_pairs,
     log_prior_of,
     one_hot,
-    pairs,
     unknown_labels,
 )
 from textvae.randomness import Noise, key, uniforms
@@ -182,16 +182,16 @@ class M2Labels(SeededModule):
         """Draws for the labels of each sentence: the known one, or those that are summed over."""
         if labelling is None:
             labelling = Labelling(unknown_labels(log_posterior))
-        tried = pairs(log_posterior, labelling, summed=self.config.summed_labels)
-        posterior = self.posterior(base.select(tried.rows), tried.labels)
-        kl = tried.weights[:, None] * prior.kl(posterior)
+        pairs = label_pairs(log_posterior, labelling, summed=self.config.summed_labels)
+        posterior = self.posterior(base.select(pairs.rows), pairs.labels)
+        kl = pairs.weights[:, None] * prior.kl(posterior)
         labels = torch.where(labelling.labels >= 0, labelling.labels, log_posterior.argmax(1))
         cost = label_kl(log_posterior, self.log_prior(), labelling.labels)
         return Inferred(
-            posterior.sample(normals[tried.rows]),
-            torch.zeros_like(base.mean).index_add(0, tried.rows, kl),
+            posterior.sample(normals[pairs.rows]),
+            torch.zeros_like(base.mean).index_add(0, pairs.rows, kl),
             self.posterior(base, labels),
-            tried,
+            pairs,
             LabelTerms(cost, cost.new_zeros(())),
         )
 

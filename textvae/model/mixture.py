@@ -15,12 +15,12 @@ from textvae.model.gaussian import LOG_TWO_PI, DiagonalGaussian, transform_rows
 from textvae.randomness import key, normals, uniforms
 
 ROWS = 2048
-"""Latents whose M densities are worked out at once: bounds the memory, `[ROWS, M, Z]`."""
+"""Latents whose M densities are computed at once: bounds the memory, `[ROWS, M, Z]`."""
 VALUES = 2**19
-"""Of the features that EM holds at once, 4 MB: more falls out of a CPU's cache."""
+"""The size of the features that EM holds at once, 4 MB: more does not fit into a CPU's cache."""
 JITTER = 1e-6
-"""Of the variance of all points, added to each variance of a component: as narrow as the posteriors
-of trained models never are, and points that coincide leave a component with an inverse."""
+"""The fraction of the variance of all points that is added to the variances of each component: far
+narrower than posteriors of trained models, and enough to invert a component of equal points."""
 LEAST = 1e-3
 """Points; a component that explains fewer is dropped."""
 
@@ -113,12 +113,12 @@ def fit_mixture(
 ) -> Fit:
     """Fit a mixture to points by EM (Dempster, Laird and Rubin 1977).
 
-    Components begin at points drawn by k-means++ (Arthur and Vassilvitskii 2007) in units of the
+    Components start at points drawn by k-means++ (Arthur and Vassilvitskii 2007) in units of the
     standard deviation of each dimension, each with the points that are nearest to it.
 
     Args:
         points: float64 `[N, Z]`.
-        num_components: M, from 1 to N; fewer come back where some explain no point.
+        num_components: M, from 1 to N; fewer are returned if some explain no point.
         seed: of the start.
         max_iterations: of EM.
         tolerance: stop where an iteration raises the mean log-density by less.
@@ -148,12 +148,12 @@ def raise_likelihood(
     moments = _Moments(points)
     mixture, before = start, -math.inf
     for iteration in range(max_iterations + 1):
-        found, sums = moments.expect(mixture)
-        if found - before < tolerance or iteration == max_iterations or is_over():
+        log_prob, sums = moments.expect(mixture)
+        if log_prob - before < tolerance or iteration == max_iterations or is_over():
             break
-        before = found
+        before = log_prob
         mixture = moments.mixture(sums)
-    return Fit(mixture, found, iteration)
+    return Fit(mixture, log_prob, iteration)
 
 
 class _Moments:

@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from textvae.config import Config
 
 SMALLEST_VARIANCE = 1e-10
-"""Added to the variance of a batch, which may be zero. The raw means of a model that begins have a
-variance near 1e-4: torch's own 1e-5 would take a tenth off the bound."""
+"""Added to the variance of a batch, which may be zero. The raw means of an initial model have a
+variance near 1e-4: torch's default of 1e-5 would take a tenth off the bound."""
 
 
 class NoConstraintConfig(Config, tag_field="kind", tag="none"):
-    """Mean and variance are what the encoder says."""
+    """Mean and variance are the outputs of the encoder."""
 
     def build(self, latent_dim: int) -> None:
-        """Nothing stands between the encoder and its posterior."""
+        """None: there is no constraint to build."""
 
 
 class BatchNormConfig(Config, tag_field="kind", tag="batch_norm"):
-    """BN-VAE (Zhu et al. 2020): the means of a batch get a fixed spread, and so a least KL.
+    """BN-VAE (Zhu et al. 2020): a fixed spread of the means of a batch, and so a minimal KL.
 
-    In training the mean of each dimension is normalised over the batch, multiplied by `scale`,
+    In training the mean of each dimension is normalized over the batch, multiplied by `scale`,
     and shifted by the encoder's bias: the KL averaged over the batch is then at least
     scale^2 / 2 for each dimension.
     """
@@ -34,7 +34,7 @@ class BatchNormConfig(Config, tag_field="kind", tag="batch_norm"):
     """Weight of the newest batch in the running statistics that evaluation uses."""
 
     def build(self, latent_dim: int) -> "MeanBatchNorm":
-        """The normalisation, with statistics that have seen nothing."""
+        """The normalization, without statistics yet."""
         return MeanBatchNorm(self, latent_dim)
 
 
@@ -42,10 +42,10 @@ PosteriorConstraintConfig = NoConstraintConfig | BatchNormConfig
 
 
 class MeanBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy 2015) with a fixed scale and without a shift.
+    """Batch normalization (Ioffe and Szegedy 2015) with a fixed scale and without a shift.
 
-    The running statistics begin at zero and are divided by the weight they have, so that they
-    are means of what was seen from the first batch on, as in Adam.
+    The running statistics start at zero and are divided by their weight, so that they are unbiased
+    from the first batch on, as in Adam.
     """
 
     running_mean: Tensor
@@ -67,28 +67,28 @@ class MeanBatchNorm(nn.Module):
         return None
 
     def forward(self, mean: Tensor, *, training: bool) -> Tensor:
-        """Normalised means `[B, Z]` from raw means `[B, Z]`.
+        """Normalized means `[B, Z]` from raw means `[B, Z]`.
 
         Args:
-            mean: one row a sentence.
-            training: use the statistics of the batch, and let the running ones see them. A batch
-                of one sentence has no variance: it is normalised as in evaluation, and not seen.
+            mean: one row per sentence.
+            training: use the statistics of the batch, and update the running ones. A batch of one
+                sentence has no variance: it is normalized as in evaluation and updates nothing.
         """
         if training and mean.shape[0] > 1:
             variance, center = torch.var_mean(mean, dim=0, correction=0)
-            self._see(center.detach(), variance.detach(), mean.shape[0])
+            self._update(center.detach(), variance.detach(), mean.shape[0])
         else:
-            seen = self.running_weight > 0
-            weight = torch.where(seen, self.running_weight, 1.0)
+            has_statistics = self.running_weight > 0
+            weight = torch.where(has_statistics, self.running_weight, 1.0)
             center = self.running_mean / weight
-            variance = torch.where(seen, self.running_variance / weight, 1.0)
+            variance = torch.where(has_statistics, self.running_variance / weight, 1.0)
         return self.config.scale * (mean - center) * (variance + SMALLEST_VARIANCE).rsqrt()
 
     @torch.no_grad()
-    def _see(self, center: Tensor, variance: Tensor, count: int) -> None:
+    def _update(self, center: Tensor, variance: Tensor, count: int) -> None:
         """Move the running statistics; the variance becomes the unbiased one."""
-        share = self.config.momentum
-        self.running_mean.lerp_(center.to(self.running_mean), share)
+        momentum = self.config.momentum
+        self.running_mean.lerp_(center.to(self.running_mean), momentum)
         unbiased = variance.to(self.running_variance) * (count / (count - 1))
-        self.running_variance.lerp_(unbiased, share)
-        self.running_weight.lerp_(torch.ones_like(self.running_weight), share)
+        self.running_variance.lerp_(unbiased, momentum)
+        self.running_weight.lerp_(torch.ones_like(self.running_weight), momentum)

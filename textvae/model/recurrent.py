@@ -84,6 +84,6 @@ def last_states(states: Tensor, lengths: Tensor) -> Tensor:
 
 
 def reverse_sentences(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """Each sentence back to front within its own length: `[B, T]`; cells beyond stay as 0."""
+    """Each sentence reversed within its length: `[B, T]`; cells beyond are 0."""
     positions = lengths[:, None] - 1 - torch.arange(tokens.shape[1], device=tokens.device)
     return tokens.gather(1, positions.clamp(min=0)) * (positions >= 0)

@@ -1,6 +1,6 @@
-"""The variational autoencoder: ties encoder, prior and decoder, and returns terms by sentence.
+"""The variational autoencoder: encoder, prior and decoder, and terms per sentence.
 
-Kingma and Welling 2014; for text, Bowman et al. 2016. Nothing here is averaged over a batch.
+Kingma and Welling 2014; for text, Bowman et al. 2016. Nothing is averaged over a batch.
 """
 
 from typing import TYPE_CHECKING, Annotated, Union
@@ -32,7 +32,7 @@ else:
 
 
 class ModelConfig(Config):
-    """Everything that decides the shapes of the weights, but for the vocabulary."""
+    """Everything that determines the shapes of the weights, except the vocabulary."""
 
     latent_dim: Annotated[int, Meta(ge=0, le=4096)] = 8
     """Dimensions of the latent; 0, with `encoder.kind = "none"`, is a language model. Few, because
@@ -43,7 +43,7 @@ class ModelConfig(Config):
     prior: PriorConfig = GaussianPriorConfig()
     decoder: DecoderConfig = GRUDecoderConfig()
     labels: LabelsConfig = NoLabelsConfig()
-    """Whether and how the model knows labels."""
+    """The kind of labels, if any."""
 
     def __post_init__(self) -> None:
         """Refuse an encoder without a latent, a latent without an encoder, labels without both."""
@@ -55,7 +55,9 @@ class ModelConfig(Config):
         if not self.latent_dim and not isinstance(self.encoder, NoEncoderConfig):
             raise ValueError("latent_dim 0 is a language model, so encoder.kind must be none")
         if not self.latent_dim and self.labels.has_labels:
-            raise ValueError("a language model has no encoder to tell labels: labels.kind is none")
+            raise ValueError(
+                "a language model has no encoder to classify labels, so labels.kind must be none"
+            )
 
     def build(self, vocabulary_size: int, *, num_labels: int = 0, seed: int | None = 0) -> "VAE":
         """The model on the CPU; with `seed` None its parameters are left unset, to be loaded.
@@ -97,7 +99,7 @@ class VAE(nn.Module):
 
     @property
     def is_language_model(self) -> bool:
-        """Whether there is no latent: the KL is 0 and the ELBO is the log-likelihood."""
+        """True without a latent: the KL is 0 and the ELBO is the log-likelihood."""
         return self.prior.latent_dim == 0
 
     @property
@@ -263,7 +265,7 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
-        """Multiply the logits of all words by a factor for good; nothing else changes."""
+        """Multiply the logits of all words by a factor, in the weights; nothing else changes."""
         self.encoder.follow_word_vectors(self.decoder.scale_logits(factor))
 
     def reconstruct(
@@ -277,7 +279,7 @@ class VAE(nn.Module):
         dtype: torch.dtype = torch.float32,
         weights: Tensor | None = None,
     ) -> CrossEntropy:
-        """-log p(x|z) at conditions `[B, C]`; padding leaves before the vocabulary projection.
+        """-log p(x|z) at conditions `[B, C]`; padding is removed before the vocabulary projection.
 
         On CUDA, where counting the targets would wait for the device, padding has a weight of 0
         instead, and the rows are `[B, T]`. `weights` `[B]` are those of the sentences in the total;

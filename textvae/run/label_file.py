@@ -16,22 +16,22 @@ def label_files(names: Sequence[str]) -> dict[str, bytes]:
     return {LABELS: msgspec.json.format(msgspec.json.encode(list(names)), indent=2) + b"\n"}
 
 
-def read_labels(path: Path, *, wanted: bool, verify: bool = True) -> tuple[str, ...]:
+def read_labels(path: Path, *, has_labels: bool, verify: bool = True) -> tuple[str, ...]:
     """The names of a model directory; none for a model without labels.
 
     Args:
         path: the directory.
-        wanted: whether its config says that the model has labels.
+        has_labels: True if the config of the model says so.
         verify: compare the file with its checksum.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another model.
     """
     listed = read_manifest(path).files
-    if wanted != (LABELS in listed):
-        found = "is missing" if wanted else "belongs to a model with labels"
-        raise CheckpointError(f"{path / LABELS}: {found}; take all files from the same model")
-    if not wanted:
+    if has_labels != (LABELS in listed):
+        fault = "is missing" if has_labels else "belongs to a model with labels"
+        raise CheckpointError(f"{path / LABELS}: {fault}; take all files from the same model")
+    if not has_labels:
         return ()
     data = check_file(path / LABELS, listed[LABELS], checksum=verify)
     try:

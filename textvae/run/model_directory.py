@@ -121,7 +121,7 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
         return _load_unfinished(path)
     files = open_model_directory(path, verify=verify)
     config, tokenizer = _config(path, files.config), _tokenizer(path, files.tokenizer)
-    labels = read_labels(path, wanted=config.labels.has_labels, verify=verify)
+    labels = read_labels(path, has_labels=config.labels.has_labels, verify=verify)
     model = _model_for_weights(path, config, tokenizer, files.shapes, len(labels))
     _load_weights(model, files.read_tensors(), path / WEIGHTS)
     return LoadedModel(model.eval(), tokenizer, config, read_results(path), labels)
