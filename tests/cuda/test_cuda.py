@@ -109,7 +109,7 @@ def test_sentences_do_not_depend_on_how_often_the_host_looks(
     for rows, positions in ((7, 1), (7, 5), (2048, 8), (2048, 100)):
         monkeypatch.setattr("textvae.generate.decoding.CUDA_ROWS", rows)
         monkeypatch.setattr("textvae.generate.decoding.CUDA_POSITIONS", positions)
-        decoded.append(decode(model, latents, strategy, seed=3, max_length=17))
+        decoded.append(decode_latents(model, latents, strategy, seed=3, max_length=17))
     for other in decoded[1:]:
         same = [a == b for a, b in zip(decoded[0].sentences, other.sentences, strict=True)]
         assert sum(same) >= 52
