@@ -12,6 +12,7 @@ from textvae.generate.strategies import Greedy, Temperature
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.interfaces import END
 from textvae.model.mixture import GaussianMixture
 from textvae.model.prior_mixture import MixturePrior
 from textvae.model.vae import VAE, ModelConfig
@@ -104,7 +105,9 @@ def test_sentences_do_not_depend_on_how_often_the_host_looks(
     cuda: torch.device, monkeypatch: pytest.MonkeyPatch, strategy: Greedy | Temperature
 ) -> None:
     model = build(cuda).eval()
-    latents = model.prior.sample(53, seed=2)
+    with torch.no_grad():
+        model.decoder.output_bias[END] = 2.5
+    latents = 5.0 * model.prior.sample(53, seed=2)
     decoded = []
     for rows, positions in ((7, 1), (7, 5), (2048, 8), (2048, 100)):
         monkeypatch.setattr("textvae.generate.decoding.CUDA_ROWS", rows)
@@ -114,4 +117,4 @@ def test_sentences_do_not_depend_on_how_often_the_host_looks(
         same = [a == b for a, b in zip(decoded[0].sentences, other.sentences, strict=True)]
         assert sum(same) >= 52
         assert sum(a != b for a, b in zip(decoded[0].finished, other.finished, strict=True)) <= 1
-    assert {len(ids) for ids in decoded[0].sentences} != {17}
+    assert sum(decoded[0].finished) > 0

@@ -161,7 +161,7 @@ def _decode_on_cuda(
                 active = active.select(places.to(device, non_blocking=True))
                 rows = [rows[place] for place in going]
             free = min(CUDA_ROWS - len(rows), count - begun)
-            if free >= min(CUDA_ROWS // 8, count - begun) > 0:
+            if free >= min(max(1, CUDA_ROWS // 8), count - begun) > 0:
                 new = latents[begun : begun + free].to(device)
                 active = active.join(_begin(writer, new, begun, start))
                 rows += range(begun, begun + free)
