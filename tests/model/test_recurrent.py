@@ -101,36 +101,21 @@ def test_no_parameter_is_left_unset() -> None:
         initialize(nn.Embedding(3, 5), 1)
 
 
-GOLDEN = {
+GRU = {"kind": "gru", "hidden_dim": 7}
+DEEP = {"kind": "gru", "embedding_dim": 5, "hidden_dim": 7, "num_layers": 2}
+GOLDEN: dict[str, tuple[dict[str, object], str]] = {
     "words of its own, two layers, both directions, M2": (
         {
             "latent_dim": 3,
-            "encoder": {
-                "kind": "gru",
-                "embedding_dim": 5,
-                "hidden_dim": 7,
-                "num_layers": 2,
-                "bidirectional": True,
-                "posterior": {"kind": "batch_norm"},
-            },
-            "decoder": {
-                "kind": "gru",
-                "embedding_dim": 5,
-                "hidden_dim": 7,
-                "num_layers": 2,
-                "tie_embeddings": False,
-            },
+            "encoder": {**DEEP, "bidirectional": True, "posterior": {"kind": "batch_norm"}},
+            "decoder": {**DEEP, "tie_embeddings": False},
             "prior": {"kind": "mixture", "max_components": 4},
             "labels": {"kind": "m2"},
         },
         "b0e3b79f496fead4",
     ),
     "words of the decoder": (
-        {
-            "latent_dim": 3,
-            "encoder": {"kind": "gru", "hidden_dim": 7},
-            "decoder": {"kind": "gru", "embedding_dim": 5, "hidden_dim": 7},
-        },
+        {"latent_dim": 3, "encoder": GRU, "decoder": {**GRU, "embedding_dim": 5}},
         "06915db1e7260ee8",
     ),
 }

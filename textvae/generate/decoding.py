@@ -127,7 +127,7 @@ def _decode_on_cuda(
     max_length: int,
     start: int,
 ) -> Decoded:
-    """Write as `decode` does, several positions before the host looks which sentences have ended.
+    """Write as `decode_latents` does, but test for ended sentences once in several positions.
 
     What comes after the end of a sentence is dropped. No draw depends on another, so the sentences
     are those of a loop that looks at every position.
