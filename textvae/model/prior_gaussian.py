@@ -235,7 +235,7 @@ class FittedDensityPrior(GaussianPrior):
 
 
 def factor_fault(name: str, factors: Tensor) -> str | None:
-    """What is wrong with Cholesky factors `[..., Z, Z]`, or None."""
+    """The fault of Cholesky factors `[..., Z, Z]`, or None."""
     if bool(factors.triu(1).any()) or bool((factors.diagonal(dim1=-2, dim2=-1) < 0).any()):
         return f"{name} is not lower triangular with a diagonal of at least 0"
     return None
