@@ -108,7 +108,7 @@ MODELS: dict[str, list[tuple[Change, str]]] = {
             {"decoder": {"kind": "gru", "num_layers": 2}},
             "decoder.initial_bias has shape (19,), config",
         ),
-        ({"prior": {"kind": "flow"}}, "prior.kind: unknown kind 'flow'"),
+        ({"prior": {"kind": "tree"}}, "prior.kind: unknown kind 'tree'"),
         ({"labels": {"kind": "m9"}}, "labels.kind: unknown kind 'm9'"),
         ({"labels": {"kind": "m2"}}, "is missing"),
     ],

@@ -91,7 +91,7 @@ def command(
             if as_json:
                 emit_json(one._asdict())
             else:
-                emit(f"{one.label}\t{one.probability:.4f}")
+                emit(one.label, f"{one.probability:.4f}")
         flush()
     if stream.blank():
         log(f"{stream.where}: {stream.blank():,} blank lines left out")

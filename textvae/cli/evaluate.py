@@ -11,7 +11,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import share_stdin, split_model_and_data
-from textvae.cli.terminal import emit, emit_json, flush, log, log_model
+from textvae.cli.terminal import emit_json, emit_lines, flush, log, log_model
 from textvae.errors import CheckpointError, TextVAEError
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _write(measurements: "Measurements", where: Path, output: Path | None) -> Te
 def _emit(measurements: "Measurements", *, as_json: bool) -> None:
     """The table, or the object of the file with every figure under its own name as well."""
     if not as_json:
-        emit(measurements.table())
+        emit_lines(measurements.table())
         return
 
     import msgspec  # noqa: PLC0415 -- 20 ms

@@ -7,7 +7,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import find_model
-from textvae.cli.terminal import emit, emit_json, flush
+from textvae.cli.terminal import emit, emit_json, emit_lines, flush
 from textvae.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def command(model: str | None, verify: bool, as_json: bool) -> None:
     if as_json:
         emit_json(_facts(where, vae) | ({"files": _files(checks)} if verify else {}))
     else:
-        emit("\n".join(_lines(where, vae)))
+        emit_lines("\n".join(_lines(where, vae)))
         if verify:
             emit(f"checksums   all {len(checks)} files are right")
 

@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, log_model
+from textvae.cli.terminal import emit, emit_json, emit_lines, log_model
 from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def command(
     )
     log_model(where, named=len(texts) < len(arguments))
     if scores:
-        emit_json(result.scores._asdict()) if as_json else emit(_table(result.scores))
+        emit_json(result.scores._asdict()) if as_json else emit_lines(_table(result.scores))
         return
     for row in result.rows:
         if as_json:

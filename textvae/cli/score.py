@@ -173,7 +173,7 @@ def _emit_scores(
             del row["text"]
             emit_json(row if is_anomaly is None else row | {"strange": is_anomaly})
         else:
-            mark = "" if is_anomaly is None else ("\tstrange" if is_anomaly else "\tnormal")
-            emit(f"{one.score:.4f}{mark}")
+            mark = () if is_anomaly is None else ("strange" if is_anomaly else "normal",)
+            emit(f"{one.score:.4f}", *mark)
         if count % together == 0:
             flush()

@@ -1,9 +1,12 @@
-"""Results on stdout, one a line and UTF-8 whatever the locale; messages on stderr.
+r"""Results on stdout, one a line and UTF-8 whatever the locale; messages on stderr.
 
-`emit` writes a result, `log` a message; nothing else of the command line prints.
+`emit` writes a result, `log` a message; nothing else of the command line prints. Text of data,
+models and file names may hold characters that steer a terminal, end a line or reverse it: they are
+written as escapes, `\x1b`, and in JSON as JSON's own, `\u009b`, which a reader turns back.
 """
 
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import Any
@@ -12,6 +15,10 @@ import click
 
 from textvae.distributed import is_first
 
+_CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_CONTROLS = re.compile(f"[{_CONTROL}]")
+# The same but for C0, which JSON escapes anyway, in UTF-8.
+_CONTROL_BYTES = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 _NOT_WRITTEN = "standard output: cannot be written"
 
 
@@ -19,21 +26,32 @@ class OutputError(Exception):
     """A result that could not be written to stdout."""
 
 
-def emit(line: str) -> None:
-    """Write one line of results."""
-    _write(line.encode("utf-8") + b"\n")
+def printable(text: str) -> str:
+    """Text with escapes in the place of control characters, line ends and tabs among them."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def emit(*fields: str) -> None:
+    """Write one line of results, whose fields are separated by tabs."""
+    _write("\t".join(map(printable, fields)).encode("utf-8") + b"\n")
+
+
+def emit_lines(text: str) -> None:
+    """Write results of several lines."""
+    for line in text.split("\n"):
+        emit(line)
 
 
 def emit_json(value: Any) -> None:
     """Write one object (a dict or a struct) as one line of JSON."""
     import msgspec  # noqa: PLC0415 -- costs 20 ms that no help text should pay
 
-    _write(msgspec.json.encode(value) + b"\n")
+    emit_raw(msgspec.json.encode(value))
 
 
 def emit_raw(line: bytes) -> None:
-    """Write one line of results that is UTF-8 already."""
-    _write(line + b"\n")
+    """Write one line of results that is JSON already."""
+    _write(_CONTROL_BYTES.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line) + b"\n")
 
 
 def log(line: str, *, any_process: bool = False) -> None:
@@ -43,7 +61,7 @@ def log(line: str, *, any_process: bool = False) -> None:
     """
     if any_process or is_first():
         with suppress(OSError):
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
 
 
 def log_model(model: object, *, named: bool) -> None:

@@ -10,7 +10,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.process import SIGNALLED
-from textvae.cli.terminal import emit, emit_json, flush, log
+from textvae.cli.terminal import emit_json, emit_lines, flush, log
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def command(
     from textvae.cli.train_summary import summarize  # noqa: PLC0415 -- imports torch, 1.5 s
 
     summary = summarize(plans[0], outcome)
-    emit_json(summary) if as_json else emit(summary.text())
+    emit_json(summary) if as_json else emit_lines(summary.text())
     flush()
 
 
@@ -173,7 +173,7 @@ def _dry_run(data: str | None, settings: tuple[str, ...], values: Values, *, as_
     for line in (*plan.data.notes, explicit_command(data, settings, values, plan)):
         log(line)
     result = dry_run(plan)
-    emit_json(result) if as_json else emit("\n".join(result.lines()))
+    emit_json(result) if as_json else emit_lines("\n".join(result.lines()))
 
 
 def _plan(data: str | None, settings: tuple[str, ...], values: Values) -> "Plan":

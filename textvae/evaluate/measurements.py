@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated, TypeVar
 
 import msgspec
 from torch import Tensor
@@ -10,12 +11,16 @@ from textvae.errors import DataError
 from textvae.metrics.latent_usage import diagnosis, standard_error
 from textvae.storage.files import read_bytes, write_file
 
+T = TypeVar("T")
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
 VERSION = 1
 """Version of the file: it goes up when a name changes its meaning or is removed."""
 FILE = "evaluation.json"
 """Its name in a model directory."""
 NO_TRAINING_SET = "the training set is not beside the model"
 _LARGEST = 64 * 2**20
+_LARGEST_COUNT = 2**63
 _SCIENTIFIC = 1e6
 """From this value on a figure has three digits: a word of unspaced text is a sentence."""
 
@@ -83,12 +88,12 @@ class MeasuredCorpus(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     sha256: str
-    num_sentences: int
-    num_tokens: int
+    num_sentences: Count
+    num_tokens: Count
     """Tokens of the model's tokenizer, and one `</s>` per sentence."""
-    num_words: int
+    num_words: Count
     """Words between whitespace, and one end per sentence."""
-    num_characters: int
+    num_characters: Count
     """Characters, and one end per sentence."""
     num_unknown: int | None
     """Tokens that are `<unk>`, of `num_tokens`; None: not counted."""
@@ -175,6 +180,26 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def decode_figures(data: bytes, kind: type[T]) -> T:
+    """Decode the JSON of a struct of figures, whose numbers are bounded.
+
+    Raises:
+        msgspec.DecodeError, UnicodeError, RecursionError: it is none.
+    """
+    value = msgspec.json.decode(data)
+    _check_counts(value)
+    return msgspec.convert(value, kind)
+
+
+def _check_counts(value: object) -> None:
+    """Refuse integers of any length, which msgspec takes for an int."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_counts(part)
+    elif isinstance(value, int) and abs(value) > _LARGEST_COUNT:
+        raise msgspec.ValidationError("it holds a number that no count reaches")
+
+
 def write_measurements(path: Path, measurements: Measurements) -> None:
     """Write the file; a crash leaves the old file or the new one.
 
@@ -198,7 +223,7 @@ def read_measurements(path: Path) -> Measurements:
             raise DataError(
                 f"{path}: is of version {version}, this textvae reads {VERSION}; use a newer one"
             )
-        return msgspec.json.decode(data, type=Measurements)
+        return decode_figures(data, Measurements)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         reason = str(error).replace("\n", " ")
         raise DataError(f"{path}: is no evaluation of textvae: {reason}") from None

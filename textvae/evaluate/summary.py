@@ -9,6 +9,7 @@ from textvae.evaluate.bounds import LikelihoodEvaluator, likelihood_figures
 from textvae.evaluate.evaluators import EvaluatorConfig, measure, model_facts
 from textvae.evaluate.latent import LatentEvaluator, latent_figures
 from textvae.evaluate.measurements import (
+    Count,
     Figure,
     Measured,
     MeasuredCorpus,
@@ -54,10 +55,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """exp(sum of nll / num_tokens): from the importance-weighted bound, so at most this."""
     perplexity_elbo: float
     """The same from the ELBO."""
-    num_tokens: int
+    num_tokens: Count
     """The denominator: tokens of the model's tokenizer, and one `</s>` per sentence."""
-    num_sentences: int
-    num_samples: int
+    num_sentences: Count
+    num_samples: Count
     """K; 1 for a language model, whose figures are exact."""
     mutual_information: float
     mutual_information_stderr: float | None
@@ -71,8 +72,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     perplexity_per_word: float
     """exp(sum of nll / (words between whitespace + sentences)): compares across tokenizers."""
     bits_per_character: float
-    num_words: int
-    num_characters: int
+    num_words: Count
+    num_characters: Count
     seed: int
     precision: str
     device: str

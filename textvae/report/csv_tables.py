@@ -10,6 +10,9 @@ from textvae.report.curves import Curves
 from textvae.report.material import Map, Material, Missing
 from textvae.storage.files import saying_why, write_file
 
+_FORMULA = tuple("=+-@\t\r")
+"""First characters by which spreadsheets know a formula (OWASP, CSV injection)."""
+
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse a directory in use, before any work is done.
@@ -56,9 +59,14 @@ def csv_tables(material: Material) -> dict[str, bytes]:
 def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow(map(_inert, header))
+    writer.writerows([_inert(cell) for cell in row] for row in rows)
     return text.getvalue().encode()
+
+
+def _inert(cell: object) -> object:
+    """A cell that no spreadsheet takes for a formula: such text gets an apostrophe before it."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell
 
 
 def _curve_rows(curves: Curves) -> bytes:

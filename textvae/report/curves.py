@@ -1,7 +1,7 @@
 """The training curves of a run: metrics.jsonl, read with tolerance for what a crash cut off."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -30,19 +30,23 @@ class Curves(NamedTuple):
     """The last step whose parameters validation chose."""
 
 
+Finite = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+Nats = Finite | None
+
+
 class _Validation(msgspec.Struct):
-    elbo: float
-    kl: float = 0.0
+    elbo: Finite
+    kl: Finite = 0.0
 
 
 class _Line(msgspec.Struct):
     """A line of metrics.jsonl: an interval of training, or a validation."""
 
-    step: int
-    reconstruction: float | None = None
-    kl: float | None = None
-    kl_weight: float | None = None
-    active_units: float | None = None
+    step: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    reconstruction: Nats = None
+    kl: Nats = None
+    kl_weight: Nats = None
+    active_units: Nats = None
     validation: _Validation | None = None
     selected: bool = False
 
@@ -50,8 +54,8 @@ class _Line(msgspec.Struct):
 def read_curves(run: Path | None) -> Curves | None:
     """The curves of a run directory; None where there are none.
 
-    Lines that cannot be decoded are skipped: a process may have died while writing one.
-    The file holds no infinity and no NaN, which JSON lacks.
+    Lines that cannot be decoded are skipped, since a process may have died while writing one, and
+    so are lines with numbers that no run reaches.
     """
     if run is None or not (run / METRICS).is_file():
         return None
@@ -60,7 +64,7 @@ def read_curves(run: Path | None) -> Curves | None:
     for text in (run / METRICS).read_bytes().splitlines():
         try:
             line = msgspec.json.decode(text, type=_Line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         _add(curves, line)
         if line.selected:

@@ -49,7 +49,7 @@ class Series(NamedTuple):
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from low to high, 1, 2 or 5 times a power of ten apart."""
-    if not high > low:
+    if not high - low > max(1e-30, 1e-12 * max(abs(low), abs(high))):
         return [low]
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))

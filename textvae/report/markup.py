@@ -5,6 +5,7 @@ functions made. There is no third way into the page.
 """
 
 import html
+import math
 import re
 from collections.abc import Iterable
 
@@ -73,6 +74,8 @@ def number(value: float) -> str:
 
 def shown(value: float) -> str:
     """A figure for a reader: some three digits, commas in thousands, a true minus sign."""
+    if not math.isfinite(value):
+        return "not finite"
     size = abs(value)
     if size >= 1e6:
         text = f"{value:.2e}"

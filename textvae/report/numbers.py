@@ -1,5 +1,6 @@
 """The figures of measurements that are single numbers, by name."""
 
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ class Number(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """Figures by name, without those that are unknown, and the facts that sentences need."""
+    """Figures that are known and finite, by name, and the facts that sentences need."""
 
     figures: dict[str, Number]
     source: str
@@ -40,7 +41,7 @@ def numbers_of(measurements: Measurements, origin: str) -> Numbers:
     """The numbers of measurements; lists and texts are left out."""
     figures = {}
     for figure in measurements:
-        if isinstance(figure.value, int | float):
+        if isinstance(figure.value, int | float) and math.isfinite(figure.value):
             stderr = None if isinstance(figure.stderr, msgspec.UnsetType) else figure.stderr
             figures[figure.name] = Number(figure.value, stderr, figure.unit, figure.settings)
     return Numbers(

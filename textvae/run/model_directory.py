@@ -12,6 +12,7 @@ from torch import Tensor
 from textvae.config import Config, decode, encode_json, parse_json
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError
+from textvae.evaluate.measurements import decode_figures
 from textvae.evaluate.summary import Evaluation
 from textvae.model.interfaces import CheckedBuffers
 from textvae.model.vae import VAE, ModelConfig
@@ -158,8 +159,8 @@ def read_results(path: Path) -> Results | None:
     if not (path / MANIFEST).exists() or not file.is_file():
         return None
     try:
-        return msgspec.json.decode(read_bytes(file, at_most=2**24), type=Results)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_figures(read_bytes(file, at_most=2**24), Results)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).replace("\n", " ")
         raise CheckpointError(
             f"{file}: cannot be read: {reason}; check it with info --verify"
