@@ -36,17 +36,17 @@ class FlowPriorConfig(Config, tag_field="kind", tag="flow"):
     few Gaussians.
     """
 
-    hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 512
+    hidden_dim: Annotated[int, Meta(ge=1, le=8192)] = 256
     """Units of the network that turns dimensions into the mixture of the next one."""
     num_blocks: Annotated[int, Meta(ge=0, le=16)] = 1
     """Residual blocks of two layers each."""
-    num_components: Annotated[int, Meta(ge=1, le=256)] = 8
+    num_components: Annotated[int, Meta(ge=1, le=256)] = 5
     """Gaussians for each dimension, given those before it."""
     num_steps: Annotated[int, Meta(ge=1)] = 4000
     """Most steps of the fit; it also ends when a fifth of the time of training has gone by."""
     batch_size: Annotated[int, Meta(ge=1)] = 512
     """Draws of a step."""
-    learning_rate: Annotated[float, Meta(gt=0.0)] = 2e-3
+    learning_rate: Annotated[float, Meta(gt=0.0)] = 4e-3
     """The highest learning rate of the fit."""
 
     def build(self, latent_dim: int) -> "FlowPrior | StandardNormalPrior":
