@@ -7,6 +7,7 @@ import torch
 
 from textvae.model.flow import (
     AutoregressiveFlow,
+    Conditionals,
     FlowProgress,
     FlowShape,
     fit_flow,
@@ -53,6 +54,18 @@ def test_inverse_of_the_map_is_the_identity(dim: int) -> None:
     torch.testing.assert_close(flow.from_normals(flow.to_normals(there)), there)
     far = torch.full((1, dim), -9.0).double()  # in a tail, where 1 - F(y) is lost to rounding
     torch.testing.assert_close(flow.to_normals(flow.from_normals(far)), far)
+
+
+def test_inverse_crosses_a_gap_between_gaussians() -> None:
+    mixture = Conditionals(
+        torch.tensor([0.3, 0.7]).double().log()[None, None],
+        torch.tensor([-8.0, 8.0]).double()[None, None],
+        torch.tensor([-3.0, -1.0]).double()[None, None],
+    )
+    there = torch.linspace(-5.0, 5.0, 101).double()[:, None]
+    points = mixture.from_normals(there)
+    assert bool((points.diff(dim=0) > 0).all())
+    torch.testing.assert_close(mixture.to_normals(points), there, rtol=1e-6, atol=1e-6)
 
 
 def test_density_is_that_of_the_normals_times_the_jacobian() -> None:

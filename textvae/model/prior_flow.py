@@ -24,7 +24,7 @@ from textvae.model.prior_gaussian import (
     matched_normals,
 )
 
-BLOCK_ROWS = 64
+BLOCK_ROWS = 256
 """Draws that are mapped at once, never fewer: a product of matrices rounds by its shape."""
 
 
