@@ -403,7 +403,7 @@ def _on_cuda(name: str, *arguments: Any) -> Tensor:
     """Run an operation by its kernel; Triton is imported when the first is called."""
     from textvae import randomness_triton  # noqa: PLC0415 -- there is none without CUDA
 
-    result: Tensor = getattr(randomness_triton, name)(*arguments)
+    result: Tensor = getattr(randomness_triton, f"launch_{name}")(*arguments)
     return result
 
 

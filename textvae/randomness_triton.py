@@ -117,21 +117,21 @@ def _noise(
             tl.store(target, tl.where(dropped, replacement, value), mask=there)
 
 
-def uniforms(key: int, step: Tensor | None, indices: list[Tensor]) -> Tensor:
+def launch_uniforms(key: int, step: Tensor | None, indices: list[Tensor]) -> Tensor:
     """`randomness.uniforms`; see its operations for the arguments of all of these."""
     first, second, shape = _broadcast(indices)
     out = torch.empty(*first.shape, 1, device=first.device)
     return _launch(UNIFORMS, out, None, key, step, first, second).view(shape)
 
 
-def normals(key: int, step: Tensor | None, indices: list[Tensor], lanes: int) -> Tensor:
+def launch_normals(key: int, step: Tensor | None, indices: list[Tensor], lanes: int) -> Tensor:
     """`randomness.normals`."""
     first, second, shape = _broadcast(indices)
     out = torch.empty(*first.shape, lanes, device=first.device)
     return _launch(NORMALS, out, None, key, step, first, second).view(*shape, lanes)
 
 
-def masked(
+def launch_masked(
     values: Tensor,
     key: int,
     step: Tensor | None,
@@ -153,7 +153,7 @@ def masked(
     return _launch(MASK, out, values, key, step, first, SECONDS[kind], **settings)
 
 
-def replaced(
+def launch_replaced(
     tokens: Tensor,
     key: int,
     step: Tensor | None,

@@ -31,6 +31,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pretend_costs import (
+    ACCUMULATED,
+    CUDA_ONLY,
+    FEW_INDICES,
+    INDEXING,
+    LAUNCHES,
+    MASKED,
+    NO_LAUNCH,
+    PATCHES,
+    WAITS,
+)
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -38,70 +49,6 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 SOURCES = (str(ROOT / "textvae"), str(ROOT / "scripts"))
-
-NO_LAUNCH = {
-    *("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
-    *(
-        "set_",
-        "resize_",
-        "is_same_size",
-        "lift_fresh",
-        "_local_scalar_dense",
-        "is_pinned",
-        "_pin_memory",
-    ),
-}
-LAUNCHES = {
-    **{"_unique2": 7, "unique_dim": 9, "sort": 4, "argsort": 4, "topk": 3, "masked_select": 4},
-    **{
-        "nonzero": 3,
-        "nonzero_numpy": 3,
-        "repeat_interleave": 3,
-        "bincount": 3,
-        "multinomial": 4,
-        "quantile": 8,
-    },
-    **{"embedding_dense_backward": 2, "_foreach_norm": 2, "index_add": 2, "logsumexp": 4},
-    **{"linalg_cholesky_ex": 3, "_linalg_eigh": 10, "slice_backward": 2, "select_backward": 2},
-}
-"""Kernels of one call on CUDA, estimated from torch's sources, where it is more than one."""
-MASKED = 4
-"""Kernels of indexing by a mask."""
-ACCUMULATED = 8
-"""Kernels of `index_put_` with accumulation, which sorts the indices."""
-FEW_INDICES = 3072
-"""Up to which the gradient of an embedding is one kernel, and zeros before it."""
-WAITS = {
-    *(
-        "_local_scalar_dense",
-        "nonzero",
-        "nonzero_numpy",
-        "_unique2",
-        "unique_dim",
-        "masked_select",
-        "bincount",
-    ),
-    *("equal", "is_nonzero"),
-}
-INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
-
-PATCHES: dict[str, Any] = {
-    "is_available": lambda: True,
-    "device_count": lambda: 1,
-    "is_bf16_supported": lambda including_emulation=True: True,
-    "current_device": lambda: 0,
-    "set_device": lambda device: None,
-    "synchronize": lambda device=None: None,
-    "get_device_name": lambda device=None: "pretend",
-    "get_device_capability": lambda device=None: (9, 0),
-    "is_current_stream_capturing": lambda: False,
-    "memory_allocated": lambda device=None: 0,
-    "max_memory_allocated": lambda device=None: 0,
-    "reset_peak_memory_stats": lambda device=None: None,
-    "mem_get_info": lambda device=None: (2**36, 2**37),
-    "_lazy_init": lambda: None,
-}
-"""Functions of `torch.cuda` and what takes their place."""
 
 
 class MixedDevicesError(RuntimeError):
@@ -167,6 +114,8 @@ class PretendCuda:
     def __init__(self) -> None:
         self.target: str | None = None
         """Label of what is being made, where a caller has named a device."""
+        self.graph: PretendGraph | None = None
+        """The graph that is being captured."""
         self.reset()
 
     def reset(self) -> None:
@@ -184,6 +133,8 @@ class PretendCuda:
 
     def wait(self, reason: str) -> None:
         """Count a wait of the host for the device."""
+        if self.graph is not None:
+            self.refuse(f"{reason} while a graph is captured")
         self.waits[f"{line_of_code()}: {reason}"] += 1
 
     def refuse(self, reason: str) -> None:
@@ -192,7 +143,12 @@ class PretendCuda:
 
     def __enter__(self) -> "PretendCuda":
         self._stack = contextlib.ExitStack()
-        for name, value in PATCHES.items():
+        graphs = {
+            "CUDAGraph": lambda: PretendGraph(self),
+            "graph": lambda graph, pool=None: graph.capture(),
+            "graph_pool_handle": lambda: (0, 0),
+        }
+        for name, value in (PATCHES | graphs).items():
             self._stack.callback(setattr, torch.cuda, name, getattr(torch.cuda, name))
             setattr(torch.cuda, name, value)
         self._stack.enter_context(_Functions(self))
@@ -203,20 +159,58 @@ class PretendCuda:
         self._stack.close()
 
 
-def _fused_gru_cell(
-    gates: Tensor, products: Tensor, state: Tensor, bias: Tensor, recurrent_bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    r, u, n = (gates + bias).chunk(3, 1)
-    hidden_r, hidden_u, hidden_n = (products + recurrent_bias).chunk(3, 1)
-    new = (n + (r + hidden_r).sigmoid() * hidden_n).tanh()
-    return new + (u + hidden_u).sigmoid() * (state - new), new.new_empty(0)
+class PretendGraph:
+    """A CUDA graph: a list of the operations that were captured, which `replay` repeats.
 
+    As on CUDA nothing is executed while it is captured, as far as what was there before can show;
+    a number of the host is what it was when it was captured; and the host cannot wait meanwhile.
+    """
 
-CUDA_ONLY: dict[str, Callable[..., Any]] = {
-    "aten.mm.dtype": lambda a, b, dtype: a.to(dtype) @ b.to(dtype),
-    "aten._thnn_fused_gru_cell.default": _fused_gru_cell,
-}
-"""Operations without an implementation for CPUs."""
+    def __init__(self, device: PretendCuda) -> None:
+        self.device, self.actions = device, list[Callable[[], None]]()
+        self.new: set[int] = set()
+        self.changed: dict[int, tuple[Tensor, Tensor]] = {}
+        """Storages that were there before the capture and were written to, and their contents."""
+
+    @contextlib.contextmanager
+    def capture(self) -> Iterator[None]:
+        self.device.graph = self
+        try:
+            yield
+        finally:
+            self.device.graph = None
+        with plain(), torch.no_grad():
+            for values, before in self.changed.values():
+                values.copy_(before)
+
+    def will_write(self, tensor: Tensor) -> None:
+        """Note what is in a storage before it is written to."""
+        with plain():
+            storage = tensor.untyped_storage()
+            address = storage.data_ptr()
+            if address in self.new or address in self.changed:
+                return
+            size = storage.nbytes() // tensor.element_size()
+            values = tensor.detach().as_strided((size,), (1,), 0)
+            self.changed[address] = values, values.clone()
+
+    def record(self, action: Callable[[], Any], outputs: list[Tensor]) -> None:
+        """Note an operation and the tensors it has made."""
+        with plain():
+            targets = [output.detach() for output in outputs]
+            self.new |= {target.untyped_storage().data_ptr() for target in targets}
+
+        def repeat() -> None:
+            for target, output in zip(targets, tensors_in(action()), strict=True):
+                target.copy_(output.detach())
+
+        self.actions.append(repeat)
+
+    def replay(self) -> None:
+        self.device.launch("graph")
+        with plain(), torch.no_grad():
+            for action in self.actions:
+                action()
 
 
 class _Operations(TorchDispatchMode):
@@ -245,11 +239,22 @@ class _Operations(TorchDispatchMode):
                 self._check_mixed(name, args, inputs, labels)
         if name == "copy_" and labels[0] != labels[1] and "meta" not in labels:
             self._copied(inputs[1], labels, args, kwargs)
+        graph = self.device.graph
+        if graph is not None:
+            for argument, value in zip(func._schema.arguments, args, strict=False):
+                _note_writes(graph, argument, value)
+            for argument in func._schema.arguments:
+                _note_writes(graph, argument, kwargs.get(argument.name))
         if space == "textvae":
             with torch._C.DisableTorchFunction():  # its reference is no work of the host
                 result = func(*args, **kwargs)
         else:
             result = CUDA_ONLY.get(str(func), func)(*args, **kwargs)
+        if graph is not None and not _is_view(func):
+            function = CUDA_ONLY.get(str(func), func)
+            made = [t for t in tensors_in(result) if not any(t is one for one in inputs)]
+            graph.record(lambda: [t for t in tensors_in(function(*args, **kwargs))
+                                  if not any(t is one for one in inputs)], made)  # fmt: skip
         for output in tensors_in(result):
             if not (func._schema.is_mutable and any(output is one for one in inputs)):
                 mark(output, result_label)
@@ -288,15 +293,24 @@ class _Operations(TorchDispatchMode):
             return
         if name in WAITS or (name == "repeat_interleave" and kwargs.get("output_size") is None):
             device.wait(name)
-        returns = func._schema.returns
-        is_view = any(one.alias_info is not None and not one.alias_info.is_write for one in returns)
-        if is_view or name in NO_LAUNCH:
+        if _is_view(func) or name in NO_LAUNCH:
             return
         accumulates = name in INDEXING and (kwargs.get("accumulate") or (len(args) > 3 and args[3]))
         if name == "embedding_dense_backward" and args[1].numel() > FEW_INDICES:
             device.launch(name, 7)  # sorts the indices
             return
         device.launch(name, ACCUMULATED if accumulates else LAUNCHES.get(name, 1))
+
+
+def _is_view(func: Any) -> bool:
+    infos = [one.alias_info for one in func._schema.returns]
+    return any(info is not None and not info.is_write for info in infos)
+
+
+def _note_writes(graph: PretendGraph, argument: Any, value: object) -> None:
+    if argument.alias_info is not None and argument.alias_info.is_write:
+        for tensor in tensors_in(value):
+            graph.will_write(tensor)
 
 
 class _Functions(TorchFunctionMode):
@@ -424,26 +438,41 @@ class _CuDNN(torch.autograd.Function):
     def forward(
         ctx: Any, device: PretendCuda, settings: Any, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        weights = tensors[2:]
+        ctx.device = device
         device.launch("cudnn_rnn")
-        with plain(), torch.enable_grad():
-            if not _in_one_buffer(weights):
-                device.launch("cudnn_rnn copies weights", len(weights))
-            leaves = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
-            outputs = torch.gru(leaves[0], leaves[1], leaves[2:], *settings)
-        ctx.device, ctx.leaves, ctx.outputs = device, leaves, outputs
-        return tuple(mark(output.detach(), "cuda") for output in outputs)
+        if not _in_one_buffer(tensors[2:]):
+            device.launch("cudnn_rnn copies weights", len(tensors) - 2)
+
+        def run() -> list[Tensor]:
+            with plain(), torch.enable_grad():
+                ctx.leaves = [t.detach().requires_grad_(t.requires_grad) for t in tensors]
+                ctx.outputs = torch.gru(ctx.leaves[0], ctx.leaves[1], ctx.leaves[2:], *settings)
+                return [output.detach() for output in ctx.outputs]
+
+        outputs = run()
+        if device.graph is not None:
+            device.graph.record(run, outputs)
+        return tuple(mark(output, "cuda") for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = [leaf for leaf in ctx.leaves if leaf.requires_grad]
-        ctx.device.launch("cudnn_rnn_backward", 2)
-        with plain():
-            pairs = [(o, g) for o, g in zip(ctx.outputs, gradients, strict=True) if g is not None]
-            outputs, incoming = zip(*pairs, strict=True)
-            computed = iter(torch.autograd.grad(outputs, wanted, incoming, allow_unused=True))
-        by_leaf = [next(computed) if leaf.requires_grad else None for leaf in ctx.leaves]
-        return None, None, *(None if g is None else mark(g, "cuda") for g in by_leaf)
+        device = ctx.device
+        device.launch("cudnn_rnn_backward", 2)
+        wanted = [leaf.requires_grad for leaf in ctx.leaves]
+
+        def run() -> list[Tensor]:
+            with plain(), torch.enable_grad():
+                pairs = zip(ctx.outputs, gradients, strict=True)
+                used = [(output, g) for output, g in pairs if g is not None]
+                leaves = [leaf for leaf in ctx.leaves if leaf.requires_grad]
+                outputs, incoming = zip(*used, strict=True)
+                return list(torch.autograd.grad(outputs, leaves, incoming))
+
+        computed = run()
+        if device.graph is not None:
+            device.graph.record(run, computed)
+        values = iter(mark(value, "cuda") for value in computed)
+        return None, None, *(next(values) if needed else None for needed in wanted)
 
 
 def _in_one_buffer(weights: tuple[Tensor, ...]) -> bool:

@@ -127,3 +127,30 @@ def test_a_gru_is_one_call_of_cudnn(pretend: PretendCuda, one_buffer: bool, forw
 def test_lines_are_those_of_the_project(pretend: PretendCuda) -> None:
     draw(on_cuda(2, 5), torch.zeros(2).to("cuda"))
     assert any(line.startswith("kernels/sampling.py:") for line in pretend.launches)
+
+
+def test_a_graph_repeats_what_was_captured(pretend: PretendCuda) -> None:
+    """Memory of the device is read anew; a number of the host stays what it was."""
+    memory, total, number = on_cuda(3), torch.zeros(3, device="cuda"), 2.0
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=torch.cuda.graph_pool_handle()):
+        product = memory * number
+        total += product.view(3, 1).t()[0]
+    assert total.tolist() == [0.0] * 3  # nothing is executed yet
+    number = 5.0
+    memory.fill_(7.0)
+    pretend.reset()
+    for _ in range(2):
+        graph.replay()
+    assert pretend.counts() == Counts(2, 0)
+    assert product.tolist() == [14.0] * 3
+    assert total.tolist() == [28.0] * 3
+
+
+def test_the_host_cannot_wait_while_a_graph_is_captured(pretend: PretendCuda) -> None:
+    values = on_cuda(3)
+    with (
+        pytest.raises(MixedDevicesError, match="captured"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        float(values[0])

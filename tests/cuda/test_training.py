@@ -13,7 +13,9 @@ from textvae.model.vae import VAE, ModelConfig
 from textvae.randomness import hashes, key
 from textvae.train.config import TrainConfig
 from textvae.train.loop import train
+from textvae.train.objective import NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, OptimizerConfig, SGDConfig
+from textvae.train.schedules import LinearSchedule
 
 V = 17
 
@@ -81,3 +83,44 @@ def test_a_step_that_is_not_finite_is_named_although_it_is_noticed_later(
         errors.append(str(error.value).replace(str(run), "run"))
     assert errors[0] == errors[1]
     assert errors[0].startswith("step 1: ")
+
+
+CHANGING = ObjectiveConfig(
+    kl_weight=LinearSchedule(share=1.0),
+    word_dropout=LinearSchedule(start=0.5, end=0.0, share=0.8),
+    free_bits=NoFreeBits(),
+)
+"""Everything that changes from step to step: beside it the learning rate, and all noise."""
+
+
+def history(device: torch.device, *, cuda_graph: bool) -> tuple[list[str], VAE]:
+    """The lines of a run that reads its figures at every step, and the model."""
+    config = ModelConfig(
+        latent_dim=3,
+        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7, dropout_rate=0.2),
+        decoder=GRUDecoderConfig(
+            embedding_dim=5, hidden_dim=7, dropout_rate=0.2, weight_dropout_rate=0.3
+        ),
+    )
+    model, lines = config.build(V, seed=1).to(device), list[str]()
+    training = TrainConfig(
+        batch_size=13,
+        max_steps=61,
+        log_every=1,
+        validate_every=30,
+        precision="float32",
+        clip_norm=0.5,
+        objective=CHANGING,
+        cuda_graph=cuda_graph,
+    )
+    data = corpus("train", 53), corpus("valid", 11)
+    train(model, *data, training, seed=0, run=None, report=lines.append)
+    return [line.partition("  tokens/s")[0] for line in lines], model
+
+
+def test_steps_of_graphs_are_those_of_a_run_without(cuda: torch.device) -> None:
+    eager, model = history(cuda, cuda_graph=False)
+    replayed, other = history(cuda, cuda_graph=True)
+    assert replayed == eager
+    for left, right in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)

@@ -50,6 +50,8 @@ class TrainConfig(Config):
     """Precision of the matrix products in training; weights and sums stay in float32."""
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`, ..."""
+    cuda_graph: bool = False
+    """On CUDA, replay steps as captured graphs, one per shape of a batch, where the run allows."""
     optimizer: OptimizerConfig = AdamWConfig()
     learning_rate: LearningRateConfig = LearningRateConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

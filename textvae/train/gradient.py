@@ -27,7 +27,7 @@ from textvae.kernels.linear_cross_entropy import CrossEntropy
 from textvae.model.inferred import ElboTerms, Inferred
 from textvae.model.labelling import Labelled, Labelling
 from textvae.model.vae import VAE
-from textvae.randomness import Noise, key, normals
+from textvae.randomness import Noise, keyed, normals
 from textvae.train.config import StepSettings
 from textvae.train.denoise import NoisySentences
 from textvae.train.objective import Loss, drop_words, objective
@@ -77,8 +77,8 @@ def backward(
 
 def _posterior_normals(model: VAE, batch: Batch, settings: StepSettings, clock: Clock) -> Tensor:
     """The standard normals `[B, Z]` of the reparameterisation."""
-    stream = key(settings.seed, "posterior", clock.step)
-    return normals(stream, batch.indices, lanes=model.prior.latent_dim)
+    stream = keyed(clock.step, settings.seed, "posterior")
+    return normals(*stream, batch.indices, lanes=model.prior.latent_dim)
 
 
 def _decoder_inputs(batch: Batch, settings: StepSettings, clock: Clock) -> Tensor:

@@ -17,8 +17,9 @@ from textvae.metrics.latent_usage import diagnosis
 from textvae.model.vae import VAE
 from textvae.train.averaging import Average
 from textvae.train.config import StepSettings, TrainConfig
+from textvae.train.graph import StepGraphs, reason_against
 from textvae.train.labelled import LabelledBatches, labelling_of
-from textvae.train.metrics import Journal, Progress, Report, RunningSums
+from textvae.train.metrics import Interval, Journal, Progress, Report, RunningSums
 from textvae.train.optimizer import NoPlateau, UpdateGuard, set_learning_rate
 from textvae.train.prior import fit_density, fitted_prior
 from textvae.train.procedures import JointProcedure, Update, UpdateLoss
@@ -84,12 +85,11 @@ def train(
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
     journal = Journal(run / "metrics.jsonl" if run else None, position.step)
     progress = Progress(total, position.step, sums, report)
-    corpus, valid = corpus.near(model.device), valid.to(model.device)
+    corpus, valid, lengths = corpus.near(model.device), valid.to(model.device), corpus.lookup()
     labelled = LabelledBatches(corpus, config.labelled_batch_size, seed=seed)
-    lengths = corpus.lookup()
     batches_per_epoch = config.batches.count(lengths, config.batch_size)
     order: Sequence[Tensor] = ()
-    guard = _update_guard(state, config)
+    guard = _update_guard(state, config, settings, report)
     epoch, resumed_at, started = -1, position.step, time.perf_counter() - position.seconds
     model.train()
     with flush_denormals(), catch_signals() as signals:
@@ -123,14 +123,9 @@ def train(
             state = state._replace(position=position)
             progress.advance()
             if _is_due(step, config.log_every, total):
-                interval = sums.read()
-                journal.write(
-                    step=step,
-                    epoch=step / batches_per_epoch,
-                    kl_weight=result.loss.kl_weight,
-                    tokens_per_second=progress.interval(step, interval, result.loss.kl_weight),
-                    seconds=seconds,
-                    **interval._asdict(),
+                epochs = step / batches_per_epoch
+                _log_interval(
+                    sums.read(), position, epochs, result.loss.kl_weight, progress, journal
                 )
             if _is_due(step, config.validate_every, total):
                 state = validate_and_select(
@@ -155,9 +150,11 @@ def _run_update(
     settings: StepSettings,
     clock: Clock,
     labelled: LabelledBatches,
-    guard: UpdateGuard | None,
+    guard: UpdateGuard | StepGraphs | None,
 ) -> StepResult:
     """Make one update of a step: on the batch of the step, or on the one that the update names."""
+    if isinstance(guard, StepGraphs):
+        return guard.step(batch, clock)
     model = state.model
     if update.rows is not None:
         batch = corpus.batch(update.rows).to(model.device)
@@ -176,16 +173,45 @@ def _run_update(
     )
 
 
-def _update_guard(state: TrainingState, config: TrainConfig) -> UpdateGuard | None:
-    """A guard on CUDA, unless a step needs figures of the one before it anyway."""
+def _log_interval(
+    interval: Interval,
+    position: Position,
+    epochs: float,
+    kl_weight: float,
+    progress: Progress,
+    journal: Journal,
+) -> None:
+    """Report the figures of the last steps: a line of progress, and one of metrics.jsonl."""
+    journal.write(
+        step=position.step,
+        epoch=epochs,
+        kl_weight=kl_weight,
+        tokens_per_second=progress.interval(position.step, interval, kl_weight),
+        seconds=position.seconds,
+        **interval._asdict(),
+    )
+
+
+def _update_guard(
+    state: TrainingState, config: TrainConfig, settings: StepSettings, report: Report
+) -> UpdateGuard | StepGraphs | None:
+    """A guard on CUDA, unless a step needs figures of the one before it; or graphs with a guard."""
+    guard, device = None, state.model.device
     plain = isinstance(config.objective.rate, NoTargetRate)
-    if not plain or not isinstance(config.procedure, JointProcedure):
-        return None
-    device = state.model.device
-    return UpdateGuard(state.optimizer, device) if device.type == "cuda" else None
+    if device.type == "cuda" and plain and isinstance(config.procedure, JointProcedure):
+        guard = UpdateGuard(state.optimizer, device)
+    if not config.cuda_graph:
+        return guard
+    reason = reason_against(config, state.model)
+    if reason is not None or guard is None:
+        report(f"train.cuda_graph has no effect: {reason}")
+        return guard
+    return StepGraphs(state.model, state.optimizer, settings, guard)
 
 
-def _num_skipped(guard: UpdateGuard | None, step: int, config: TrainConfig, total: int) -> int:
+def _num_skipped(
+    guard: UpdateGuard | StepGraphs | None, step: int, config: TrainConfig, total: int
+) -> int:
     """How many of the last steps a guard has skipped, asked where the run reads figures anyway."""
     intervals = (config.log_every, config.validate_every, config.save_every)
     if guard is None or not any(_is_due(step, every, total) for every in intervals):

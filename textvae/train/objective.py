@@ -171,12 +171,14 @@ def _label_loss(config: ObjectiveConfig, terms: ElboTerms) -> Tensor | float:
     return config.classification_weight * terms.labels.cross_entropy
 
 
-def drop_words(inputs: Tensor, indices: Tensor, rate: float, *, seed: int, step: int) -> Tensor:
+def drop_words(
+    inputs: Tensor, indices: Tensor, rate: float | Tensor, *, seed: int, step: int | Tensor
+) -> Tensor:
     """Replace words of decoder inputs `[B, T]` by `<unk>` with probability `rate`.
 
     `<s>`, in the first column, is never replaced; padding may be. Drawn by (seed, step, sentence,
     position); `indices` is int64 `[B]`.
     """
-    if rate <= 0.0:
+    if not isinstance(rate, Tensor) and rate <= 0.0:
         return inputs
     return replace_words(inputs, keyed(step, seed, "word dropout"), indices, rate, UNKNOWN)
