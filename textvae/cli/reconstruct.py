@@ -33,7 +33,7 @@ TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
     of sacrebleu with their signatures, and edit distance.
 
     With --json: `sentence` and `reconstruction`, `exact_match`, `edit_distance` (tokens) and `bleu`
-    (of the sentence, 0 to 100), and for a beam `rank`, `log_likelihood` (nats) and `score`; with
+    (of the sentence, 0 to 100), and for a beam `rank`, `log_prob` (nats) and `score`; with
     --scores one object.""",
 )
 @click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)

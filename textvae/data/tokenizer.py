@@ -206,6 +206,28 @@ class Tokenizer:
                 pieces[-1].append(index - 2)
         return _UNKNOWN_WORD.join(self._library.decode(piece) for piece in pieces)
 
+    def token_bytes(self) -> list[bytes]:
+        """The UTF-8 that each of the V tokens adds to a sentence; none for `</s>`."""
+        if self.kind != "bpe":
+            return [b"", *(token.encode() for token in self._tokens[1:])]
+        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+        words = [bytes(byte_of[one] for one in token) for token in self._tokens[2:]]
+        return [b"", _UNKNOWN_WORD.encode(), *words]
+
+    def split_prefix(self, text: str) -> tuple[list[int], bytes]:
+        """The tokens of the finished words of the beginning of a sentence, and its last word.
+
+        The last word of sub-words may go on, so its tokens are not known: it comes as UTF-8. The
+        tokens of the other kinds are whole words or characters: nothing is left over.
+        """
+        if self.kind != "bpe":
+            return self.encode(text), b""
+        finished, blank = text.rstrip(), " " * (text != text.rstrip())
+        (_, (start, _)) = self._library.pre_tokenizer.pre_tokenize_str(finished)[-1]
+        if blank:
+            return self.encode(finished), b" "
+        return self.encode(text[:start]), text[start:].encode()
+
     def to_json(self) -> str:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
         first = 2 if self.kind == "bpe" else 1
@@ -308,6 +330,13 @@ def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
         "decoder": {"bpe": byte_level, "char": fuse, "smiles": fuse}.get(kind),
         "model": bpe_model if kind == "bpe" else {"type": "WordLevel", "unk_token": _UNKNOWN_WORD},
     }
+
+
+def _byte_characters() -> list[str]:
+    """The character by which byte-level tokens spell each of the 256 bytes (GPT-2)."""
+    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in shown else next(others)) for byte in range(256)]
 
 
 def _byte_level(model: models.BPE) -> Library:
