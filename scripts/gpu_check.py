@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What is asked for on the command line."""
+    """The arguments of the command line."""
 
     dry_run: bool
     data: str

@@ -56,14 +56,14 @@ def read(judge: TextVAE, sentences: Sequence[str]) -> Reading:
 
 def likelihoods(vae: TextVAE, sentences: Sequence[str], num_samples: int) -> dict[str, object]:
     """Rate, bound, and mutual information where it can be estimated."""
-    found = vae.evaluate(sentences, num_samples=num_samples)
-    information = found.mutual_information
+    evaluation = vae.evaluate(sentences, num_samples=num_samples)
+    information = evaluation.mutual_information
     return {
-        "kl": found.kl,
+        "kl": evaluation.kl,
         "mutual_information": information if information < INFORMATION_LIMIT else None,
-        "perplexity": found.perplexity,
-        "importance_samples": found.num_samples,
-        "permutation_cost": found.permutation_cost,
+        "perplexity": evaluation.perplexity,
+        "importance_samples": evaluation.num_samples,
+        "permutation_cost": evaluation.permutation_cost,
     }
 
 

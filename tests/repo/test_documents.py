@@ -25,9 +25,6 @@ HISTORY = {"docs/develop/log.md", "CHANGELOG.md"}
 """Documents that may name files that no longer exist."""
 
 
-AWAITED = {"docs/develop/architecture.md"}
-
-
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -37,16 +34,14 @@ def lost_paths(text: str) -> list[str]:
     names = [name for name in NAMED.findall(text) if not (ROOT / name).exists()]
     folders = [f"/{relative(path)}" for path in CODE]
     names += [m for m in MODULE.findall(text) if not any(p.endswith(f"/{m}") for p in folders)]
-    return [name for name in names if name not in AWAITED]
+    return names
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=relative)
 def test_every_link_leads_somewhere(path: Path) -> None:
     targets = LINK.findall(path.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target]
-    assert [
-        target for target in local if not (path.parent / target).exists() and target not in AWAITED
-    ] == []
+    assert [target for target in local if not (path.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize("path", [*DOCUMENTS, *CODE], ids=relative)

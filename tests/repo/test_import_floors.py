@@ -1,6 +1,7 @@
 """Imports run downwards: the table of floors as data, and the imports read with ast."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -143,6 +144,14 @@ def test_the_configuration_of_an_experiment_imports_no_trainer() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def test_the_document_has_the_same_table() -> None:
+    text = (PACKAGE.parent / "docs/develop/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (`[^|]+) \|", text, flags=re.MULTILINE)
+    assert {
+        unit: int(floor) for floor, units in rows for unit in re.findall(r"`(\w+)`", units)
+    } == (FLOORS)
 
 
 def test_every_module_has_a_floor() -> None:

@@ -28,7 +28,7 @@ class OutputError(Exception):
 
 def printable(text: str) -> str:
     """Text with escapes in the place of control characters, line ends and tabs among them."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def emit(*fields: str) -> None:
@@ -51,7 +51,7 @@ def emit_json(value: Any) -> None:
 
 def emit_raw(line: bytes) -> None:
     """Write one line of results that is JSON already."""
-    _write(_CONTROL_BYTES.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line) + b"\n")
+    _write(_CONTROL_BYTES.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), line) + b"\n")
 
 
 def log(line: str, *, any_process: bool = False) -> None:

@@ -89,7 +89,7 @@ def model_facts(model: VAE, tokenizer: Tokenizer, path: Path | None = None) -> M
     """The identity of a model: sizes, and the checksum of its weights."""
     return MeasuredModel(
         path=None if path is None else str(path),
-        sha256=weights_sha256(model),
+        sha256=weights_file_sha256(model),
         tokenizer=tokenizer.kind,
         vocabulary_size=tokenizer.vocabulary_size,
         latent_dim=model.prior.latent_dim,
@@ -97,7 +97,7 @@ def model_facts(model: VAE, tokenizer: Tokenizer, path: Path | None = None) -> M
     )
 
 
-def weights_sha256(model: VAE) -> str:
+def weights_file_sha256(model: VAE) -> str:
     """The checksum of model.safetensors."""
     return hashlib.sha256(tensors_to_bytes(model.state_dict())).hexdigest()
 

@@ -10,7 +10,7 @@ from textvae.api.text_vae import TextVAE
 from textvae.data.grammar import embedded_grammar
 from textvae.errors import ConfigError
 from textvae.evaluate.bounds import LikelihoodEvaluator
-from textvae.evaluate.evaluators import measure, weights_sha256
+from textvae.evaluate.evaluators import measure, weights_file_sha256
 from textvae.evaluate.latent import LatentEvaluator
 from textvae.evaluate.measurements import FILE, Measurements, read_measurements
 from textvae.generate.neighbors import Nearest, Neighbor
@@ -163,7 +163,7 @@ def _kept(vae: TextVAE, corpus: Corpus) -> Measurements | None:
     if file is None or not file.is_file():
         return None
     measurements = read_measurements(file)
-    same_weights = measurements.model.sha256 == weights_sha256(vae.model)
+    same_weights = measurements.model.sha256 == weights_file_sha256(vae.model)
     return (
         measurements if same_weights and measurements.data.source == corpus.whole_source else None
     )

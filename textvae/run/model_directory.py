@@ -219,9 +219,9 @@ def _load_weights(model: VAE, tensors: Mapping[str, Tensor], source: Path) -> No
     for name, values in tensors.items():
         if values.dtype != expected[name].dtype:
             kinds = values.dtype, expected[name].dtype
-            found, dtype = (str(kind).removeprefix("torch.") for kind in kinds)
+            actual, dtype = (str(kind).removeprefix("torch.") for kind in kinds)
             raise CheckpointError(
-                f"{source}: {name} is of type {found}, expected {dtype}; save the model in {dtype}"
+                f"{source}: {name} is of type {actual}, expected {dtype}; save the model in {dtype}"
             )
         if not bool((values.abs() <= LARGEST_WEIGHT).all()):
             raise CheckpointError(
