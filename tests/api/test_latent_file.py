@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from textvae.api.latent_file import ROWS, read_latents, write_latents
+from textvae.api.latent_space import EncodedPart
 from textvae.errors import CheckpointError, DataError
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.randomness import key, normals
@@ -26,7 +27,9 @@ def posterior(rows: int = N) -> DiagonalGaussian:
 def write(path: Path, found: DiagonalGaussian, pieces: int = 3) -> None:
     with write_latents(path) as add:
         for rows in torch.arange(found.mean.shape[0]).chunk(pieces):
-            add([f"sentence {i}" for i in rows.tolist()], found.select(rows))
+            texts = [f"sentence {i}" for i in rows.tolist()]
+            cut = [i % 3 == 1 for i in rows.tolist()]
+            add(EncodedPart(texts, (2 * rows).tolist(), cut, found.select(rows)))
 
 
 def read(path: Path, dim: int = Z) -> Tensor:
@@ -43,7 +46,10 @@ def test_latents_come_back_to_the_bit(tmp_path: Path, name: str) -> None:
 def test_numpy_reads_the_npz_without_pickle(tmp_path: Path) -> None:
     write(tmp_path / "a.npz", posterior(11))
     with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
-        assert sorted(found) == ["log_variance", "mean"]
+        assert sorted(found) == ["cut", "log_variance", "mean", "row"]
+        assert found["row"].dtype == np.int64
+        assert found["row"].tolist() == list(range(0, 22, 2))
+        assert found["cut"].tolist() == [i % 3 == 1 for i in range(11)]
         for name, values in posterior(11)._asdict().items():
             assert found[name].dtype == np.float32
             np.testing.assert_array_equal(found[name], values.numpy())
@@ -70,7 +76,7 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, name: str) -> None:
 
     def fail() -> None:
         with write_latents(tmp_path / name) as add:
-            add(["a"], posterior(1))
+            add(EncodedPart(["a"], [0], [False], posterior(1)))
             raise DataError("a bad sentence")
 
     with pytest.raises(DataError, match="a bad sentence"):

@@ -1,5 +1,6 @@
 """Streams of sentences to latents and back: in order, and independent of the pieces."""
 
+from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import get_args
@@ -7,10 +8,12 @@ from typing import get_args
 import pytest
 import torch
 
-from textvae.api.latent_space import Metric, neighbors, posteriors, sentences_at
+from textvae.api.latent_space import EncodedPart, Metric, neighbors, posteriors, sentences_at
 from textvae.api.text_vae import TextVAE
+from textvae.data.rows import RowCounts
 from textvae.errors import ConfigError, DataError
 from textvae.generate.strategies import Strategy, Temperature
+from textvae.model.gaussian import DiagonalGaussian
 
 LIMIT = 7
 TOO_LONG = "red " * (LIMIT + 1)
@@ -33,7 +36,7 @@ def test_a_stream_has_the_posteriors_of_a_list(
     whole = vae.encode(lines)
     found = list(posteriors(vae, iter(lines), together=together))
     assert [text for part in found for text in part.texts] == lines
-    assert [number for part in found for number in part.numbers] == list(range(len(lines)))
+    assert [row for part in found for row in part.rows] == list(range(len(lines)))
     for name in ("mean", "log_variance"):
         together_again = torch.cat([getattr(part.posterior, name) for part in found])
         torch.testing.assert_close(together_again, getattr(whole, name), rtol=1e-5, atol=1e-5)
@@ -46,18 +49,48 @@ def test_no_more_is_read_than_is_used(vae: TextVAE) -> None:
 
 def test_sentences_over_the_limit_are_refused_or_left_out(vae: TextVAE, lines: list[str]) -> None:
     given = [*lines[:3], TOO_LONG, lines[3]]
-    with pytest.raises(DataError, match="here: sentence 4 has 8 tokens, the model takes at most 7"):
-        list(posteriors(vae, given, source="here", together=2))
-    left_out: list[int] = []
-    found = list(posteriors(vae, given, skipped=left_out.append, together=2))
-    assert left_out == [3]
-    assert [number for part in found for number in part.numbers] == [0, 1, 2, 4]
-    assert list(posteriors(vae, [TOO_LONG], skipped=left_out.append)) == []
+    refused = r"here: row 3 \(counted from 0\) has 8 tokens, the model takes at most 7"
+    with pytest.raises(DataError, match=refused):
+        list(posteriors(vae, given, source="here", too_long="refuse", together=2))
+    with pytest.raises(ConfigError, match="--too-long shorten: must be one of drop, cut, split"):
+        list(posteriors(vae, given, too_long="shorten"))
+    counts = RowCounts()
+    found = list(posteriors(vae, given, too_long="drop", counts=counts, together=2))
+    assert counts.notes("here", LIMIT) == [
+        "here: 1 row (row 3, counted from 0) with more than the model's 7 tokens, left out; "
+        "--too-long cut or split keeps them"
+    ]
+    assert [row for part in found for row in part.rows] == [0, 1, 2, 4]
+    assert list(posteriors(vae, [TOO_LONG], too_long="drop")) == []
 
 
-def test_blanks_and_strings_are_refused(vae: TextVAE) -> None:
-    with pytest.raises(DataError, match="sentence 2 is blank"):
-        list(posteriors(vae, ["a", " "]))
+@pytest.mark.parametrize("together", [1, 3, 2048])
+def test_what_is_too_long_is_cut_or_split(vae: TextVAE, lines: list[str], together: int) -> None:
+    given, counts = [lines[0], "", TOO_LONG + "cat " * LIMIT, lines[1]], RowCounts()
+    (found,) = _joined(posteriors(vae, given, counts=counts, together=together))
+    assert (found.rows, found.cut) == ([0, 2, 3], [False, True, False])
+    assert found.texts == [lines[0], ("red " * LIMIT).strip(), lines[1]]
+    assert (counts.count("blank"), counts.count("cut")) == (1, 1)
+    (pieces,) = _joined(posteriors(vae, given, too_long="split", together=together))
+    assert (pieces.rows, pieces.cut) == ([0, 2, 2, 2, 3], [False, True, True, False, False])
+    assert " ".join(pieces.texts[1:4]) == given[2].strip()
+    torch.testing.assert_close(pieces.posterior.mean[:2], found.posterior.mean[:2])
+    # A cut sentence is read without its end, so it is not the sentence of the same words.
+    whole = vae.encode([found.texts[1]]).mean
+    assert not torch.allclose(whole, found.posterior.mean[1:2], atol=1e-4)
+
+
+def _joined(parts: Iterator[EncodedPart]) -> list[EncodedPart]:
+    every = list(parts)
+    posterior = DiagonalGaussian(
+        torch.cat([part.posterior.mean for part in every]),
+        torch.cat([part.posterior.log_variance for part in every]),
+    )
+    texts, rows, cut = ([one for part in every for one in part[i]] for i in range(3))
+    return [EncodedPart(texts, rows, cut, posterior)]
+
+
+def test_one_string_is_refused(vae: TextVAE) -> None:
     with pytest.raises(DataError, match="is one string"):
         list(posteriors(vae, "a b"))
 
@@ -105,16 +138,13 @@ def test_neighbors_are_those_of_brute_force(vae: TextVAE, lines: list[str], metr
 
 
 def test_neighbors_leave_out_what_is_too_long(vae: TextVAE, lines: list[str]) -> None:
-    left_out: list[int] = []
-    corpus = [TOO_LONG, *lines[:5]]
+    corpus = [TOO_LONG, "", *lines[:5]]
     for metric in get_args(Metric):
-        left_out.clear()
-        (found,) = neighbors(
-            vae, [lines[0]], corpus, size=2, metric=metric, skipped=left_out.append
-        )
-        assert (left_out, found[0].number) == ([0], 1)
+        counts = RowCounts()
+        (found,) = neighbors(vae, [lines[0]], corpus, size=2, metric=metric, counts=counts)
+        assert (counts.count("too_long_tokens"), found[0].number) == (1, 2)
     with pytest.raises(DataError, match="here: holds no sentence that the model takes"):
-        neighbors(vae, [lines[0]], [TOO_LONG], source="here", skipped=left_out.append)
+        neighbors(vae, [lines[0]], [TOO_LONG], source="here")
     with pytest.raises(ConfigError, match="reads the corpus twice"):
         neighbors(vae, [lines[0]], iter(corpus), metric="scaled")
     with pytest.raises(ConfigError, match="--metric cosine: must be one of euclidean, scaled"):

@@ -46,7 +46,7 @@ def test_a_score_does_not_depend_on_pieces_or_place(
 ) -> None:
     whole = list(score(vae, lines, normal, by=kind))
     assert [one.text for one in whole] == lines
-    assert [one.number for one in whole] == list(range(len(lines)))
+    assert [one.row for one in whole] == list(range(len(lines)))
     pieces = list(score(vae, iter(lines[::-1]), normal, by=kind, together=7))[::-1]
     # Residuals over their spread: small numbers that keep the rounding of the nll they are made of.
     allowed = 1e-4 if kind == "combined" else 1e-5
@@ -96,17 +96,19 @@ def test_an_error_comes_after_what_stands_before_it(
 
     cases = [
         (broken(), "here:4: no text"),
-        ([*lines[:3], TOO_LONG, lines[3]], "here: sentence 4 has 8 tokens, the model takes at mo"),
-        ([*lines[:3], " "], "here: sentence 4 is blank"),
+        ([*lines[:3], TOO_LONG, lines[3]], r"here: row 3 \(counted from 0\) has 8 tokens, the mo"),
     ]
     for sentences, said in cases:
         found = []
+        rows = score(vae, sentences, normal, source="here", too_long="refuse")
         with pytest.raises(DataError, match=said):
-            found.extend(one.text for one in score(vae, sentences, normal, source="here"))
+            found.extend(one.text for one in rows)
         assert found == lines[:3]
-    left_out: list[int] = []
-    kept = list(score(vae, cases[1][0], normal, skipped=left_out.append, together=2))
-    assert (left_out, [one.number for one in kept]) == ([3], [0, 1, 2, 4])
+    kept = list(score(vae, cases[1][0], normal, too_long="drop", together=2))
+    assert [one.row for one in kept] == [0, 1, 2, 4]
+    cut = list(score(vae, ["", *cases[1][0]], normal, together=2))
+    assert [(one.row, one.cut) for one in cut] == [(i, i == 4) for i in range(1, 6)]
+    assert cut[3].num_tokens == 7  # no </s>
     assert list(score(vae, [], normal)) == []
 
 

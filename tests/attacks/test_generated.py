@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from textvae.api.latent_file import read_latents, write_latents
+from textvae.api.latent_space import EncodedPart
 from textvae.config import encode_json
 from textvae.data.columns import Columns
 from textvae.data.reading import read_rows
@@ -118,7 +119,8 @@ def test_what_is_changed_is_read_or_refused(tmp_path: Path, name: str, count: in
     file = tmp_path / file_name
     if not valid:
         with write_latents(file) as add:
-            add(["a", "b"], DiagonalGaussian(torch.zeros(2, 3), torch.zeros(2, 3)))
+            posterior = DiagonalGaussian(torch.zeros(2, 3), torch.zeros(2, 3))
+            add(EncodedPart(["a", "b"], [0, 1], [False, False], posterior))
         valid = file.read_bytes()
     draws = Draws(hash64(key(1, name)))
     refused: list[str] = []

@@ -25,10 +25,12 @@ def test_encode_writes_posteriors_wherever_they_are_wanted(copy: Path, invoke: I
     vae = textvae.TextVAE.from_pretrained("runs/tiny")
     stdin = f"{FIRST}\n\n{SECOND}\n".encode()
     result = invoke("encode", stdin=stdin)
-    assert result.stderr == "model: runs/tiny\nstandard input: 1 blank lines left out\n"
+    said = "standard input: 1 row (row 1, counted from 0) blank or missing, left out"
+    assert result.stderr == f"model: runs/tiny\n{said}\n"
     found = objects(result.stdout)
     expected = vae.encode([FIRST, SECOND])
     assert [row["sentence"] for row in found] == [FIRST, SECOND]
+    assert [row["row"] for row in found] == [0, 2]
     for name, values in expected._asdict().items():
         torch.testing.assert_close(torch.tensor([row[name] for row in found]), values)
 

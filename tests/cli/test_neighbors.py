@@ -21,8 +21,8 @@ def test_neighbors_is_the_python_call(place: Path, invoke: Invoke) -> None:
     arguments = ["neighbors", "runs/tiny", FIRST, SECOND, "--corpus", "tiny.txt", "-n", "3"]
     rows = [json.loads(line) for line in invoke(*arguments, "--json").stdout.splitlines()]
     assert rows == [
-        {"sentence": sentence, "rank": rank, **one._asdict()}
-        for sentence, near in zip([FIRST, SECOND], expected, strict=True)
+        {"row": row, "sentence": sentence, "rank": rank, **one._asdict()}
+        for row, (sentence, near) in enumerate(zip([FIRST, SECOND], expected, strict=True))
         for rank, one in enumerate(near, start=1)
     ]
     lines = invoke(*arguments).stdout.splitlines()
@@ -32,9 +32,9 @@ def test_neighbors_is_the_python_call(place: Path, invoke: Invoke) -> None:
     alone = invoke("neighbors", FIRST, "--corpus", "tiny.txt", "-n", "3")
     assert alone.stdout.splitlines() == lines[1:4]
     assert alone.stderr == "model: runs/tiny\n"
-    stdin = f"{FIRST}\n{SECOND}\n".encode()
+    stdin = f"{FIRST}\n\n{SECOND}\n".encode()
     piped = invoke("neighbors", "runs/tiny", "--corpus", "tiny.txt", "-n", "3", stdin=stdin)
-    assert piped.stdout.splitlines() == lines
+    assert piped.stdout.splitlines() == [*lines[:4], "", *lines[4:]]
     text = (place / "tiny.txt").read_bytes()
     assert invoke(*arguments[:-3], "-", "-n", "3", stdin=text).stdout.splitlines() == lines
     assert invoke(*arguments, "--metric", "scaled").exit_code == 0

@@ -14,20 +14,23 @@ from click.testing import Result
 import textvae
 from textvae.api.score import DEFAULT
 from textvae.cli import options
-from textvae.metrics.scores import SCORE_KINDS
+from textvae.metrics.scores import ScoreConfig
 
 ROOT = Path(__file__).parents[2]
 LINES = ["the dog sees the cat .", "the the cow cow", "a fox finds the bird ."]
 STDIN = "\n".join(LINES).encode()
 FEW = ["--samples", "3"]
-KEYS = ["sentence", "number", "score", "nll", "kl", "reconstruction", "num_tokens", "percentile"]
+KEYS = ["sentence", "row", "cut", "score", "nll", "kl", "reconstruction"]
+KEYS += ["num_tokens", "percentile"]
+BLANK = "standard input: 2 rows (the first is row 3, counted from 0) blank or missing, left out\n"
 
 Invoke = Callable[..., Result]
 
 
 def test_the_scores_of_the_option_are_those_there_are() -> None:
-    assert set(options.SCORES) == set(SCORE_KINDS)
-    assert options.SCORES[0] == DEFAULT
+    tags = {member.__struct_config__.tag for member in ScoreConfig.__args__}  # type: ignore[attr-defined]
+    assert set(options.SCORES) == tags
+    assert options.SCORES[0] == DEFAULT.__struct_config__.tag
 
 
 def test_a_filter_is_the_python_call(copy: Path, invoke: Invoke) -> None:
@@ -39,7 +42,7 @@ def test_a_filter_is_the_python_call(copy: Path, invoke: Invoke) -> None:
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout.splitlines() == [f"{one.score:.4f}" for one in found]
         lines = invoke("score", "--score", kind, *FEW, "--json", stdin=STDIN + b"\n\n \n")
-        assert lines.stderr == "model: runs/tiny\nstandard input: 2 blank lines left out\n"
+        assert lines.stderr == "model: runs/tiny\n" + BLANK
         rows = [json.loads(line) for line in lines.stdout.splitlines()]
         assert [list(row) for row in rows] == [KEYS] * 3
         assert [list(row.values()) for row in rows] == [list(one) for one in found]
@@ -68,21 +71,33 @@ def test_a_threshold_says_what_is_strange(copy: Path, invoke: Invoke) -> None:
 def test_an_empty_stream_is_no_output(copy: Path, invoke: Invoke, stdin: bytes) -> None:
     for extra in ([], ["--json"], ["--threshold", "0.1"]):
         result = invoke("score", "runs/tiny", *extra, stdin=stdin)
-        assert (result.exit_code, result.stdout) == (0, "")
-        said = "standard input: 3 blank lines left out\n" if stdin else ""
+        lines = "" if extra == ["--json"] else "\n" * stdin.count(b"\n")
+        assert (result.exit_code, result.stdout) == (0, lines)
+        first = "standard input: 3 rows (the first is row 0, counted from 0) blank or missing"
+        said = f"{first}, left out\n" if stdin else ""
         assert result.stderr == said
     assert not list(copy.glob("runs/tiny/scoring*"))
 
 
 def test_too_long_is_refused_after_the_others_or_left_out(copy: Path, invoke: Invoke) -> None:
     stdin = b"the cat\n" + b"the " * 20 + b"\nthe dog"
-    result = invoke("score", "runs/tiny", *FEW, stdin=stdin)
+    result = invoke("score", "runs/tiny", *FEW, "--too-long", "refuse", stdin=stdin)
     assert result.exit_code == 2
     assert len(result.stdout.splitlines()) == 1
-    assert "standard input: sentence 2 has 20 tokens" in result.stderr
-    result = invoke("score", "runs/tiny", *FEW, "--skip-too-long", "--json", stdin=stdin)
-    assert [json.loads(line)["number"] for line in result.stdout.splitlines()] == [0, 2]
-    assert result.stderr == "standard input: 1 sentences too long for the model left out\n"
+    assert "standard input: row 1 (counted from 0) has 20 tokens" in result.stderr
+    for option in (["--skip-too-long"], ["--too-long", "drop"]):
+        result = invoke("score", "runs/tiny", *FEW, *option, "--json", stdin=stdin)
+        assert [json.loads(line)["row"] for line in result.stdout.splitlines()] == [0, 2]
+        assert "1 row (row 1, counted from 0) with more than the model's 19" in result.stderr
+        lines = invoke("score", "runs/tiny", *FEW, *option, stdin=stdin).stdout.splitlines()
+        assert [bool(line) for line in lines] == [True, False, True]
+    result = invoke("score", "runs/tiny", *FEW, "--json", stdin=b"\n" + stdin)
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["row"], row["cut"]) for row in found] == [(1, False), (2, True), (3, False)]
+    assert found[1]["sentence"] == ("the " * 19).strip()
+    assert (
+        "1 row (row 2, counted from 0) with more than the model's 19 tokens, cut" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(

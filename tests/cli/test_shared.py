@@ -17,6 +17,8 @@ pytestmark = [
 WORDS = ["red", "big", "old", "shy", "cat", "dog", "fox", "hen", "eats", "sees", "likes", "today"]
 LINES = [" ".join(WORDS[i % n :: n]) for i in range(131) for n in (2, 3, 5, 7)]
 FEW = ["--samples", "7"]
+JSON = ["--json", "--too-long", "drop"]
+REFUSE = ["--score", "kl", "--threshold", "0.3", "--too-long", "refuse"]
 
 Shared = Callable[..., list[Any]]
 
@@ -63,7 +65,7 @@ def shared(command: Callable[..., Any]) -> Shared:
 
 def test_score_is_shared(shared: Shared, tiny_run: Path, tmp_path: Path) -> None:
     stdin = "\n".join([*LINES[:300], "", "red " * 9, *LINES[300:]]).encode()
-    for extra in (["--json", "--skip-too-long"], ["--score", "kl", "--threshold", "0.3"]):
+    for extra in (JSON, REFUSE):
         said = []
         for size in (1, 2, 3):
             model = shutil.copytree(tiny_run, tmp_path / f"{extra[0]}{size}" / "run")
@@ -110,8 +112,8 @@ def test_an_error_of_the_stream_comes_after_the_lines_before_it(
 
 @pytest.mark.parametrize("stdin", [b"", b"\n\n"], ids=["nothing", "blank lines"])
 def test_nothing_is_shared_too(shared: Shared, tiny_run: Path, stdin: bytes) -> None:
-    for one in shared("score", str(tiny_run), size=2, stdin=stdin):
-        assert (one.code, one.stdout) == (0, "")
+    first, second = shared("score", str(tiny_run), size=2, stdin=stdin)
+    assert (first.code, second.code, first.stdout, second.stdout) == (0, 0, stdin.decode(), "")
 
 
 def test_a_line_is_answered_at_once(shared: Shared, tiny_run: Path, tmp_path: Path) -> None:

@@ -271,3 +271,35 @@ def test_windows_pool_similar_lengths() -> None:
     order = PooledBatches().order(sizes, 20, seed=3, epoch=0)
     padded = sum(len(batch) * int(sizes.of(batch).max()) for batch in order)
     assert padded < 1.05 * float(sizes.of(torch.arange(4001)).sum())
+
+
+# -- sentences that are cut ------------------------------------------------------------------------
+
+
+def test_a_cut_sentence_has_no_end(tmp_path: Path) -> None:
+    cut = [True, False, False, True]
+    array = TokenArray.from_lists(FEW, V, cut=cut)
+    assert array.lengths.tolist() == [6, 1, 4, 1]
+    assert array.num_targets == sum(map(len, FEW)) + 2
+    batch = array.batch(torch.tensor([0, 2]))
+    assert batch.lengths.tolist() == [6, 4]
+    assert batch.targets[0, :6].tolist() == FEW[0]
+    assert batch.inputs[0, :6].tolist() == [V, *FEW[0][:-1]]
+    assert array.select(torch.tensor([3, 1])).lengths.tolist() == [1, 1]
+    assert array.head(2).lengths.tolist() == [6, 1]
+    assert Lengths(array.offsets, array.cut).of(torch.tensor([3, 0])).tolist() == [1, 6]
+    array.save(tmp_path / "train")
+    found = TokenArray.open(tmp_path / "train", V)
+    assert found.cut is not None
+    assert found.cut.tolist() == cut
+    assert found.checksum() == array.checksum() != array._replace(cut=None).checksum()
+    array._replace(cut=None).save(tmp_path / "train")
+    assert TokenArray.open(tmp_path / "train", V).cut is None
+
+
+@pytest.mark.parametrize("marks", [b"\x01", b"\x02\0\0\0", b"\0\x01\0\0"], ids=repr)
+def test_marks_of_cut_sentences_that_do_not_fit_are_refused(tmp_path: Path, marks: bytes) -> None:
+    TokenArray.from_lists(FEW, V, cut=[True, False, False, True]).save(tmp_path / "train")
+    (tmp_path / "train.cut").write_bytes(marks)
+    with pytest.raises(DataError, match="its marks do not belong to the tokens"):
+        TokenArray.open(tmp_path / "train", V)

@@ -139,7 +139,9 @@ def test_a_directory_of_splits(tmp_path: Path, valid: str) -> None:
     splits = load(write(tmp_path, files | {"oos_test.txt": "no"}))
     assert parts(splits) == (["a", "b"], ["v"], ["t"])
     assert splits.train.source == str(tmp_path / "train.txt.gz")
-    assert any("2 sentences of 3 rows (1 blank)" in note for note in splits.notes)
+    assert any(
+        "1 row (row 1, counted from 0) blank or missing, left out" in note for note in splits.notes
+    )
     assert not any("carved" in note for note in splits.notes)
     assert read_sentences(tmp_path).texts == ["t"]
     assert read_sentences(tmp_path, split="valid").texts == ["v"]
@@ -238,7 +240,12 @@ def test_the_report_of_dropped_rows_stays_with_train(tmp_path: Path) -> None:
     assert sum(part.report.rows for part in splits[:3]) == 56
     for part in splits[:3]:
         check_report(part)
-    assert any("53 sentences of 56 rows (2 blank, 1 longer than 40" in n for n in splits.notes)
+    notes = [note.removeprefix(f"{tmp_path / 'a.txt'}: ") for note in splits.notes]
+    assert notes[:3] == [
+        "53 sentences of 56 rows",
+        "2 rows (the first is row 53, counted from 0) blank or missing, left out",
+        "1 row (row 54, counted from 0) longer than 40 characters, left out",
+    ]
 
 
 def test_standard_input_is_carved() -> None:

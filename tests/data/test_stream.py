@@ -11,7 +11,7 @@ import pytest
 
 from textvae.data.corpus import read_sentences
 from textvae.data.reading import LINE_BYTES
-from textvae.data.stream import Lines, chunks, stream_sentences
+from textvae.data.stream import Lines, chunks, stream_texts
 from textvae.errors import DataError
 
 TEXT = "\ufeffa b\r\n\n  c\td \nlast line, no end"
@@ -21,19 +21,19 @@ TEXT = "\ufeffa b\r\n\n  c\td \nlast line, no end"
 def test_a_stream_is_what_the_reader_reads(tmp_path: Path, name: str) -> None:
     data = TEXT.encode()
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
-    found = stream_sentences(str(tmp_path / name))
+    found = stream_texts(str(tmp_path / name))
     assert isinstance(found, Lines)
-    expected = read_sentences(tmp_path / name).texts
+    read = read_sentences(tmp_path / name)
     for _ in range(2):  # a file may be read again
-        assert list(found) == expected == ["a b", "c\td", "last line, no end"]
-        assert found.blank == 1
-    assert list(stream_sentences("-", stdin=io.BytesIO(data))) == expected
+        assert list(found) == ["a b", "", "c\td", "last line, no end"]
+        assert [list(found)[row] for row in read.rows] == read.texts
+    assert list(stream_texts("-", stdin=io.BytesIO(data))) == list(found)
 
 
 def test_tables_are_read_whole(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("id,text\n1,a b\n2,c d\n", encoding="utf-8")
-    assert stream_sentences(str(tmp_path / "a.csv")) == ["a b", "c d"]
-    assert stream_sentences(str(tmp_path / "a.csv"), text_column="id") == ["1", "2"]
+    (tmp_path / "a.csv").write_text("id,text\n1,a b\n2,\n3,c d\n", encoding="utf-8")
+    assert stream_texts(str(tmp_path / "a.csv")) == ["a b", "", "c d"]
+    assert stream_texts(str(tmp_path / "a.csv"), text_column="id") == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_tables_are_read_whole(tmp_path: Path) -> None:
 def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(DataError) as caught:
-        list(stream_sentences(str(tmp_path / "a.txt")))
+        list(stream_texts(str(tmp_path / "a.txt")))
     assert said in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "a.txt"))
 
@@ -63,15 +63,15 @@ def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, said: str) -> N
 def test_a_file_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_bytes(b"a\n")
     with pytest.raises(DataError, match=r"no such file; did you mean .*words\.txt"):
-        stream_sentences(str(tmp_path / "word.txt"))
+        stream_texts(str(tmp_path / "word.txt"))
     with pytest.raises(DataError):
-        stream_sentences(str(tmp_path))
+        stream_texts(str(tmp_path))
 
 
 def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"a b c\n" * 100)[:-9])
     with pytest.raises(DataError, match="damaged or cut short as a gzip file"):
-        list(stream_sentences(str(tmp_path / "a.txt.gz")))
+        list(stream_texts(str(tmp_path / "a.txt.gz")))
 
 
 class Endless(io.RawIOBase):

@@ -380,3 +380,24 @@ def test_configs_decode_by_kind() -> None:
     ):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(wrong, TokenizerConfig)
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "char", "smiles"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_pieces_are_the_sentence(kind: str, limit: int) -> None:
+    texts = {"smiles": ["CC(=O)Oc1ccccc1C(=O)O", "BrC[NH+]=C"]}.get(kind)
+    texts = texts or ["der süße Käse, 日本語 is  nice", "a", "naïve 🧀🧀 cheese please please"]
+    configs = {
+        "word": WordTokenizerConfig(min_count=2),
+        "bpe": BPETokenizerConfig(vocabulary_size=300),
+        "char": CharTokenizerConfig(),
+        "smiles": SmilesTokenizerConfig(),
+    }
+    tokenizer = configs[kind].train([*texts, "a a b"][: None if kind != "smiles" else -1])
+    for text in texts:
+        pieces = tokenizer.pieces(text, limit)
+        assert [token for ids, _ in pieces for token in ids] == tokenizer.encode(text)
+        assert all(0 < len(ids) <= limit for ids, _ in pieces)
+        if kind != "bpe" or limit == 7:  # else a character may be in two pieces
+            joined = "".join(part.replace(" ", "") for _, part in pieces)
+            assert joined == text.replace(" ", "")

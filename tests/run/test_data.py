@@ -101,7 +101,11 @@ def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
 def test_sentences_in_memory_are_tokenized_alike() -> None:
     tokenizer = WordTokenizerConfig().train(["a b c"])
     part = sentences_of(["a b", "c c c c", "d a"], source="here")
-    array, facts, texts = tokenize_sentences(part, tokenizer, 3)
+    array, facts, texts, notes = tokenize_sentences(part, tokenizer, 3)
+    assert notes == [
+        "1 row (row 1, counted from 0) of 3 with more than 3 tokens (model.max_length) left out; "
+        "--too-long cut or split keeps them"
+    ]
     assert ids(array) == [tokenizer.encode("a b"), tokenizer.encode("d a")]
     assert texts == ["a b", "d a"]
     assert (facts.too_long_tokens, facts.read.source) == (1, "here")

@@ -6,10 +6,11 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from textvae.api.inputs import tokenize_stream
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import Sentences
-from textvae.data.stream import chunks
+from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.metrics.classification import Classification, classification
 from textvae.metrics.likelihood import encode_corpus, label_log_posteriors
@@ -31,6 +32,10 @@ class Label(NamedTuple):
     """The probability of that label, the likeliest."""
     probabilities: dict[str, float]
     """The probability of every label."""
+    row: int
+    """The row of the sentence in its stream, from 0; rows without a label count."""
+    cut: bool
+    """True where the beginning of a longer text was read."""
 
 
 class Classifier:
@@ -50,16 +55,46 @@ class Classifier:
         array, _ = tokenize_given(self.vae.origin, given(sentences), sentences)
         return self._log_posterior(array.to(self.vae.device)).cpu()
 
-    def labels(self, sentences: Iterable[str], *, together: int = TOGETHER) -> Iterator[Label]:
+    def labels(
+        self,
+        sentences: Iterable[str],
+        *,
+        source: str = "the sentences given",
+        too_long: TooLong = "cut",
+        counts: RowCounts | None = None,
+        together: int = TOGETHER,
+    ) -> Iterator[Label]:
         """A label for each sentence of a stream, in its order; memory does not grow with it.
 
+        Args:
+            sentences: any number of rows; a blank one has no label.
+            source: where they are from, for errors.
+            too_long: what becomes of rows over the model's limit of tokens.
+            counts: counts the rows without a result, and those cut or split.
+            together: rows read in one go.
+
         Raises:
-            DataError: as `log_probabilities`.
+            DataError: with `too_long="refuse"`, a sentence over the limit.
         """
-        for part in chunks(sentences, together):
-            for row in self.log_probabilities(part).double().exp().tolist():
-                best = max(range(len(row)), key=row.__getitem__)
-                yield Label(self.names[best], row[best], dict(zip(self.names, row, strict=True)))
+        parts = tokenize_stream(
+            self.vae.tokenizer,
+            sentences,
+            limit=self.vae.config.max_length,
+            source=source,
+            too_long=too_long,
+            counts=counts,
+            together=together,
+        )
+        for part in parts:
+            if part.texts:
+                array = part.array(self.vae.tokenizer).to(self.vae.device)
+                table = self._log_posterior(array).cpu().double().exp().tolist()
+                for row, cut, values in zip(part.rows, part.cut, table, strict=True):
+                    best = max(range(len(values)), key=values.__getitem__)
+                    probabilities = dict(zip(self.names, values, strict=True))
+                    yield Label(self.names[best], values[best], probabilities, row, cut)
+            if part.error is not None:
+                raise part.error
 
     def evaluate(self, sentences: Sentences) -> Classification:
         """Accuracy, macro-F1, log loss and calibration on those of the sentences that have a label.
@@ -136,7 +171,7 @@ def _labelled(vae: TextVAE, labelled: Sentences | None) -> tuple[tuple[str, ...]
     if labelled is not None:
         names = tuple(sorted({*(labelled.labels or ())} - {""}))
         limit = vae.config.max_length
-        array, _, _ = tokenize_sentences(labelled, vae.tokenizer, limit, label_names=names)
+        array, *_ = tokenize_sentences(labelled, vae.tokenizer, limit, label_names=names)
         if array.labels is None:
             raise DataError(f"{labelled.source}: has no labels; name their column")
         return names, array, labelled.source

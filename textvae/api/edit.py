@@ -3,7 +3,7 @@
 For images and text: White 2016 (attribute vectors, there "smile vectors"), Bowman et al. 2016.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from textvae.api.latent_file import LARGEST
 from textvae.api.latent_space import TOGETHER, posteriors, sentences_at_conditions
 from textvae.api.text_vae import TextVAE
+from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments
 from textvae.generate.options import Decoding
@@ -74,10 +75,15 @@ def analogies(
                 raise DataError(
                     f"{source}: an analogy takes 3 sentences, number {number} has {len(triple)}"
                 )
+            if not all(map(str.strip, triple)):
+                raise DataError(f"{source}: a sentence of analogy {number} is blank")
             yield from triple
 
     def latents() -> Iterator[tuple[Tensor, str | Sequence[str] | None]]:
-        for part in posteriors(vae, flat(), source=source, together=3 * (TOGETHER // 3)):
+        parts = posteriors(
+            vae, flat(), source=source, too_long="refuse", together=3 * (TOGETHER // 3)
+        )
+        for part in parts:
             first, second, third = part.posterior.mean.view(-1, 3, vae.config.latent_dim).unbind(1)
             yield first - second + third, label or vae.likeliest_labels(part.texts[2::3])
 
@@ -90,7 +96,8 @@ def attribute_vector(
     having: Iterable[str],
     *,
     sources: tuple[str, str] = ("the sentences without", "the sentences with"),
-    skipped: Callable[[int], object] | None = None,
+    too_long: TooLong = "drop",
+    counts: RowCounts | None = None,
 ) -> AttributeVector:
     """The mean latent of sentences with an attribute, minus that of sentences without it.
 
@@ -101,22 +108,23 @@ def attribute_vector(
         without: sentences, as a stream.
         having: sentences, as a stream.
         sources: where the two are from, for errors.
-        skipped: as for `posteriors`.
+        too_long: as for `posteriors`.
+        counts: likewise.
 
     Raises:
         DataError: as `posteriors`; no sentences on one side.
     """
-    means, counts = [], []
+    means, sizes = [], []
     for sentences, source in zip((without, having), sources, strict=True):
         moments, count = AggregateMoments(), 0
-        for part in posteriors(vae, sentences, source=source, skipped=skipped):
+        for part in posteriors(vae, sentences, source=source, too_long=too_long, counts=counts):
             moments.add(part.posterior)
             count += len(part.texts)
         if not count:
             raise DataError(f"{source}: holds no sentence that the model takes")
         means.append(moments.mean)
-        counts.append(count)
-    return AttributeVector((means[1] - means[0]).float(), *counts)
+        sizes.append(count)
+    return AttributeVector((means[1] - means[0]).float(), *sizes)
 
 
 def edit(
@@ -154,7 +162,7 @@ def edit(
     step = step.float().to(vae.device)
     parts = (
         (part.posterior.mean + step, label or vae.likeliest_labels(part.texts))
-        for part in posteriors(vae, sentences, source=source)
+        for part in posteriors(vae, sentences, source=source, too_long="refuse")
     )
     yield from sentences_at_conditions(vae, parts, **decoding)
 

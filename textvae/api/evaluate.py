@@ -7,6 +7,7 @@ import torch
 from msgspec import structs
 
 from textvae.api.text_vae import TextVAE
+from textvae.data.rows import TooLong
 from textvae.evaluate.bounds import LikelihoodEvaluator
 from textvae.evaluate.evaluators import (
     EvaluatorConfig,
@@ -43,6 +44,8 @@ def run_evaluators(
     rows: int | None = None,
     dtype: torch.dtype = torch.float32,
     text_column: str | None = None,
+    too_long: TooLong = "drop",
+    note: Callable[[str], object] = lambda line: None,
     report: Callable[[str], object] = lambda line: None,
 ) -> Measurements:
     """Measure a model on sentences, evaluator by evaluator.
@@ -59,10 +62,12 @@ def run_evaluators(
         rows: latents decoded at once, which bounds the memory; no effect on the result.
         dtype: of the matrix products.
         text_column: of a table.
+        too_long: what becomes of sentences over the model's limit of tokens.
+        note: takes a line for each reason why rows were left out or cut.
         report: takes lines of progress.
 
     Raises:
-        DataError: sentences that cannot be read, or one longer than the model's limit.
+        DataError: sentences that cannot be read; one over the limit, to be refused.
         ConfigError: an unknown evaluator, or one twice.
     """
     if evaluators is None or isinstance(evaluators, str):
@@ -79,7 +84,9 @@ def run_evaluators(
             for one in evaluators
         ]
     evaluators = check_evaluators(evaluators)
-    sentences = held_out(vae.origin, data, text_column=text_column)
+    sentences = held_out(vae.origin, data, text_column=text_column, too_long=too_long)
+    for line in sentences.notes:
+        note(line)
     subject = subject_of(
         vae.model, vae.origin, sentences, seed=seed, rows=rows, dtype=dtype, report=report
     )

@@ -1,14 +1,17 @@
 """Values at the border: sentences and latents of users, checked, as lists and tensors."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from textvae.data.batching import TokenArray
+from textvae.data.rows import TOO_LONG, Exclusion, RowCounts, TooLong
+from textvae.data.segments import shortened
 from textvae.data.stream import chunks_until_error
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import DataError
+from textvae.errors import ConfigError, DataError
 from textvae.model.gaussian import DiagonalGaussian
 
 
@@ -47,64 +50,80 @@ def as_latents(latents: object) -> Tensor:
 
 
 class TokenizedPart(NamedTuple):
-    """Consecutive sentences of a stream."""
+    """Consecutive sentences of a stream of rows."""
 
     texts: list[str]
-    numbers: list[int]
-    """The number of each in the stream, from 0; sentences that are skipped count."""
+    """As the model reads them: of a row that is cut or split, that part."""
+    rows: list[int]
+    """The row of each in the stream, from 0; rows without a result count."""
+    cut: list[bool]
+    """True for the beginning of a longer text, without `</s>`."""
     tokens: list[list[int]]
     error: Exception | None
-    """The fault of the sentence after these, which ends the stream."""
+    """The fault of the row after these, which ends the stream."""
+
+    def array(self, tokenizer: Tokenizer) -> TokenArray:
+        """The sentences as an array."""
+        return TokenArray.from_lists(self.tokens, tokenizer.start, cut=self.cut)
 
 
 def tokenize_stream(
     tokenizer: Tokenizer,
-    sentences: Iterable[str],
+    rows: Iterable[str],
     *,
     limit: int,
     source: str,
-    skipped: Callable[[int], object] | None,
+    too_long: TooLong,
+    counts: RowCounts | None,
     together: int,
 ) -> Iterator[TokenizedPart]:
-    """The tokens of a stream of sentences, a part at a time, in its order.
+    """The tokens of a stream of rows, a part at a time, in its order.
 
     Args:
         tokenizer: of the model.
-        sentences: any number of them, none blank.
+        rows: any number of them; a blank one has no result.
         limit: the most tokens of a sentence.
-        source: where the sentences are from, for errors.
-        skipped: called with the number, from 0, of each sentence over the limit, which is left
-            out; None makes it an error.
-        together: sentences in a part.
+        source: where the rows are from, for errors.
+        too_long: what becomes of rows over the limit.
+        counts: counts the rows that are blank, left out, cut or split, before their part is
+            yielded.
+        together: rows in a part.
 
     Raises:
         DataError: one string in place of many.
     """
-    if isinstance(sentences, str):
+    if isinstance(rows, str):
         raise DataError(f"{source}: is one string; give a list of sentences")
-    first = 0
-    for texts, error in chunks_until_error(sentences, together):
-        part = TokenizedPart([], [], [], error)
-        for number, text, ids in zip(
+    if too_long not in TOO_LONG:
+        raise ConfigError(f"--too-long {too_long}: must be one of {', '.join(TOO_LONG)}")
+    counts, first = counts or RowCounts(), 0
+    for texts, error in chunks_until_error(rows, together):
+        part = TokenizedPart([], [], [], [], error)
+        for row, text, ids in zip(
             range(first, first + len(texts)), texts, tokenizer.encode_batch(texts), strict=True
         ):
+            pieces = [(ids, text)]
             if not text.strip():
-                fault = DataError(f"{source}: sentence {number + 1} is blank; leave it out")
-                part = part._replace(error=fault)
-                break
-            if len(ids) <= limit:
-                part.texts.append(text)
-                part.numbers.append(number)
-                part.tokens.append(ids)
-            elif skipped is None:
-                fault = DataError(
-                    f"{source}: sentence {number + 1} has {len(ids)} tokens, the model takes at "
-                    f"most {limit}; shorten it or leave it out"
-                )
-                part = part._replace(error=fault)
-                break
-            else:
-                skipped(number)
+                counts.exclude(row, Exclusion.BLANK)
+                continue
+            if len(ids) > limit:
+                if too_long == "refuse":
+                    fault = DataError(
+                        f"{source}: row {row:,} (counted from 0) has {len(ids):,} tokens, the "
+                        f"model takes at most {limit:,}; shorten it, or use --too-long cut"
+                    )
+                    part = part._replace(error=fault)
+                    break
+                pieces = shortened(text, tokenizer, limit, too_long)
+                if too_long == "drop":
+                    counts.exclude(row, Exclusion.TOO_LONG_TOKENS)
+                else:
+                    counts.shorten(row, too_long)
+            for number, (piece, words) in enumerate(pieces, start=1):
+                part.texts.append(words)
+                part.rows.append(row)
+                part.cut.append(len(ids) > limit and (too_long == "cut" or number < len(pieces)))
+                part.tokens.append(piece)
         first += len(texts)
         yield part
         if part.error is not None:

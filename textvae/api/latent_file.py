@@ -1,9 +1,10 @@
 """Files of latents: .npz and .jsonl, written and read a chunk at a time, without pickle.
 
 A .npz is a zip of arrays in numpy's format (NEP 1): here `mean` and `log_variance`, float32
-`[N, Z]`. How many rows there are stands in the header, before the rows: they are spooled to
-unnamed files on the same disk first, so that memory does not grow with N. A .jsonl has one object
-a line, `sentence`, `mean` and `log_variance`; a line may also be a plain list of numbers.
+`[N, Z]`, int64 `row` and bool `cut` `[N]`. How many rows there are stands in the header, before the
+rows: they are spooled to unnamed files on the same disk first, so that memory does not grow with
+N. A .jsonl has one object a line, `row`, `sentence`, `cut`, `mean` and `log_variance`; a line may
+also be a plain list of numbers.
 
 A file may come from an untrusted source. Headers are parsed by numpy under its limit on their
 length, only arrays of floats are taken, and rows are read as they are needed, whatever a header
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shutil import copyfileobj
@@ -26,6 +27,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from textvae.api.latent_space import EncodedPart
 from textvae.data.reading import LINE_BYTES
 from textvae.data.stream import chunks
 from textvae.errors import DataError
@@ -40,8 +42,8 @@ ROWS = 1024
 """Latents read at once."""
 _DTYPES = {"<f2": torch.float16, "<f4": torch.float32, "<f8": torch.float64}
 
-Add = Callable[[Sequence[str], DiagonalGaussian], None]
-"""Takes the next sentences and their posteriors `[B, Z]`."""
+Add = Callable[[EncodedPart], None]
+"""Takes the next sentences and their posteriors."""
 
 
 class Row(msgspec.Struct):
@@ -50,17 +52,12 @@ class Row(msgspec.Struct):
     mean: list[float]
 
 
-def json_row(sentence: str, mean: Sequence[float], log_variance: Sequence[float]) -> bytes:
-    """A line of a .jsonl file, without its end; the numbers are those of float32."""
-    row = {"sentence": sentence, "mean": mean, "log_variance": log_variance}
-    return msgspec.json.encode(row)
-
-
-def json_rows(sentences: Sequence[str], posterior: DiagonalGaussian) -> Iterator[bytes]:
-    """`json_row` for each of B sentences with posteriors `[B, Z]`."""
-    columns = (posterior.mean.tolist(), posterior.log_variance.tolist())
-    for sentence, mean, log_variance in zip(sentences, *columns, strict=True):
-        yield json_row(sentence, mean, log_variance)
+def json_rows(part: EncodedPart) -> Iterator[bytes]:
+    """The lines of a .jsonl file, without their ends; the numbers are those of float32."""
+    names = ("row", "sentence", "cut", "mean", "log_variance")
+    numbers = (part.posterior.mean.tolist(), part.posterior.log_variance.tolist())
+    for values in zip(part.rows, part.texts, part.cut, *numbers, strict=True):
+        yield msgspec.json.encode(dict(zip(names, values, strict=True)))
 
 
 def check_form(path: Path) -> None:
@@ -85,9 +82,9 @@ def write_latents(path: Path) -> Iterator[Add]:
     with replacing(path) as file:
         if path.suffix.lower() == ".jsonl":
 
-            def add_lines(sentences: Sequence[str], posterior: DiagonalGaussian) -> None:
+            def add_lines(part: EncodedPart) -> None:
                 with saying_why(path):
-                    file.writelines(row + b"\n" for row in json_rows(sentences, posterior))
+                    file.writelines(row + b"\n" for row in json_rows(part))
 
             yield add_lines
         else:
@@ -97,31 +94,35 @@ def write_latents(path: Path) -> Iterator[Add]:
 
 @contextmanager
 def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
-    shape = [0, 0]
+    shape, described = [0, 0], {"mean": "<f4", "log_variance": "<f4", "row": "<i8", "cut": "|b1"}
     with ExitStack() as stack:
         with saying_why(path):
             spools = {
                 name: tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 -- closed by the stack
-                for name in DiagonalGaussian._fields
+                for name in described
             }
         for spool in spools.values():
             stack.callback(_close, spool)
 
-        def add(sentences: Sequence[str], posterior: DiagonalGaussian) -> None:
-            shape[0] += len(sentences)
-            shape[1] = posterior.mean.shape[1]
+        def add(part: EncodedPart) -> None:
+            shape[0] += len(part.texts)
+            shape[1] = part.posterior.mean.shape[1]
+            numbers = (torch.tensor(part.rows), torch.tensor(part.cut))
+            columns = (*(values.float().cpu() for values in part.posterior), *numbers)
             with saying_why(path):
-                for spool, values in zip(spools.values(), posterior, strict=True):
-                    spool.write(values.float().cpu().contiguous().numpy().astype("<f4").tobytes())
+                for name, values in zip(described, columns, strict=True):
+                    data = values.contiguous().numpy().astype(described[name])
+                    spools[name].write(data.tobytes())
 
         yield add
-        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
         with saying_why(path), zipfile.ZipFile(file, "w") as archive:
             for name, spool in spools.items():
                 spool.seek(0)
                 # The date of the file and not of the clock: equal latents are equal bytes.
                 member = zipfile.ZipInfo(f"{name}.npy")
                 with archive.open(member, "w", force_zip64=True) as out:
+                    size = tuple(shape) if name in DiagonalGaussian._fields else (shape[0],)
+                    header = {"descr": described[name], "fortran_order": False, "shape": size}
                     npy.write_array_header_1_0(out, header)
                     copyfileobj(spool, out)
 

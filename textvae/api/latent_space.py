@@ -1,16 +1,16 @@
 """Streams of sentences to latents and back: memory does not grow with their number."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Unpack, get_args
 
 from torch import Tensor
 
 from textvae.api.inputs import tokenize_stream
 from textvae.api.text_vae import TextVAE
-from textvae.data.batching import TokenArray
+from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
-from textvae.generate.options import Decoding
+from textvae.generate.options import Decoding, resolve_decoding
 from textvae.generate.writing import candidates
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
@@ -27,8 +27,10 @@ class EncodedPart(NamedTuple):
     """Consecutive sentences of a stream, with their posteriors."""
 
     texts: list[str]
-    numbers: list[int]
-    """The number of each in the stream, from 0; sentences that are skipped count."""
+    rows: list[int]
+    """The row of each in the stream, from 0; rows without a posterior count."""
+    cut: list[bool]
+    """True for the beginning of a longer text, read without `</s>`."""
     posterior: DiagonalGaussian
     """`[B, Z]`."""
 
@@ -38,21 +40,22 @@ def posteriors(
     sentences: Iterable[str],
     *,
     source: str = "the sentences given",
-    skipped: Callable[[int], object] | None = None,
+    too_long: TooLong = "cut",
+    counts: RowCounts | None = None,
     together: int = TOGETHER,
 ) -> Iterator[EncodedPart]:
     """The posteriors of a stream of sentences, a part at a time, in its order.
 
     Args:
         vae: the model.
-        sentences: any number of them, none blank.
+        sentences: any number of rows; a blank one has no posterior.
         source: where they are from, for errors.
-        skipped: called with the number, from 0, of each sentence over the model's limit of tokens,
-            which is left out; None makes it an error.
+        too_long: what becomes of rows over the model's limit of tokens.
+        counts: counts the rows without a result, and those cut or split.
         together: sentences in a part; no effect on the result but rounding (1e-5).
 
     Raises:
-        DataError: a blank sentence, or one longer than the model's limit.
+        DataError: with `too_long="refuse"`, a sentence over the limit.
         CheckpointError: the model is a language model.
     """
     require_latent(vae.model, vae.path)
@@ -61,16 +64,16 @@ def posteriors(
         sentences,
         limit=vae.config.max_length,
         source=source,
-        skipped=skipped,
+        too_long=too_long,
+        counts=counts,
         together=together,
     )
     for part in parts:
         if part.error is not None:
             raise part.error
         if part.texts:
-            array = TokenArray.from_lists(part.tokens, vae.tokenizer.start)
-            posterior = encode_corpus(vae.model, array.to(vae.device))
-            yield EncodedPart(part.texts, part.numbers, posterior)
+            posterior = encode_corpus(vae.model, part.array(vae.tokenizer).to(vae.device))
+            yield EncodedPart(part.texts, part.rows, part.cut, posterior)
 
 
 def sentences_at(
@@ -101,7 +104,7 @@ def sentences_at_conditions(
     **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """`sentences_at` for latents `[any number, Z]` that each come with a label, or one for all."""
-    settings, first = vae.decoding_settings(decoding), 0
+    settings, first = resolve_decoding(decoding, limit=vae.config.max_length), 0
     for block, label in parts:
         conditions = decoder_conditions(vae.model, vae.labels, block, label)
         for best in candidates(vae.model, vae.tokenizer, conditions, settings, first_index=first):
@@ -117,7 +120,8 @@ def neighbors(
     size: int = 10,
     metric: Metric = "euclidean",
     source: str = "the corpus",
-    skipped: Callable[[int], object] | None = None,
+    too_long: TooLong = "drop",
+    counts: RowCounts | None = None,
 ) -> list[list[Neighbor]]:
     """The sentences of a corpus whose posterior means are nearest to those of some sentences.
 
@@ -130,11 +134,12 @@ def neighbors(
     Args:
         vae: the model.
         sentences: Q of them.
-        corpus: sentences, none blank; for `scaled` it is iterated twice.
+        corpus: rows; blank ones are left out, and for `scaled` it is iterated twice.
         size: how many neighbours each; fewer where the corpus has fewer different sentences.
         metric: `euclidean` or `scaled`.
         source: where the corpus is from, for errors.
-        skipped: as for `posteriors`, of the corpus; it is called once for each sentence.
+        too_long: as for `posteriors`, of the corpus.
+        counts: likewise.
 
     Returns:
         For each sentence, its neighbours, the nearest first.
@@ -151,13 +156,12 @@ def neighbors(
         if iter(corpus) is corpus:
             raise ConfigError("--metric scaled reads the corpus twice: give a file or a list")
         moments = AggregateMoments()
-        ignore = None if skipped is None else lambda number: None
-        for part in posteriors(vae, corpus, source=source, skipped=ignore):
+        for part in posteriors(vae, corpus, source=source, too_long=too_long):
             moments.add(part.posterior)
         scale = moments.deviation
     nearest = Nearest(vae.encode(sentences).mean, size, scale)
-    for part in posteriors(vae, corpus, source=source, skipped=skipped):
-        nearest.add(part.texts, part.numbers, part.posterior.mean)
+    for part in posteriors(vae, corpus, source=source, too_long=too_long, counts=counts):
+        nearest.add(part.texts, part.rows, part.posterior.mean)
     ranked = nearest.ranked()
     if ranked and not ranked[0]:
         raise DataError(f"{source}: holds no sentence that the model takes")

@@ -5,7 +5,7 @@ The formulas of the scores are in `metrics/scores.py`, the sentences they are co
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -13,20 +13,21 @@ from torch import Tensor
 from textvae.api.inputs import TokenizedPart, tokenize_stream
 from textvae.api.score_reference import Reference, check_background
 from textvae.api.text_vae import TextVAE
-from textvae.data.batching import TokenArray
+from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import ConfigError, DataError
 from textvae.metrics.scores import (
-    LATENT_KINDS,
-    SCORE_KINDS,
-    ScoreFunction,
-    fit_score,
+    KLScore,
+    MahalanobisScore,
+    NLLPerTokenScore,
+    ScoreConfig,
+    ScoreFeatures,
     measure_features,
 )
 from textvae.run.model_directory import require_latent
 
 TOGETHER = 256
 """Sentences scored in one go, sorted by length among themselves."""
-DEFAULT = "nll_per_token"
+DEFAULT = NLLPerTokenScore()
 """Chosen on the validation sets of five tasks with three seeds each (docs/results/results.md)."""
 
 
@@ -34,8 +35,10 @@ class Scored(NamedTuple):
     """A sentence and its anomaly score."""
 
     text: str
-    number: int
-    """The number of the sentence in its stream, from 0; sentences that are skipped count."""
+    row: int
+    """The row of the sentence in its stream, from 0; rows without a score count."""
+    cut: bool
+    """True for the beginning of a longer text, scored without `</s>`."""
     score: float
     """Higher is more anomalous."""
     nll: float
@@ -44,9 +47,18 @@ class Scored(NamedTuple):
     reconstruction: float
     """-log p(x|z) averaged over the samples, nats."""
     num_tokens: int
-    """`</s>` counted."""
+    """`</s>` counted, where the sentence has one."""
     percentile: float
     """The percentage of training sentences with a lower score, ties counted half."""
+
+
+def score_of(kind: str) -> ScoreConfig:
+    """The score of a kind, such as "nll"; ConfigError for an unknown kind."""
+    kinds = {member.__struct_config__.tag: member for member in get_args(ScoreConfig)}
+    if kind not in kinds:
+        raise ConfigError(f"--score {kind}: must be one of {', '.join(map(str, kinds))}")
+    config: ScoreConfig = kinds[kind]()
+    return config
 
 
 def score(
@@ -54,10 +66,11 @@ def score(
     sentences: Iterable[str],
     reference: Reference,
     *,
-    by: str = DEFAULT,
+    by: ScoreConfig | str = DEFAULT,
     background: TextVAE | None = None,
     source: str = "the sentences given",
-    skipped: Callable[[int], object] | None = None,
+    too_long: TooLong = "cut",
+    counts: RowCounts | None = None,
     together: int = TOGETHER,
 ) -> Iterator[Scored]:
     """The anomaly score of each sentence of a stream, in its order.
@@ -68,18 +81,18 @@ def score(
 
     Args:
         vae: the model.
-        sentences: any number of them, none blank.
+        sentences: any number of rows; a blank one has no score.
         reference: from `reference_of`.
-        by: which score, such as "nll".
+        by: which score, or its kind, such as "nll".
         background: the language model that the reference was measured with, if it was with one.
         source: where the sentences are from, for errors.
-        skipped: called with the number, from 0, of each sentence over the model's limit of tokens,
-            which is left out; None makes it an error.
+        too_long: what becomes of rows over the model's limit of tokens.
+        counts: counts the rows without a result, and those cut or split.
         together: sentences scored at a time; no effect on the result but rounding (1e-5).
 
     Raises:
-        DataError: a blank sentence, or one longer than the model's limit, once it is reached;
-            the sentences before it are scored first.
+        DataError: with `too_long="refuse"`, a sentence over the limit, once it is reached; the
+            sentences before it are scored first.
         ConfigError: no such score; another background than that of the reference.
         CheckpointError: a score about the latent, and the model is a language model.
     """
@@ -93,7 +106,8 @@ def score(
         sentences,
         limit=vae.config.max_length,
         source=source,
-        skipped=skipped,
+        too_long=too_long,
+        counts=counts,
         together=together,
     )
     for part in parts:
@@ -107,13 +121,13 @@ def _scored(
     vae: TextVAE,
     part: TokenizedPart,
     reference: Reference,
-    fitted: ScoreFunction,
+    fitted: Callable[[ScoreFeatures], Tensor],
     normal: Tensor,
     background: TextVAE | None,
 ) -> Iterator[Scored]:
     features = measure_features(
         vae.model,
-        TokenArray.from_lists(part.tokens, vae.tokenizer.start),
+        part.array(vae.tokenizer),
         num_samples=reference.facts.num_samples,
         seed=reference.facts.seed,
         unigram=reference.unigram,
@@ -125,11 +139,13 @@ def _scored(
     numbers = (column.tolist() for column in columns)
     lengths = features.num_tokens.long().tolist()
     ranks = _percentiles(normal, scores).tolist()
-    for row in zip(part.texts, part.numbers, *numbers, lengths, ranks, strict=True):
-        yield Scored(*row)
+    for one in zip(part.texts, part.rows, part.cut, *numbers, lengths, ranks, strict=True):
+        yield Scored(*one)
 
 
-def threshold(vae: TextVAE, reference: Reference, rate: float, *, by: str = DEFAULT) -> float:
+def threshold(
+    vae: TextVAE, reference: Reference, rate: float, *, by: ScoreConfig | str = DEFAULT
+) -> float:
     """The score above which a sentence is called an anomaly, for a false-alarm rate.
 
     With n validation scores, the k-th largest, k = floor(rate (n + 1)): a new normal sentence that
@@ -140,7 +156,7 @@ def threshold(vae: TextVAE, reference: Reference, rate: float, *, by: str = DEFA
         vae: the model.
         reference: whose validation sentences are taken.
         rate: above 0, below 1.
-        by: which score, such as "nll".
+        by: which score, or its kind, such as "nll".
 
     Raises:
         ConfigError: a rate out of bounds, or one that so few sentences cannot tell from 0.
@@ -160,12 +176,13 @@ def threshold(vae: TextVAE, reference: Reference, rate: float, *, by: str = DEFA
     return float(scores[allowed - 1])
 
 
-def _fitted(vae: TextVAE, kind: str, reference: Reference) -> ScoreFunction:
-    if kind not in SCORE_KINDS:
-        raise ConfigError(f"--score {kind}: must be one of {', '.join(SCORE_KINDS)}")
-    if kind in LATENT_KINDS:
+def _fitted(
+    vae: TextVAE, by: ScoreConfig | str, reference: Reference
+) -> Callable[[ScoreFeatures], Tensor]:
+    by = score_of(by) if isinstance(by, str) else by
+    if isinstance(by, KLScore | MahalanobisScore):
         require_latent(vae.model, vae.path)
-    return fit_score(kind, reference.unseen)
+    return by.fit(reference.unseen)
 
 
 def _percentiles(normal: Tensor, scores: Tensor) -> Tensor:

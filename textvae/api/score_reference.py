@@ -193,7 +193,7 @@ def check_background(vae: TextVAE, background: TextVAE) -> str:
 def _part(vae: TextVAE, name: str, file: str | Path | None) -> _Part | None:
     """The sentences of a file, or of a split of the run; None where there are none."""
     if file is not None:
-        data, facts, _ = tokenize_sentences(
+        data, facts, *_ = tokenize_sentences(
             read_sentences(str(file), split="train" if name == "train" else "valid"),
             vae.tokenizer,
             vae.config.max_length,

@@ -50,7 +50,7 @@ def command(
 
     vae = options.load(where, device)
     triples: Iterator[list[str]]
-    triples, shown = tee(chunks(stream.sentences, 3))
+    triples, shown = tee(chunks(stream.without_blank(), 3))
     texts_of_triples = analogies(vae, triples, source=stream.where, label=label, **decoding)
     for number, text in enumerate(texts_of_triples):
         if number == 0:

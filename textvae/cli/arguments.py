@@ -9,12 +9,13 @@ sentence for the newest run. After a MODEL everything is a sentence, whatever it
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from textvae import distributed
 from textvae.cli.terminal import log
+from textvae.data.rows import Exclusion, RowCounts
 from textvae.errors import CheckpointError, DataError
 
 RUNS = Path("runs")
@@ -108,44 +109,50 @@ def take_sentences(arguments: Sequence[str]) -> list[str]:
         if "-" in arguments:
             raise DataError("- stands for standard input: give it alone, or give sentences")
         return [clean(_checked(text, number)) for number, text in enumerate(arguments, start=1)]
-    stream = take_stream("-")
-    sentences = list(stream.sentences)
-    if stream.blank():
-        log(f"standard input: {stream.blank():,} blank lines left out")
-    return sentences
+    return list(take_stream("-").without_blank())
 
 
 class Stream(NamedTuple):
-    """Sentences that need not be in memory."""
+    """Rows that need not be in memory."""
 
-    sentences: Iterable[str]
+    rows: Iterable[str]
+    """The sentences, "" for a blank row."""
     where: str
     """Where they are from, for errors."""
-    blank: Callable[[], int]
-    """Blank lines left out, once all are read."""
+
+    def without_blank(self) -> Iterator[str]:
+        """The rows that are not blank; the others are counted on stderr at the end."""
+        counts = RowCounts()
+        for row, text in enumerate(self.rows):
+            if text:
+                yield text
+            else:
+                counts.exclude(row, Exclusion.BLANK)
+        for line in counts.notes(self.where):
+            log(line)
 
 
-OTHERS = Stream((), "the first process", lambda: 0)
+OTHERS = Stream((), "the first process")
 """The stream of every process but the first, from which it gets its sentences."""
 
 
-def share_sentences(sentences: Iterable[str], *, together: int = SHARED_TOGETHER) -> Iterator[str]:
-    """The sentences of the first process at all of them; memory does not grow with them.
+def share_rows(rows: Iterable[str], *, together: int = SHARED_TOGETHER) -> Iterator[str]:
+    """The rows of the first process at all of them; memory does not grow with them.
 
     They come `together` at a time. An error of the stream ends it for the others, and is raised by
     the first process, once those before it have come.
     """
     if distributed.size() == 1:
-        yield from sentences
+        yield from rows
         return
     from textvae.data.stream import chunks_until_error  # noqa: PLC0415 -- imports msgspec
 
-    parts, error = chunks_until_error(sentences, together), None
+    parts, error = chunks_until_error(rows, together), None
     while error is None:
         part, error = next(parts, ([], None))
-        if not (text := distributed.broadcast("\n".join(part))):
+        if not (text := distributed.broadcast("".join(f"{row}\n" for row in part))):
             break
-        yield from text.split("\n")
+        yield from text.removesuffix("\n").split("\n")
         if error is not None:
             distributed.broadcast("")
     if error is not None:
@@ -164,21 +171,20 @@ def share_stdin(source: str | None) -> None:
 def take_stream(
     source: str | None, text_column: str | None = None, *, may_be_empty: bool = False
 ) -> Stream:
-    """The sentences of a file or table, or of standard input for `-` and None.
+    """The rows of a file or table, or of standard input for `-` and None.
 
     Text without a sentence is refused when it has been read, unless it `may_be_empty`.
 
     Raises:
         DataError: no such file, now; text that cannot be read, when it is reached.
     """
-    from textvae.data.stream import Lines, stream_sentences  # noqa: PLC0415 -- imports msgspec
+    from textvae.data.stream import stream_texts  # noqa: PLC0415 -- imports msgspec
 
     source = "-" if source is None else source
     if source == "-":
         _ready_stdin()
-    sentences = stream_sentences(source, text_column=text_column, may_be_empty=may_be_empty)
-    where = "standard input" if source == "-" else source
-    return Stream(sentences, where, lambda: sentences.blank if isinstance(sentences, Lines) else 0)
+    rows = stream_texts(source, text_column=text_column, may_be_empty=may_be_empty)
+    return Stream(rows, "standard input" if source == "-" else source)
 
 
 def take_sentence_stream(arguments: Sequence[str]) -> Stream:
@@ -188,7 +194,7 @@ def take_sentence_stream(arguments: Sequence[str]) -> Stream:
         DataError: as `take_sentences`.
     """
     if arguments and list(arguments) != ["-"]:
-        return Stream(take_sentences(arguments), "the sentences given", lambda: 0)
+        return Stream(take_sentences(arguments), "the sentences given")
     return take_stream("-")
 
 

@@ -11,6 +11,7 @@ import click
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
 from textvae.cli.terminal import emit, emit_json, flush, log, log_model
+from textvae.data.rows import RowCounts
 from textvae.errors import ConfigError, DataError
 from textvae.generate.options import Decoding
 
@@ -106,7 +107,7 @@ def command(
         log_model(where, named=named)
         _emit_vector(str(output), attribute, as_json=as_json)
         return
-    edited, originals = tee(iter(stream.sentences))
+    edited, originals = tee(stream.without_blank())
     texts = edit(
         vae,
         edited,
@@ -142,17 +143,18 @@ def _vector(vae: "TextVAE", sources: Sources) -> "AttributeVector":
 
     if sources["vector"] is not None:
         return load_vector(Path(sources["vector"]), vae)
-    too_long: list[int] = []
+    counts = RowCounts()
     without, having = str(sources["without"]), str(sources["having"])
     if sources["data"] is not None:
         streams: tuple[Iterable[str], Iterable[str]] = _by_label(sources, without, having)
         names = (f"{sources['data']}, {without}", f"{sources['data']}, {having}")
     else:
         first, second = (take_stream(name, sources["text_column"]) for name in (without, having))
-        streams, names = (first.sentences, second.sentences), (first.where, second.where)
-    vector = attribute_vector(vae, *streams, sources=names, skipped=too_long.append)
-    if too_long:
-        log(f"{len(too_long):,} sentences too long for the model left out")
+        streams = (first.without_blank(), second.without_blank())
+        names = (first.where, second.where)
+    vector = attribute_vector(vae, *streams, sources=names, counts=counts)
+    for line in counts.notes(" and ".join(names), vae.config.max_length):
+        log(line)
     return vector
 
 

@@ -6,7 +6,8 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data, take_stream
-from textvae.cli.terminal import emit, emit_json, flush, log, log_model
+from textvae.cli.terminal import RowWriter, emit, emit_json, flush, log_model
+from textvae.data.rows import TooLong
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ TOGETHER = 256
     help="""A line for each sentence: its likeliest label, a tab, and the probability of that. MODEL
     is a run or model directory; left out, the newest run under runs/. FILE holds one sentence a
     line, or is a table; left out, or `-`, standard input. One argument alone is the MODEL if it is
-    a directory. Nothing in gives nothing out.
+    a directory. The lines are those of FILE: an empty one where a row is blank.
 
     A model trained with labels (--set model.labels.kind=m2) has a classifier of its own.
     With any other latent, one is fitted to the posterior means of labelled sentences: those that
@@ -33,8 +34,8 @@ TOGETHER = 256
     --scores compares with the labels of FILE, a table: accuracy, macro-F1, log loss (nats) and
     expected calibration error; sentences without a label are left out.
 
-    With --json: `label`, `probability` and `probabilities`, of every label; with --scores one
-    object.""",
+    With --json: `label`, `probability`, `probabilities` (of every label), `row` (of FILE, from 0)
+    and `cut` (true where a sentence too long for the model was cut); with --scores one object.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
 @click.option("--classifier", type=click.Choice(KINDS), help="[default: the model's own, if any]")
@@ -42,6 +43,7 @@ TOGETHER = 256
 @click.option("--scores", is_flag=True, help="Print how good the labels are, not the labels.")
 @click.option("--text-column", help="The column of the tables that holds the text.")
 @click.option("--label-column", help="The column of the tables that holds the labels.")
+@options.too_long("cut")
 @options.device
 @options.as_json
 def command(
@@ -51,6 +53,7 @@ def command(
     scores: bool,
     text_column: str | None,
     label_column: str | None,
+    too_long: TooLong,
     device: str,
     as_json: bool,
 ) -> None:
@@ -64,7 +67,6 @@ def command(
 
     from textvae.api.classify import classifier as fit  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.data.corpus import read_sentences  # noqa: PLC0415 -- imports msgspec, 20 ms
-    from textvae.data.stream import chunks  # noqa: PLC0415 -- as above
 
     def table(source: str) -> "Sentences":
         return read_sentences(source, text_column=text_column, label_column=label_column)
@@ -72,7 +74,8 @@ def command(
     known = None if labelled is None else table(labelled)
     truth = table(str(file)) if scores else None
     stream = None if scores else take_stream(file, text_column, may_be_empty=True)
-    fitted = fit(options.load(where, device), kind=cast("Kind | None", classifier), labelled=known)
+    vae = options.load(where, device)
+    fitted = fit(vae, kind=cast("Kind | None", classifier), labelled=known)
     named = len(arguments) == 2 or (len(arguments) == 1 and file is None)
     log_model(where, named=named)
     if truth is not None:
@@ -86,12 +89,16 @@ def command(
         emit(f"{'sentences':<19}{count:,}")
         return
     assert stream is not None
-    for part in chunks(stream.sentences, TOGETHER):
-        for one in fitted.labels(part):
-            if as_json:
-                emit_json(one._asdict())
-            else:
-                emit(one.label, f"{one.probability:.4f}")
-        flush()
-    if stream.blank():
-        log(f"{stream.where}: {stream.blank():,} blank lines left out")
+    writer = RowWriter(empty_lines=not as_json)
+    labels = fitted.labels(
+        stream.rows, source=stream.where, too_long=too_long, counts=writer, together=TOGETHER
+    )
+    for count, one in enumerate(labels, start=1):
+        if as_json:
+            writer.emit_json(one.row, one._asdict())
+        else:
+            writer.emit(one.row, one.label, f"{one.probability:.4f}")
+        if count % TOGETHER == 0:
+            flush()
+    flush()
+    writer.finish(stream.where, vae.config.max_length)

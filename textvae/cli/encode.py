@@ -9,13 +9,12 @@ import click
 
 from textvae import distributed
 from textvae.cli import options
-from textvae.cli.arguments import OTHERS, share_sentences, split_model_and_data, take_stream
-from textvae.cli.terminal import emit, emit_json, emit_raw, flush, log, log_model
+from textvae.cli.arguments import OTHERS, share_rows, split_model_and_data, take_stream
+from textvae.cli.terminal import RowWriter, emit, emit_json, emit_raw, flush, log_model
+from textvae.data.rows import TooLong
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from textvae.model.gaussian import DiagonalGaussian
+    from textvae.api.latent_space import EncodedPart
 
 
 @click.command(
@@ -25,22 +24,25 @@ if TYPE_CHECKING:
     runs/. FILE holds one sentence a line, or is a table; left out, or `-`, standard input. One
     argument alone is the MODEL if it is a directory.
 
-    --output F.jsonl has a line for each sentence: `sentence`, `mean`, `log_variance`. F.npz has the
-    arrays `mean` and `log_variance`, float32, a row for each sentence, for numpy.load. Either
-    appears only when it is whole. Without --output the lines go to stdout. Blank lines are left
-    out. `textvae decode` reads what this writes.
+    --output F.jsonl has a line for each sentence: `row` (of FILE, from 0), `sentence` (as it was
+    read), `cut` (true for the beginning of one that is too long for the model), `mean`,
+    `log_variance`. F.npz has the arrays `row`, `cut`, and float32 `mean` and `log_variance`, for
+    numpy.load. Either appears only when it is whole. Without --output the lines go to stdout. Blank
+    rows have no line, and are counted on stderr. `textvae decode` reads what this writes.
 
     With --json and --output: one object with `output`, `num_sentences` and `latent_dim`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
 @click.option("--output", metavar="FILE", help="A file named .npz or .jsonl.")
 @click.option("--text-column", help="The column of FILE that holds the text.")
+@options.too_long("cut")
 @options.device
 @options.as_json
 def command(
     arguments: tuple[str, ...],
     output: str | None,
     text_column: str | None,
+    too_long: TooLong,
     device: str,
     as_json: bool,
 ) -> None:
@@ -60,23 +62,23 @@ def command(
 
     from textvae.api.latent_space import posteriors  # noqa: PLC0415 -- as above
 
-    def to_stdout(sentences: "Sequence[str]", posterior: "DiagonalGaussian") -> None:
-        for row in json_rows(sentences, posterior):
+    def to_stdout(part: "EncodedPart") -> None:
+        for row in json_rows(part):
             emit_raw(row)
         flush()
 
-    count = 0
+    count, counts = 0, RowWriter(empty_lines=False)
     with distributed.joined(), ExitStack() as stack:
         vae = options.load(where, device)
-        add: Callable[[Sequence[str], DiagonalGaussian], None] = to_stdout
+        add: Callable[[EncodedPart], None] = to_stdout
         if output is not None and distributed.is_first():
             add = stack.enter_context(write_latents(Path(output)))
-        for part in posteriors(vae, share_sentences(stream.sentences), source=stream.where):
-            add(part.texts, part.posterior)
+        rows = share_rows(stream.rows)
+        for part in posteriors(vae, rows, source=stream.where, too_long=too_long, counts=counts):
+            add(part)
             count += len(part.texts)
     log_model(where, named=len(arguments) > (file is not None))
-    if (blank := stream.blank()) > 0:
-        log(f"{stream.where}: {blank:,} blank lines left out")
+    counts.finish(stream.where, vae.config.max_length)
     if output is None:
         return
     if as_json:

@@ -12,6 +12,7 @@ from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import share_stdin, split_model_and_data
 from textvae.cli.terminal import emit_json, emit_lines, flush, log, log_model
+from textvae.data.rows import TooLong
 from textvae.errors import CheckpointError, TextVAEError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ SECONDS = 3.0
     help="Of the matrix products.",
 )
 @click.option("--text-column", help="The column of DATA that holds the text.")
+@options.too_long("drop")
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -78,6 +80,7 @@ def command(
     rows: int | None,
     precision: str,
     text_column: str | None,
+    too_long: TooLong,
     output: Path | None,
     device: str,
     as_json: bool,
@@ -91,6 +94,7 @@ def command(
     from textvae.api.evaluate import run_evaluators  # noqa: PLC0415 -- as above
     from textvae.train.config import DTYPES  # noqa: PLC0415 -- as above
 
+    notes: list[str] = []
     busy = _Busy(f"measuring {where} on {data or 'its test set'}")
     with distributed.joined():
         vae = options.load(where, device)
@@ -107,10 +111,14 @@ def command(
                 rows=rows,
                 dtype=DTYPES[precision],
                 text_column=text_column,
+                too_long=too_long,
+                note=notes.append,
                 report=busy.report,
             )
     if not distributed.is_first():
         return
+    for line in notes:
+        log(line)
     # Written before it is emitted: a reader of the pipe who goes away loses nothing.
     not_written = _write(measurements, where, output)
     log_model(where, named=len(arguments) > (data is not None))

@@ -1,13 +1,13 @@
 """`textvae neighbors`."""
 
-from collections.abc import Iterable
 from typing import cast
 
 import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentence_stream, take_stream
-from textvae.cli.terminal import emit, emit_json, flush, log, log_model
+from textvae.cli.terminal import RowWriter, flush, log, log_model
+from textvae.data.rows import Exclusion, RowCounts
 from textvae.errors import DataError
 
 TOGETHER = 64
@@ -28,8 +28,8 @@ TOGETHER = 64
     unit. scaled divides by the standard deviation of the aggregate posterior of the corpus, which
     is then read twice.
 
-    With --json: `sentence`, `rank` (from 1), `text`, `number` (its place in the corpus, from 0;
-    blank lines do not count) and `distance`.""",
+    With --json: `row` (of SENTENCE, from 0), `sentence`, `rank` (from 1), `text`, `number` (its row
+    in the corpus, from 0) and `distance`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)
 @click.option(
@@ -76,28 +76,36 @@ def command(
     from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     # Given as arguments, they are few: one pass for all.
-    parts: Iterable[list[str]] = chunks(stream.sentences, TOGETHER if from_stdin else 1_000_000)
-    for number, sentences in enumerate(parts):
-        too_long: list[int] = []
+    together = TOGETHER if from_stdin else 1_000_000
+    writer = RowWriter(empty_lines=not as_json)
+    for number, part in enumerate(chunks(enumerate(stream.rows), together)):
+        counts, queries = RowCounts(), [(row, text) for row, text in part if text]
+        for row, text in part:
+            if not text:
+                writer.exclude(row, Exclusion.BLANK)
+        if not queries:
+            continue
         nearest = neighbors(
             vae,
-            sentences,
-            pool.sentences,
+            [text for _, text in queries],
+            pool.rows,
             size=size,
             metric=cast(Metric, metric),
             source=pool.where,
-            skipped=too_long.append,
+            counts=counts,
         )
         if number == 0:
             log_model(where, named=len(texts) < len(arguments))
-            if too_long:
-                log(f"{pool.where}: {len(too_long):,} sentences too long for the model left out")
-        for sentence, near in zip(sentences, nearest, strict=True):
+            for line in counts.notes(pool.where, vae.config.max_length):
+                log(line)
+        for (row, sentence), near in zip(queries, nearest, strict=True):
             if (from_stdin or len(texts) > 1) and not as_json:
-                emit(sentence)
+                writer.emit(row, sentence)
             for rank, one in enumerate(near, start=1):
                 if as_json:
-                    emit_json({"sentence": sentence, "rank": rank} | one._asdict())
+                    query = {"row": row, "sentence": sentence, "rank": rank}
+                    writer.emit_json(row, query | one._asdict())
                 else:
-                    emit(f"{one.distance:8.4f}  {one.text}")
+                    writer.emit(row, f"{one.distance:8.4f}  {one.text}")
         flush()
+    writer.finish(stream.where, vae.config.max_length)

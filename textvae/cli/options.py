@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from textvae.data.rows import TOO_LONG, TooLong
 from textvae.generate.options import OPTIONS, STRATEGIES
 
 if TYPE_CHECKING:
@@ -39,17 +40,27 @@ device = click.option(
 )
 
 
+def too_long(default: TooLong) -> Callable[[F], F]:
+    """The option `--too-long` of a verb."""
+    return click.option(
+        "--too-long",
+        type=click.Choice(TOO_LONG),
+        default=default,
+        show_default=True,
+        help="Rows of more tokens than the model takes: leave them out (drop), read their "
+        "beginning (cut) or all parts (split), or stop.",
+    )
+
+
 def decoding(command: F) -> F:
     """Give a command the options of `textvae.Decoding`, by the same names."""
     choice = click.Choice(tuple(STRATEGIES))
     options = [seed, click.option("--strategy", type=choice, help="How words are chosen.")]
     for name, (kind, option) in OPTIONS.items():
-        several = kind not in (int, float, str)
         options.append(
             click.option(
                 f"--{name.replace('_', '-')}",
-                type=COUNT if kind is int else str if several else kind,
-                multiple=several,
+                type=COUNT if kind is int else kind,
                 metavar=option.metavar,
                 help=option.help,
             )

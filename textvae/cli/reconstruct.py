@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Unpack, cast
 import click
 
 from textvae.cli import options
-from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, emit_lines, log_model
+from textvae.cli.arguments import split_model, take_sentence_stream
+from textvae.cli.terminal import RowWriter, emit_json, emit_lines, log_model
+from textvae.data.rows import TooLong
 from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
     With --scores: in place of the sentences, how near all of them come: exact match, BLEU and chrF
     of sacrebleu with their signatures, and edit distance.
 
-    With --json: `sentence` and `reconstruction`, `exact_match`, `edit_distance` (tokens) and `bleu`
-    (of the sentence, 0 to 100), and for a beam `rank`, `log_prob` (nats) and `score`; with
-    --scores one object.""",
+    The lines are those of standard input: an empty one where a line is blank.
+
+    With --json: `row` (from 0), `sentence` (as it was read), `cut` (true for the beginning of one
+    that is too long for the model) and `reconstruction`, `exact_match`, `edit_distance` (tokens)
+    and `bleu` (of the sentence, 0 to 100), and for a beam `rank`, `log_likelihood` (nats) and
+    `score`; with --scores one object.""",
 )
 @click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)
 @click.option("--scores", is_flag=True, help="Print the scores of all, not the sentences.")
@@ -43,6 +47,7 @@ TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
     type=click.Choice(TOKENIZATIONS),
     help="How BLEU and edits cut the text.  [default: none for words, 13a for bpe, char]",
 )
+@options.too_long("cut")
 @options.label
 @options.decoding
 @options.device
@@ -51,6 +56,7 @@ def command(
     arguments: tuple[str, ...],
     scores: bool,
     tokenize: str | None,
+    too_long: TooLong,
     label: str | None,
     device: str,
     as_json: bool,
@@ -58,26 +64,33 @@ def command(
 ) -> None:
     """Encode sentences and decode them again."""
     where, texts = split_model(arguments)
-    sentences = take_sentences(texts)
+    stream = take_sentence_stream(texts)
 
     from textvae.api.reconstruct import reconstructions  # noqa: PLC0415 -- imports torch, 1.5 s
 
+    vae, writer = options.load(where, device), RowWriter(empty_lines=not (as_json or scores))
     result = reconstructions(
-        options.load(where, device),
-        sentences,
+        vae,
+        stream.rows,
         label=label,
+        too_long=too_long,
+        counts=writer,
+        source=stream.where,
         tokenize=cast("Tokenization | None", tokenize),
         **decoding,
     )
     log_model(where, named=len(texts) < len(arguments))
     if scores:
+        writer.finish(stream.where, vae.config.max_length)
         emit_json(result.scores._asdict()) if as_json else emit_lines(_table(result.scores))
         return
     for row in result.rows:
         if as_json:
-            emit_json({key: value for key, value in row._asdict().items() if value is not None})
+            values = {key: value for key, value in row._asdict().items() if value is not None}
+            writer.emit_json(row.row, values)
         else:
-            emit(row.reconstruction)
+            writer.emit(row.row, row.reconstruction)
+    writer.finish(stream.where, vae.config.max_length)
 
 
 def _table(scores: "ReconstructionScores") -> str:

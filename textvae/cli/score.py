@@ -1,6 +1,6 @@
 """`textvae score`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -12,11 +12,12 @@ from textvae.cli import options
 from textvae.cli.arguments import (
     OTHERS,
     find_model,
-    share_sentences,
+    share_rows,
     split_model_and_data,
     take_stream,
 )
-from textvae.cli.terminal import emit, emit_json, flush, log, log_model
+from textvae.cli.terminal import RowWriter, flush, log, log_model
+from textvae.data.rows import Exclusion, TooLong
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     help="""The anomaly score of each sentence of FILE, or of standard input, one a line. Of every
     score, higher is more anomalous. MODEL is a run or model directory; left out, the newest run
     under runs/. FILE has one sentence a line, or is a table; left out, or `-`, standard input, of
-    any length in the same memory. One argument alone is the MODEL if it is a directory. Blank lines
-    are left out; no lines give no output.
+    any length in the same memory. One argument alone is the MODEL if it is a directory. The lines
+    are those of FILE: an empty one where a row is blank.
 
     \b
     nll_per_token     the nll (below) over the number of tokens
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
     --threshold 0.01 adds a tab and `strange` (an anomaly) or `normal` to each line: an anomaly is
     above the score that 1 % of the validation sentences exceed.
 
-    With --json: `sentence`, `number` (its place, from 0), `score`, `nll`, `kl`, `reconstruction`,
-    `num_tokens`, `percentile` (the percentage of the training sentences that score lower) and, with
-    --threshold, `strange`.""",
+    With --json: `sentence`, `row` (of FILE, from 0), `cut` (true for the beginning of one that is
+    too long for the model), `score`, `nll`, `kl`, `reconstruction`, `num_tokens`, `percentile` (the
+    percentage of the training sentences that score lower) and, with --threshold, `strange`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
 @click.option(
@@ -82,7 +83,8 @@ if TYPE_CHECKING:
 )
 @options.seed
 @click.option("--text-column", help="The column of FILE that holds the text.")
-@click.option("--skip-too-long", is_flag=True, help="Leave out what is too long for the model.")
+@options.too_long("cut")
+@click.option("--skip-too-long", is_flag=True, hidden=True)  # the former name of --too-long drop
 @click.option("--line-buffered", is_flag=True, help="Score each line at once; slower.")
 @options.device
 @options.as_json
@@ -96,6 +98,7 @@ def command(
     num_samples: int,
     seed: int,
     text_column: str | None,
+    too_long: TooLong,
     skip_too_long: bool,
     line_buffered: bool,
     device: str,
@@ -107,7 +110,7 @@ def command(
     _check(kind, background, rate)
     taken = partial(take_stream, file, text_column, may_be_empty=True)
     stream = taken() if distributed.is_first() else OTHERS
-    too_long = _Count()
+    writer = RowWriter(empty_lines=not as_json, at_once=line_buffered)
     with distributed.joined():
         vae = options.load(where, device)
         other = None if background is None else options.load(find_model(background), device)
@@ -116,8 +119,9 @@ def command(
         from textvae.api.score_reference import reference_of  # noqa: PLC0415 -- imports torch, 1.5 s
 
         together = 1 if line_buffered else TOGETHER
-        sentences = share_sentences(stream.sentences, together=together)
-        if (first := next(sentences, None)) is not None:
+        rows = share_rows(stream.rows, together=together)
+        head = _through_first_sentence(rows)
+        if head and head[-1]:
             normal = reference_of(
                 vae,
                 train=reference,
@@ -130,20 +134,31 @@ def command(
             bound = None if rate is None else threshold(vae, normal, rate, by=kind)
             scored = score(
                 vae,
-                chain([first], sentences),
+                chain(head, rows),
                 normal,
                 by=kind,
                 background=other,
                 source=stream.where,
-                skipped=too_long if skip_too_long else None,
+                too_long="drop" if skip_too_long else too_long,
+                counts=writer,
                 together=together,
             )
-            _emit_scores(scored, bound, together, as_json=as_json)
+            _emit_scores(scored, bound, together, writer, as_json=as_json)
+        else:
+            for row in range(len(head)):
+                writer.exclude(row, Exclusion.BLANK)
     log_model(where, named=len(arguments) > (file is not None))
-    if (blank := stream.blank()) > 0:
-        log(f"{stream.where}: {blank:,} blank lines left out")
-    if too_long.value:
-        log(f"{stream.where}: {too_long.value:,} sentences too long for the model left out")
+    writer.finish(stream.where, vae.config.max_length)
+
+
+def _through_first_sentence(rows: Iterator[str]) -> list[str]:
+    """Rows up to the first that is not blank: without a sentence, nothing need be measured."""
+    head = []
+    for text in rows:
+        head.append(text)
+        if text:
+            break
+    return head
 
 
 def _check(kind: str, background: str | None, rate: float | None) -> None:
@@ -153,17 +168,13 @@ def _check(kind: str, background: str | None, rate: float | None) -> None:
         raise ConfigError("--threshold nan: a false-alarm rate is above 0 and below 1")
 
 
-class _Count:
-    """How many sentences were left out: not which, so that memory does not grow."""
-
-    value = 0
-
-    def __call__(self, number: int) -> None:
-        self.value += 1
-
-
 def _emit_scores(
-    scored: "Iterable[Scored]", bound: float | None, together: int, *, as_json: bool
+    scored: "Iterable[Scored]",
+    bound: float | None,
+    together: int,
+    writer: RowWriter,
+    *,
+    as_json: bool,
 ) -> None:
     """A line each, handed over `together` at a time."""
     for count, one in enumerate(scored, start=1):
@@ -171,9 +182,9 @@ def _emit_scores(
         if as_json:
             row = {"sentence": one.text, **one._asdict()}
             del row["text"]
-            emit_json(row if is_anomaly is None else row | {"strange": is_anomaly})
+            writer.emit_json(one.row, row if is_anomaly is None else row | {"strange": is_anomaly})
         else:
             mark = () if is_anomaly is None else ("strange" if is_anomaly else "normal",)
-            emit(f"{one.score:.4f}", *mark)
+            writer.emit(one.row, f"{one.score:.4f}", *mark)
         if count % together == 0:
             flush()

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from textvae.data.rows import Exclusion, RowCounts
 from textvae.distributed import is_first
 
 _CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -52,6 +53,55 @@ def emit_json(value: Any) -> None:
 def emit_raw(line: bytes) -> None:
     """Write one line of results that is JSON already."""
     _write(_CONTROL_BYTES.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), line) + b"\n")
+
+
+class RowWriter(RowCounts):
+    """Writes the results of rows in their order, an empty line for each that has none."""
+
+    def __init__(self, *, empty_lines: bool, at_once: bool = False) -> None:
+        """Begin at row 0.
+
+        Args:
+            empty_lines: without them, rows without a result are only counted.
+            at_once: flush after each empty line.
+        """
+        super().__init__()
+        self._empty_lines, self._at_once = empty_lines, at_once
+        self._next, self._excluded = 0, set[int]()
+
+    def exclude(self, row: int, reason: Exclusion) -> None:
+        """Count a row without a result; its line follows those of the rows before it."""
+        super().exclude(row, reason)
+        self._excluded.add(row)
+        self._fill()
+        if self._at_once and self._empty_lines:
+            flush()
+
+    def emit(self, row: int, *fields: str) -> None:
+        """Write a line of results of a row, which may have several."""
+        self._fill(row)
+        emit(*fields)
+        self._next = row + 1
+
+    def emit_json(self, row: int, value: Any) -> None:
+        """Write an object, for a row."""
+        self._fill(row)
+        emit_json(value)
+        self._next = row + 1
+
+    def _fill(self, stop: int | None = None) -> None:
+        """Write the empty lines that come next, before row `stop`."""
+        while self._next in self._excluded and (stop is None or self._next < stop):
+            self._excluded.remove(self._next)
+            self._next += 1
+            if self._empty_lines:
+                emit("")
+
+    def finish(self, where: str, max_length: int) -> None:
+        """Write the last empty lines, and to stderr what was left out, cut or split."""
+        self._fill()
+        for line in self.notes(where, max_length):
+            log(line)
 
 
 def log(line: str, *, any_process: bool = False) -> None:

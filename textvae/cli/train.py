@@ -11,6 +11,7 @@ from textvae import distributed
 from textvae.cli import options
 from textvae.cli.process import SIGNALLED
 from textvae.cli.terminal import emit_json, emit_lines, flush, log
+from textvae.data.rows import TOO_LONG
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ OPTIONS = (
     TrainOption("text_column", "The column of a table that holds the text.", describes_data=True),
     TrainOption("label_column", "The column of a table that holds labels.", describes_data=True),
     TrainOption("labels", "One label a line, in step with DATA.", "FILE", describes_data=True),
+    TrainOption(
+        "too_long",
+        "Sentences over model.max_length tokens: leave them out (drop), keep their beginning (cut) "
+        "or all parts (split), or stop.  [default: drop]",
+        type=click.Choice(TOO_LONG),
+        setting="data.too_long",
+    ),
     TrainOption("output", "The run directory.  [default: runs/ and the name of DATA]", "DIR"),
     TrainOption("seed", "Of everything drawn.  [default: 0]", type=options.SEED, setting="seed"),
     TrainOption("max_steps", "Length of the run.", type=options.COUNT, setting="train.max_steps"),

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     targets: Tensor
     """int64 `[B, T]`: the words and `</s>`; cells beyond the length hold 0."""
     lengths: Tensor
-    """int64 `[B]`: targets of each sentence, `</s>` counted."""
+    """int64 `[B]`: targets of each sentence, `</s>` counted where it has one."""
     indices: Tensor
     """int64 `[B]`: the number of each sentence in the corpus."""
     labels: Tensor | None = None
@@ -74,18 +74,30 @@ class TokenArray(NamedTuple):
     """The id of `<s>`, which is V."""
     labels: Tensor | None = None
     """int64 `[N]`: the label of each sentence, -1 where none is known; None where none has one."""
+    cut: Tensor | None = None
+    """bool `[N]`, on the CPU: True for the beginning of a longer sentence, which has no `</s>`;
+    None where all are whole. A cut sentence has one token at least."""
 
     @classmethod
-    def from_lists(cls, sentences: Sequence[Sequence[int]], start: int) -> "TokenArray":
-        """Flatten lists of ids, each in `[0, start)`."""
+    def from_lists(
+        cls, sentences: Sequence[Sequence[int]], start: int, *, cut: Sequence[bool] = ()
+    ) -> "TokenArray":
+        """Flatten lists of ids, each in `[0, start)`; `cut` as in the array."""
         flat, lengths = array("i"), array("q")
         for ids in sentences:
             flat.extend(ids)
             lengths.append(len(ids))
-        return cls.from_flat(flat, lengths, start)
+        return cls.from_flat(flat, lengths, start, cut=cut)
 
     @classmethod
-    def from_flat(cls, tokens: "array[int]", lengths: "array[int]", start: int) -> "TokenArray":
+    def from_flat(
+        cls,
+        tokens: "array[int]",
+        lengths: "array[int]",
+        start: int,
+        *,
+        cut: Sequence[bool | int] = (),
+    ) -> "TokenArray":
         """A corpus from its ids (`array("i")`) and the length of each sentence ("q")."""
         offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
         if len(lengths):
@@ -93,7 +105,8 @@ class TokenArray(NamedTuple):
         flat = torch.empty(0, dtype=torch.int32)
         if len(tokens):
             flat = torch.frombuffer(tokens, dtype=torch.int32)
-        return cls(flat, offsets, start)
+        whole = None if not any(cut) else torch.tensor(cut, dtype=torch.bool)
+        return cls(flat, offsets, start, cut=whole)
 
     @property
     def num_sentences(self) -> int:
@@ -102,17 +115,22 @@ class TokenArray(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """int64 `[N]`, on the CPU: targets of each sentence, `</s>` counted."""
-        return self.offsets.diff() + 1
+        """int64 `[N]`, on the CPU: targets of each sentence, `</s>` counted where it has one."""
+        return self.offsets.diff() + self._ends(slice(None))
+
+    def _ends(self, indices: "Tensor | slice") -> "Tensor | int":
+        """1 for each sentence that has a `</s>`, 0 for each that is cut."""
+        return 1 if self.cut is None else 1 - self.cut[indices].long()
 
     @property
     def num_targets(self) -> int:
-        """Targets of the whole corpus: the words, and a `</s>` for each sentence."""
-        return int(self.offsets[-1]) + self.num_sentences
+        """Targets of the whole corpus: the words, and a `</s>` for each sentence not cut."""
+        num_cut = 0 if self.cut is None else int(self.cut.sum())
+        return int(self.offsets[-1]) + self.num_sentences - num_cut
 
     def lookup(self) -> "Tensor | Lengths":
         """Lengths to index by int64 tensors: of a large corpus, they are not all in memory."""
-        return self.lengths if self.num_sentences <= LARGE else Lengths(self.offsets)
+        return self.lengths if self.num_sentences <= LARGE else Lengths(self.offsets, self.cut)
 
     def near(self, device: torch.device) -> "TokenArray":
         """The same corpus on a device, unless it is too large for one: batches are then moved."""
@@ -121,13 +139,14 @@ class TokenArray(NamedTuple):
     def to(self, device: torch.device) -> "TokenArray":
         """The same corpus on another device."""
         labels = None if self.labels is None else self.labels.to(device)
-        return TokenArray(self.tokens.to(device), self.offsets, self.start, labels)
+        return TokenArray(self.tokens.to(device), self.offsets, self.start, labels, self.cut)
 
     def head(self, size: int) -> "TokenArray":
         """The first sentences, without a copy."""
         offsets = self.offsets[: size + 1]
         labels = None if self.labels is None else self.labels[:size]
-        return TokenArray(self.tokens[: int(offsets[-1])], offsets, self.start, labels)
+        cut = None if self.cut is None else self.cut[:size]
+        return TokenArray(self.tokens[: int(offsets[-1])], offsets, self.start, labels, cut)
 
     def select(self, indices: Tensor) -> "TokenArray":
         """The sentences at int64 `[n]` indices, copied."""
@@ -137,7 +156,9 @@ class TokenArray(NamedTuple):
         first = torch.repeat_interleave(self.offsets[indices] - offsets[:-1], lengths)
         cells = first + torch.arange(int(offsets[-1]), device=first.device)
         labels = None if self.labels is None else self.labels[indices.to(self.labels.device)]
-        return TokenArray(self.tokens[cells.to(self.tokens.device)], offsets, self.start, labels)
+        cut = None if self.cut is None else self.cut[indices]
+        tokens = self.tokens[cells.to(self.tokens.device)]
+        return TokenArray(tokens, offsets, self.start, labels, cut)
 
     def batch(self, indices: Tensor) -> Batch:
         """Gather sentences, int64 `[B]`, into a padded batch."""
@@ -148,15 +169,17 @@ class TokenArray(NamedTuple):
         # One array, of which inputs and targets are views: each row begins with the cell before its
         # sentence, which makes room for `<s>`, and ends as the longest does; beyond it is 0.
         width = int(words.max()) + 2
+        lengths = words + self._ends(indices)
         if tokens.device != offsets.device:
-            first, words, indices = _sent(torch.stack([first, words, indices]), tokens.device)
+            moved = torch.stack([first, words, indices, lengths])
+            first, words, indices, lengths = _sent(moved, tokens.device)
         positions = torch.arange(-1, width - 1, device=tokens.device)
         cells = (first[:, None] + positions).clamp_(0, max(tokens.numel() - 1, 0))
         ids = tokens.index_select(0, cells.view(-1)) if tokens.numel() else cells
         both = ids.view(-1, width).long().masked_fill_(positions >= words[:, None], 0)
         both[:, 0] = self.start
         labels = None if self.labels is None else self.labels.index_select(0, indices)
-        return Batch(both[:, :-1], both[:, 1:], words + 1, indices, labels)
+        return Batch(both[:, :-1], both[:, 1:], lengths, indices, labels)
 
     def batches_by_length(self, size: int) -> Iterator[Batch]:
         """Every sentence exactly once, sorted by length; for evaluation."""
@@ -170,7 +193,7 @@ class TokenArray(NamedTuple):
             yield self.batch(indices)
 
     def save(self, path: Path) -> None:
-        """Write `path.tokens`, `path.offsets` and, of a corpus with labels, `path.labels`.
+        """Write `path.tokens`, `path.offsets` and, where there are some, `path.labels` and `.cut`.
 
         They are raw arrays in the machine's byte order.
 
@@ -178,6 +201,8 @@ class TokenArray(NamedTuple):
             StorageError: they cannot be written; older ones are whole. (Written through a memory
                 map, a full disk would end the process with SIGBUS.)
         """
+        for suffix in (".labels", ".cut"):  # of an earlier corpus
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         for suffix, tensor in self._saved().items():
             file = path.with_name(path.name + suffix)
             with replacing(file) as out, saying_why(file):
@@ -187,7 +212,8 @@ class TokenArray(NamedTuple):
     def _saved(self) -> dict[str, Tensor]:
         """The tensors that `save` writes, by the suffix of their file."""
         saved = {".tokens": self.tokens, ".offsets": self.offsets}
-        return saved if self.labels is None else saved | {".labels": self.labels}
+        further = {".labels": self.labels, ".cut": self.cut}
+        return saved | {name: tensor for name, tensor in further.items() if tensor is not None}
 
     def checksum(self) -> str:
         """The sha256 of the files that `save` writes."""
@@ -218,7 +244,14 @@ class TokenArray(NamedTuple):
             labels = _mapped(file, torch.int64)
             if labels.numel() != offsets.numel() - 1 or bool((labels < -1).any()):
                 raise DataError(f"{file}: its labels do not belong to the tokens; train again")
-        return cls(tokens, offsets, start, labels)
+        file, cut = path.with_name(path.name + ".cut"), None
+        if file.exists():
+            cut = _mapped(file, torch.uint8)
+            words = offsets.diff()
+            if cut.numel() != len(words) or bool((cut > 1).any()) or bool((words < cut).any()):
+                raise DataError(f"{file}: its marks do not belong to the tokens; train again")
+            cut = cut.bool() if bool(cut.any()) else None
+        return cls(tokens, offsets, start, labels, cut)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -240,6 +273,8 @@ class Lengths(NamedTuple):
 
     offsets: Tensor
     """int64 `[N + 1]`."""
+    cut: Tensor | None = None
+    """bool `[N]`, of sentences without `</s>`."""
 
     @property
     def shape(self) -> tuple[int]:
@@ -247,8 +282,9 @@ class Lengths(NamedTuple):
         return (self.offsets.shape[0] - 1,)
 
     def of(self, indices: Tensor) -> Tensor:
-        """int64 lengths, `</s>` counted, at int64 indices."""
-        return self.offsets[indices + 1] - self.offsets[indices] + 1
+        """int64 lengths, `</s>` counted where there is one, at int64 indices."""
+        words = self.offsets[indices + 1] - self.offsets[indices]
+        return words + 1 if self.cut is None else words + 1 - self.cut[indices].long()
 
 
 class PooledBatches(Config, tag_field="kind", tag="pooled"):

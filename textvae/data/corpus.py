@@ -8,7 +8,7 @@ excluded in `rows.py`. Here: sets are read, and a missing one is carved out of t
 import bisect
 import hashlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple
 
@@ -18,13 +18,15 @@ from textvae.config import Config
 from textvae.data.columns import Columns
 from textvae.data.hub import read_parquet
 from textvae.data.reading import form_of, read_rows, text_lines
-from textvae.data.rows import Exclusion, Rows, clean, select_rows
+from textvae.data.rows import Exclusion, Rows, TooLong, clean, rows_text, select_rows
 from textvae.data.segments import sentence_rank
 from textvae.data.sources import SPLIT_NAMES, Input, Reading, find_inputs, pick_input
 from textvae.data.tokenizer import TokenizerConfig
 from textvae.errors import DataError
 from textvae.randomness import key
 
+MAX_CHARACTERS = 10_000
+"""Longer rows are no sentences, unless a config or a policy for long ones says otherwise."""
 SplitName = Literal["train", "valid", "test"]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=0.4)]
 
@@ -34,8 +36,13 @@ class DataConfig(Config):
 
     tokenizer: TokenizerConfig | None = None
     """None is byte-level BPE for a user's text and words for the embedded corpus."""
-    max_characters: Annotated[int, msgspec.Meta(ge=1)] = 10_000
-    """Longer rows are dropped and counted before they are tokenized."""
+    max_characters: Annotated[int, msgspec.Meta(ge=1)] = MAX_CHARACTERS
+    """Longer rows are dropped and counted before they are tokenized, unless `too_long` is cut or
+    split."""
+    too_long: TooLong = "drop"
+    """The treatment of a sentence of more than `model.max_length` tokens, in all three sets: drop
+    leaves it out, cut keeps its beginning (without `</s>`), split makes sentences of its parts,
+    refuse is an error."""
     valid_share: Fraction = 0.05
     """The fraction of the different training sentences that is carved out for validation, where no
     validation set is given."""
@@ -100,7 +107,7 @@ def read_sentences(
     text_column: str | None = None,
     label_column: str | None = None,
     labels_file: str | Path | None = None,
-    max_characters: int = 10_000,
+    max_characters: int | None = MAX_CHARACTERS,
     stdin: BinaryIO | None = None,
     split: SplitName = "test",
 ) -> Sentences:
@@ -111,7 +118,7 @@ def read_sentences(
         text_column: None finds it (see `find_columns`).
         label_column: None takes a column named `label` where there is one.
         labels_file: one label a line, in step with the lines of `source`; a blank line is none.
-        max_characters: longer sentences are dropped and counted.
+        max_characters: longer sentences are dropped and counted; None drops none.
         stdin: read for `-` in place of the process's standard input.
         split: the set to read of a directory or a hub data set that has several.
 
@@ -120,6 +127,26 @@ def read_sentences(
     """
     how = Reading(Columns(text_column, label_column), max_characters, stdin)
     return _read(pick_input(source, split, how, labels_file), how, [])
+
+
+def read_texts(
+    source: str | Path,
+    *,
+    text_column: str | None = None,
+    stdin: BinaryIO | None = None,
+    may_be_empty: bool = False,
+) -> list[str]:
+    """The text of every row of one set, in its order, "" for blank ones.
+
+    Raises:
+        DataError: as `read_sentences`, but no sentence is an error only unless it `may_be_empty`.
+    """
+    how = Reading(Columns(text_column, None), None, stdin)
+    entry = pick_input(source, "test", how)
+    rows = _rows_of(entry, how)
+    if not may_be_empty:
+        _select(rows, "standard input" if entry.place == "-" else entry.place, None)
+    return rows.texts
 
 
 def load_splits(
@@ -153,7 +180,8 @@ def load_splits(
     Raises:
         DataError: as `read_sentences`; or fewer different sentences than sets.
     """
-    how = Reading(Columns(text_column, label_column), config.max_characters, stdin)
+    limit = None if config.too_long in ("cut", "split") else config.max_characters
+    how = Reading(Columns(text_column, label_column), limit, stdin)
     inputs = find_inputs(data, how, labels_file)
     if "train" not in inputs:
         raise DataError(
@@ -180,26 +208,26 @@ def load_splits(
     return Splits(sets["train"], sets["valid"], sets["test"], notes)
 
 
+def _rows_of(source: Input, how: Reading) -> Rows:
+    """All rows of one set, without the labels of a file of labels."""
+    if source.rows is not None:
+        return source.rows
+    if form_of(source.place) == ".parquet":
+        return read_parquet(source.place, how.columns)
+    return read_rows(source.place, how.columns, how.stdin)
+
+
 def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
     """Read one set with its labels, and add notes on its rows, columns and labels."""
     where = "standard input" if source.place == "-" else source.place
-    if source.rows is not None:
-        rows = source.rows
-    elif form_of(source.place) == ".parquet":
-        rows = read_parquet(source.place, how.columns)
-    else:
-        rows = read_rows(source.place, how.columns, how.stdin)
+    rows = _rows_of(source, how)
     if source.labels_file is not None:
         rows = _with_labels(rows, source.labels_file, where, how.stdin)
     sentences = _select(rows, where, how.max_characters)
     report = sentences.report
-    reasons = {
-        "blank": report.blank,
-        f"longer than {how.max_characters:,} characters": report.too_long_characters,
-    }
-    dropped = [f"{count:,} {reason}" for reason, count in reasons.items() if count]
-    detail = f" of {report.rows:,} rows ({', '.join(dropped)})" if dropped else ""
-    notes.append(f"{where}: {report.kept:,} sentences{detail}")
+    of_rows = f" of {report.rows:,} rows" if sentences.excluded else ""
+    notes.append(f"{where}: {report.kept:,} sentences{of_rows}")
+    notes += [f"{where}: {n}" for n in exclusion_notes(sentences.excluded, how.max_characters)]
     if rows.column is not None:
         notes.append(f"{where}: text from column {rows.column!r}")
     if sentences.labels is not None:
@@ -210,6 +238,18 @@ def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
     if rows.note is not None:
         notes.append(rows.note)
     return sentences
+
+
+def exclusion_notes(excluded: Mapping[int, Exclusion], max_characters: int | None) -> Iterator[str]:
+    """A line for each reason why rows are no sentences, with the number of rows and the first."""
+    words = {
+        Exclusion.BLANK: "blank or missing",
+        Exclusion.TOO_LONG_CHARACTERS: f"longer than {max_characters or 0:,} characters",
+    }
+    for reason, text in words.items():
+        rows = [row for row, why in excluded.items() if why is reason]
+        if rows:
+            yield f"{rows_text(len(rows), rows[0])} {text}, left out"
 
 
 def _with_labels(rows: Rows, file: str, where: str, stdin: BinaryIO | None) -> Rows:
@@ -243,7 +283,7 @@ def _without_blank_end(lines: Sequence[str]) -> int:
     return next((place for place in range(len(lines), 0, -1) if lines[place - 1]), 0)
 
 
-def _select(rows: Rows, where: str, max_characters: int) -> Sentences:
+def _select(rows: Rows, where: str, max_characters: int | None) -> Sentences:
     """The rows that are sentences; DataError where there is none."""
     selection = select_rows(rows.texts, max_characters)
     blank = selection.count(Exclusion.BLANK)
@@ -254,8 +294,8 @@ def _select(rows: Rows, where: str, max_characters: int) -> Sentences:
         raise DataError(f"{where}: all its {blank:,} rows are blank; give it one sentence a line")
     if not selection.rows:
         raise DataError(
-            f"{where}: every sentence is longer than {max_characters:,} characters; "
-            "give it one sentence a line, or raise data.max_characters"
+            f"{where}: every sentence is longer than {max_characters or 0:,} characters; "
+            "give it one sentence a line, raise data.max_characters, or give --too-long split"
         )
     report = ReadReport(
         source=where,

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple, TypeVar
 
-from textvae.data.rows import Exclusion, select_rows
+from textvae.data.rows import Exclusion, TooLong, select_rows
 from textvae.data.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -35,6 +35,12 @@ class SplitRule(NamedTuple):
     """Splits that are carved, each with the fraction of the hashes at which it ends."""
     max_characters: int
     max_length: int
+    too_long: TooLong = "drop"
+
+    @property
+    def character_limit(self) -> int | None:
+        """Characters over which a row is no sentence; None where long ones are cut or split."""
+        return None if self.too_long in ("cut", "split") else self.max_characters
 
     def split_of(self, text: str) -> str:
         """The split of a sentence, a function of its text: copies stay together."""
@@ -48,14 +54,18 @@ class SplitRule(NamedTuple):
 
 
 class EncodedSentences(NamedTuple):
-    """Sentences as token ids, without those over the limit of tokens."""
+    """Sentences as token ids; those over the limit of tokens are left out, cut or split."""
 
     tokens: "array[int]"
     lengths: "array[int]"
     num_words: int
     num_characters: int
     too_long: list[int]
-    """The indices of the sentences that were left out."""
+    """The indices of the sentences over the limit."""
+    sources: "array[int]"
+    """The index of the sentence that each is, or is a piece of."""
+    cut: "array[int]"
+    """1 for each that is the beginning of a longer text, and so has no `</s>`."""
 
 
 class Segment(NamedTuple):
@@ -71,36 +81,53 @@ class Segment(NamedTuple):
 
 def encode_segment(rows: list[str], tokenizer: Tokenizer, rule: SplitRule) -> Segment:
     """Tokenize one segment; blank and over-long rows are counted."""
-    selection = select_rows(rows, rule.max_characters)
+    selection = select_rows(rows, rule.character_limit)
     by_split: dict[str, list[str]] = {name: [] for name in rule.split_names()}
     for row in selection.rows:
         by_split[rule.split_of(rows[row])].append(rows[row])
     splits = {
-        name: encode_sentences(sentences, tokenizer, rule.max_length)
+        name: encode_sentences(sentences, tokenizer, rule.max_length, rule.too_long)
         for name, sentences in by_split.items()
     }
     test_texts: list[str] = []
     if "test" in splits:
-        test_texts = without(by_split["test"], splits["test"].too_long)
+        test_texts = by_split["test"]
+        if rule.too_long == "drop":
+            test_texts = without(test_texts, splits["test"].too_long)
     blank = selection.count(Exclusion.BLANK)
     return Segment(len(rows), blank, len(selection.excluded) - blank, splits, test_texts)
 
 
 def encode_sentences(
-    sentences: Sequence[str], tokenizer: Tokenizer, max_length: int
+    sentences: Sequence[str], tokenizer: Tokenizer, max_length: int, too_long: TooLong = "drop"
 ) -> EncodedSentences:
-    """Tokenize sentences; those over `max_length` tokens are left out."""
+    """Tokenize sentences; those over `max_length` tokens are left out, cut or split."""
     tokens, lengths, words, characters = array("i"), array("q"), 0, 0
-    too_long: list[int] = []
+    sources, cut, over = array("q"), array("b"), list[int]()
     for index, ids in enumerate(tokenizer.encode_batch(sentences)):
+        pieces = [(ids, sentences[index])]
         if len(ids) > max_length:
-            too_long.append(index)
-            continue
-        tokens.extend(ids)
-        lengths.append(len(ids))
-        words += len(sentences[index].split()) + 1
-        characters += len(sentences[index]) + 1
-    return EncodedSentences(tokens, lengths, words, characters, too_long)
+            over.append(index)
+            pieces = shortened(sentences[index], tokenizer, max_length, too_long)
+        for number, (piece, text) in enumerate(pieces, start=1):
+            is_cut = len(ids) > max_length and (too_long == "cut" or number < len(pieces))
+            tokens.extend(piece)
+            lengths.append(len(piece))
+            words += len(text.split()) + (not is_cut)
+            characters += len(text) + (not is_cut)
+            sources.append(index)
+            cut.append(is_cut)
+    return EncodedSentences(tokens, lengths, words, characters, over, sources, cut)
+
+
+def shortened(
+    sentence: str, tokenizer: Tokenizer, max_length: int, too_long: TooLong
+) -> list[tuple[list[int], str]]:
+    """The part of a sentence over the limit that is read: beginning, all pieces, or nothing."""
+    if too_long not in ("cut", "split"):
+        return []
+    pieces = tokenizer.pieces(sentence, max_length)
+    return pieces[:1] if too_long == "cut" else pieces
 
 
 def without(items: Sequence[T], indices: Iterable[int]) -> list[T]:

@@ -36,7 +36,7 @@ class Reading(NamedTuple):
     """How to read, the same for every set."""
 
     columns: Columns
-    max_characters: int
+    max_characters: int | None
     stdin: BinaryIO | None
 
 

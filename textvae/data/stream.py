@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from textvae.data.columns import Columns
-from textvae.data.corpus import read_sentences
+from textvae.data.corpus import read_texts
 from textvae.data.hub import HUB_PREFIX, stream_hub, stream_parquet
 from textvae.data.reading import form_of, open_text, text_lines
 from textvae.data.rows import clean
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Lines:
-    """The lines of a text file or of standard input that are not blank, cleaned.
+    """The lines of a text file or of standard input, cleaned, blank ones as "".
 
     Each iteration opens a file anew; standard input can be read once.
     """
@@ -27,38 +27,34 @@ class Lines:
     def __init__(
         self, source: str, stdin: BinaryIO | None = None, *, may_be_empty: bool = False
     ) -> None:
-        self.source, self.blank = source, 0
-        """`blank`: the number of blank lines of the last iteration, so far."""
-        self._stdin, self._may_be_empty = stdin, may_be_empty
+        self.source, self._stdin, self._may_be_empty = source, stdin, may_be_empty
 
     def __iter__(self) -> Iterator[str]:
-        self.blank = sentences = 0
+        blank = sentences = 0
         for line in map(clean, text_lines(self.source, self._stdin)):
-            if line:
-                sentences += 1
-                yield line
-            else:
-                self.blank += 1
+            sentences += bool(line)
+            blank += not line
+            yield line
         if not sentences and not self._may_be_empty:
             where = "standard input" if self.source == "-" else self.source
-            content = f"only {self.blank:,} blank lines" if self.blank else "nothing"
+            content = f"only {blank:,} blank lines" if blank else "nothing"
             raise DataError(f"{where}: holds {content}; give one sentence a line")
 
 
-def stream_sentences(
+def stream_texts(
     source: str,
     *,
     text_column: str | None = None,
     stdin: BinaryIO | None = None,
     may_be_empty: bool = False,
 ) -> Iterable[str]:
-    """The sentences of a source: text is streamed, a table is read into memory.
+    """The text of every row of a source, "" for blank ones: a table is read into memory.
 
     Args:
         source: a text file, `-`, or anything that `read_sentences` takes.
         text_column: of a table.
         stdin: read for `-` in place of the process's standard input.
-        may_be_empty: text without a sentence is no error, but a stream of none.
+        may_be_empty: text without a sentence is no error.
 
     Returns:
         `Lines`, or the list of a table; either may be iterated again, except for standard input.
@@ -68,7 +64,7 @@ def stream_sentences(
     """
     plain = not source.startswith(HUB_PREFIX) and form_of(source) == ".txt"
     if text_column is not None or not plain or (source != "-" and Path(source).is_dir()):
-        return read_sentences(source, text_column=text_column, stdin=stdin).texts
+        return read_texts(source, text_column=text_column, stdin=stdin, may_be_empty=may_be_empty)
     if source != "-":
         with open_text(source):
             pass

@@ -179,6 +179,34 @@ class Tokenizer:
             ) from error
         return [[index + 2 for index in encoding.ids] for encoding in encodings]
 
+    def pieces(self, sentence: str, limit: int) -> list[tuple[list[int], str]]:
+        """A sentence in pieces of at most `limit` tokens: the ids and the text of each.
+
+        The ids of the pieces are those of the sentence. A piece ends between two characters,
+        unless one character has more than `limit` tokens.
+        """
+        ids = self.encode(sentence)
+        if self.kind == "bpe":
+            places = self._library.encode(sentence, add_special_tokens=False).offsets
+        else:
+            tokens = sentence.split() if self.kind == "word" else list(sentence)
+            tokens = _cut_smiles(sentence) if self.kind == "smiles" else tokens
+            places, end = [], 0
+            for token in tokens:
+                start = sentence.index(token, end)
+                end = start + len(token)
+                places.append((start, end))
+        pieces, first = [], 0
+        while first < len(ids):
+            last = min(first + limit, len(ids))
+            while first < last < len(ids) and places[last][0] < places[last - 1][1]:
+                last -= 1
+            last = last if last > first else min(first + limit, len(ids))
+            text = sentence[places[first][0] : places[last - 1][1]].strip()
+            pieces.append((ids[first:last], text))
+            first = last
+        return pieces
+
     def decode(self, ids: Sequence[int]) -> str:
         """The sentence of some ids, up to the first `</s>`; `<s>` is skipped.
 
@@ -205,28 +233,6 @@ class Tokenizer:
             else:
                 pieces[-1].append(index - 2)
         return _UNKNOWN_WORD.join(self._library.decode(piece) for piece in pieces)
-
-    def token_bytes(self) -> list[bytes]:
-        """The UTF-8 that each of the V tokens adds to a sentence; none for `</s>`."""
-        if self.kind != "bpe":
-            return [b"", *(token.encode() for token in self._tokens[1:])]
-        byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
-        words = [bytes(byte_of[one] for one in token) for token in self._tokens[2:]]
-        return [b"", _UNKNOWN_WORD.encode(), *words]
-
-    def split_prefix(self, text: str) -> tuple[list[int], bytes]:
-        """The tokens of the finished words of the beginning of a sentence, and its last word.
-
-        The last word of sub-words may go on, so its tokens are not known: it comes as UTF-8. The
-        tokens of the other kinds are whole words or characters: nothing is left over.
-        """
-        if self.kind != "bpe":
-            return self.encode(text), b""
-        finished, blank = text.rstrip(), " " * (text != text.rstrip())
-        (_, (start, _)) = self._library.pre_tokenizer.pre_tokenize_str(finished)[-1]
-        if blank:
-            return self.encode(finished), b" "
-        return self.encode(text[:start]), text[start:].encode()
 
     def to_json(self) -> str:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
@@ -330,13 +336,6 @@ def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
         "decoder": {"bpe": byte_level, "char": fuse, "smiles": fuse}.get(kind),
         "model": bpe_model if kind == "bpe" else {"type": "WordLevel", "unk_token": _UNKNOWN_WORD},
     }
-
-
-def _byte_characters() -> list[str]:
-    """The character by which byte-level tokens spell each of the 256 bytes (GPT-2)."""
-    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in shown else next(others)) for byte in range(256)]
 
 
 def _byte_level(model: models.BPE) -> Library:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import ConfigError
-from textvae.generate.constraints import FREE, Constraint, forced_tokens
 from textvae.generate.decoding import ROWS, WORDS
 from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
 from textvae.model.interfaces import END, DecoderState, Writer
@@ -140,7 +139,6 @@ def beam_search(
     *,
     num_best: int = 1,
     max_length: int,
-    constraint: Constraint = FREE,
     dtype: torch.dtype = torch.float32,
 ) -> list[list[Hypothesis]]:
     """The best sentences for each latent `[N, Z]`, the best first.
@@ -154,7 +152,6 @@ def beam_search(
         beam: its width and scores.
         num_best: hypotheses per latent; fewer are returned only if no more sentences exist.
         max_length: the most words of a sentence.
-        constraint: words that are not written, and words to begin with.
         dtype: of the matrix products.
 
     Raises:
@@ -173,35 +170,26 @@ def beam_search(
         return hypotheses
     with torch.inference_mode():
         for block in latents.split(block_size):  # type: ignore[no-untyped-call]
-            points = block.to(model.device)
-            pool = _search(writer, points, beam, num_best, max_length, vocabulary_size, constraint)
+            pool = _search(
+                writer, block.to(model.device), beam, num_best, max_length, vocabulary_size
+            )
             hypotheses += _best(pool, num_best)
     return hypotheses
 
 
 def _search(
-    writer: Writer[Any],
-    latents: Tensor,
-    beam: Beam,
-    num_best: int,
-    max_length: int,
-    start: int,
-    constraint: Constraint,
+    writer: Writer[Any], latents: Tensor, beam: Beam, num_best: int, max_length: int, start: int
 ) -> _Pool:
     """Search for latents `[S, Z]` until each has its best."""
     pool = _empty_pool(latents, beam.size, max_length)
     active = _begin(writer, latents, beam.size, max_length, start)
-    rules = (*beam.rules, *constraint.rules)
-    forced = forced_tokens(writer, latents, constraint, None, seed=0, max_length=max_length)
     for position in range(max_length + 1):
         logits, state = writer.step(active.tokens.flatten(), active.state)
         steered = logits
-        if rules:
+        if beam.rules:
             history = active.words[:, :, :position].flatten(0, 1)
             lengths = torch.full_like(active.tokens, position).flatten()
-            steered = steer(logits, rules, Written(history, lengths))
-        if forced is not None and position < forced.shape[1]:
-            steered = _only(steered, logits, forced[active.rows, position], beam.size)
+            steered = steer(logits, beam.rules, Written(history, lengths))
         divisor = beam.length_penalty.divisor(position + 1)
         if position == max_length:
             last, ended = _close(active, logits, steered)
@@ -222,18 +210,6 @@ def _search(
         if unfinished.shape[0] < bound.shape[0]:
             active = active.select(unfinished)
     return pool
-
-
-def _only(steered: Tensor, logits: Tensor, tokens: Tensor, size: int) -> Tensor:
-    """Steered logits `[S * K, V]` with nothing but the tokens `[S]` that a sentence begins with.
-
-    These keep the logits of the model; -1 leaves a row as it is.
-    """
-    tokens = tokens.repeat_interleave(size)[:, None]
-    columns = tokens.clamp(min=0)
-    forced = logits.gather(1, columns)
-    alone = torch.full_like(logits, -torch.inf).scatter_(1, columns, forced)
-    return torch.where(tokens >= 0, alone, steered)
 
 
 def _begin(writer: Writer[Any], latents: Tensor, size: int, max_length: int, start: int) -> _Open:

@@ -1,20 +1,11 @@
 """Latents in, sentences of ids out: the one batched loop behind every verb that writes text."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from textvae.generate.constraints import FREE, Constraint, forced_tokens
-from textvae.generate.rules import (
-    AnyRule,
-    BannedTokens,
-    Written,
-    check_rules,
-    refuse_nothing,
-    steer,
-)
+from textvae.generate.rules import Written, check_rules, refuse_nothing, steer
 from textvae.generate.strategies import Strategy
 from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
@@ -38,8 +29,6 @@ class Decoded(NamedTuple):
     """Ids without `</s>`."""
     finished: list[bool]
     """False if the sentence was cut at `max_length` words."""
-    log_probs: list[float] | None = None
-    """log p(x|z) of the words and `</s>`, nats, whether or not it was cut; where it was wanted."""
 
 
 class _Active(NamedTuple):
@@ -74,8 +63,6 @@ def decode_latents(
     seed: int,
     max_length: int,
     first_index: int = 0,
-    constraint: Constraint = FREE,
-    with_log_probs: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Decoded:
     """Write a sentence for each latent `[N, Z]`.
@@ -90,8 +77,6 @@ def decode_latents(
         seed: of the draws.
         max_length: the most words of a sentence.
         first_index: the index of the first sentence; the others follow.
-        constraint: words that are not written, and words to begin with.
-        with_log_probs: measure log p(x|z), of the model without rules and temperature.
         dtype: of the matrix products.
 
     Raises:
@@ -104,38 +89,17 @@ def decode_latents(
     finished = torch.zeros(count, dtype=torch.bool, device=device)
     draws_key, vocabulary_size = key(seed, "word"), model.decoder.output_bias.shape[0]
     writer = model.decoder.writer(dtype=dtype, tabulate=count * WORDS > vocabulary_size)
-    rules = (*strategy.rules, *constraint.rules)
-    without_history = all(isinstance(rule, BannedTokens) for rule in rules)
-    is_plain = without_history and constraint.prefix is None and not with_log_probs
-    if device.type == "cuda" and is_plain:
+    if device.type == "cuda" and not strategy.rules:
         draws = Draws(draws_key, torch.arange(count, device=device) + first_index, written[:, 0])
-        return _decode_on_cuda(writer, latents, strategy, rules, draws, max_length, vocabulary_size)
-    log_probs = torch.zeros(count, dtype=torch.float64, device=device)
+        return _decode_on_cuda(writer, latents, strategy, draws, max_length, vocabulary_size)
     with torch.inference_mode():
-        forced = forced_tokens(
-            writer,
-            latents.to(device),
-            constraint,
-            strategy,
-            seed=seed,
-            max_length=max_length,
-            first_index=first_index,
-        )
         active = _begin(writer, latents[:ROWS].to(device), 0, vocabulary_size)
         begun = active.rows.shape[0]
         while active.rows.shape[0]:
             logits, state = writer.step(active.tokens, active.state)
             rows, positions = active.rows, active.positions
-            steered = _steered(logits, rules, written, active)
-            tokens = strategy(steered, Draws(draws_key, rows + first_index, positions))
-            if forced is not None:
-                place = positions.clamp(max=forced.shape[1] - 1)
-                first = torch.where(positions == place, forced[rows, place], -1)
-                tokens = torch.where(first >= 0, first, tokens)
-            if with_log_probs:
-                # The end of a sentence that is cut counts, too.
-                scored = torch.where(positions < max_length, tokens, END)[:, None]
-                log_probs[rows] += logits.double().log_softmax(1).gather(1, scored)[:, 0]
+            logits = _steered(logits, strategy, written, active)
+            tokens = strategy(logits, Draws(draws_key, rows + first_index, positions))
             ended = tokens == END
             lengths[rows[ended]] = positions[ended]
             finished[rows[ended]] = True
@@ -152,14 +116,13 @@ def decode_latents(
     sentences = [
         ids[:length] for ids, length in zip(written.tolist(), lengths.tolist(), strict=True)
     ]
-    return Decoded(sentences, finished.tolist(), log_probs.tolist() if with_log_probs else None)
+    return Decoded(sentences, finished.tolist())
 
 
 def _decode_on_cuda(
     writer: Writer[Any],
     latents: Tensor,
     strategy: Strategy,
-    rules: Sequence[AnyRule],
     draws: Draws,
     max_length: int,
     start: int,
@@ -181,7 +144,6 @@ def _decode_on_cuda(
             for _ in range(min(CUDA_POSITIONS, longest)):
                 logits, state = writer.step(active.tokens, active.state)
                 row_draws = Draws(draws.key, draws.indices[active.rows], active.positions)
-                logits = steer(logits, rules, Written(active.rows, active.positions))
                 tokens = strategy(logits, row_draws)
                 active = _Active(active.rows, active.positions + 1, tokens, state)
                 words.append(tokens)
@@ -207,13 +169,13 @@ def _decode_on_cuda(
     return Decoded(sentences, finished)
 
 
-def _steered(logits: Tensor, rules: Sequence[AnyRule], written: Tensor, active: _Active) -> Tensor:
-    """Logits `[A, V]` under rules; `written` `[N, L]` holds every sentence."""
-    if all(isinstance(rule, BannedTokens) for rule in rules):  # without waiting for a device
-        return steer(logits, rules, Written(written, active.positions))
+def _steered(logits: Tensor, strategy: Strategy, written: Tensor, active: _Active) -> Tensor:
+    """Logits `[A, V]` under the strategy's rules; `written` `[N, L]` holds every sentence."""
+    if not strategy.rules:
+        return logits
     longest = int(active.positions.max())
     history = Written(written[active.rows, :longest], active.positions)
-    logits = steer(logits, rules, history)
+    logits = steer(logits, strategy.rules, history)
     refuse_nothing(logits)
     return logits
 

@@ -17,7 +17,7 @@ class Neighbor(NamedTuple):
 
     text: str
     number: int
-    """Its place in the corpus, from 0."""
+    """Its row in the corpus, from 0."""
     distance: float
     """From posterior mean to posterior mean, in units of the latent (or of its scale)."""
 

@@ -1,6 +1,5 @@
 """Latents to sentences by any strategy: drawn word by word, or searched for by a beam."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -8,7 +7,6 @@ from torch import Tensor
 from textvae.config import decode as decode_config
 from textvae.data.tokenizer import Tokenizer
 from textvae.generate.beam import Beam, beam_search
-from textvae.generate.constraints import FREE, Constraint
 from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Strategy
 from textvae.model.vae import VAE
@@ -25,19 +23,16 @@ class DecodingSettings(NamedTuple):
     max_length: int
     num_best: int
     """Sentences for each latent, above 1 only for a beam."""
-    constraint: Constraint
-    """Words that are not written, and words to begin with."""
 
 
 class Candidate(NamedTuple):
     """A sentence that was written for a latent."""
 
     text: str
-    log_prob: float | None = None
-    """log p(x|z) in nats, summed over the tokens, `</s>` counted; None where words were drawn and
-    it was not asked for."""
+    log_likelihood: float | None = None
+    """log p(x|z) in nats, summed over the tokens, `</s>` counted; None where words were drawn."""
     score: float | None = None
-    """The order of the candidates of a beam: the log-probability over the length penalty."""
+    """The order of the candidates of a beam: the log-likelihood over the length penalty."""
 
 
 def check_strategy(strategy: S) -> S:
@@ -56,7 +51,6 @@ def candidates(
     settings: DecodingSettings,
     *,
     first_index: int = 0,
-    with_log_probs: bool = False,
 ) -> list[list[Candidate]]:
     """Sentences for each condition `[N, C]`: the n best of a beam, else one that is drawn.
 
@@ -66,37 +60,18 @@ def candidates(
         conditions: of the decoder.
         settings: how words are chosen.
         first_index: of the first sentence; a draw is a function of (seed, index, position).
-        with_log_probs: measure log p(x|z) of drawn sentences, too.
     """
-    strategy, seed, max_length, num_best, constraint = settings
+    strategy, seed, max_length, num_best = settings
     if isinstance(strategy, Beam):
-        beams = beam_search(
-            model,
-            conditions,
-            strategy,
-            num_best=num_best,
-            max_length=max_length,
-            constraint=constraint,
-        )
+        beams = beam_search(model, conditions, strategy, num_best=num_best, max_length=max_length)
         return [
             [Candidate(tokenizer.decode(one.words), one.log_likelihood, one.score) for one in beam]
             for beam in beams
         ]
-    decoded = decode_latents(
-        model,
-        conditions,
-        strategy,
-        seed=seed,
-        max_length=max_length,
-        first_index=first_index,
-        constraint=constraint,
-        with_log_probs=with_log_probs,
+    sentences = write(
+        model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
     )
-    log_probs: Sequence[float | None] = decoded.log_probs or [None] * len(decoded.sentences)
-    return [
-        [Candidate(tokenizer.decode(ids), log_prob)]
-        for ids, log_prob in zip(decoded.sentences, log_probs, strict=True)
-    ]
+    return [[Candidate(tokenizer.decode(ids))] for ids in sentences]
 
 
 def write(
@@ -106,17 +81,15 @@ def write(
     *,
     seed: int,
     max_length: int,
-    constraint: Constraint = FREE,
+    first_index: int = 0,
 ) -> list[list[int]]:
     """Ids without `</s>` for each condition `[N, C]`; of a beam, the best it finds.
 
     The arguments are those of `decode_latents` and `beam_search`.
     """
     if isinstance(strategy, Beam):
-        beams = beam_search(
-            model, conditions, strategy, max_length=max_length, constraint=constraint
-        )
+        beams = beam_search(model, conditions, strategy, max_length=max_length)
         return [hypotheses[0].words for hypotheses in beams]
     return decode_latents(
-        model, conditions, strategy, seed=seed, max_length=max_length, constraint=constraint
+        model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
     ).sentences

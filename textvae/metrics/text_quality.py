@@ -31,6 +31,19 @@ class Score(NamedTuple):
     signature: str
 
 
+class Nearness(NamedTuple):
+    """How near N texts come to N others."""
+
+    exact_match: list[bool]
+    """`[N]`: equal but for blanks between words."""
+    edits: list[int]
+    """`[N]`: the fewest tokens to insert, delete or replace."""
+    change: list[float]
+    """`[N]`: the same over the longer text's tokens."""
+    bleu: Score
+    chrf: Score
+
+
 def tokenization_for(kind: str) -> Tokenization:
     """How sacrebleu should cut the text of a model: as the model's tokenizer takes it to be cut.
 
@@ -42,7 +55,11 @@ def tokenization_for(kind: str) -> Tokenization:
 
 
 def bleu_metric(tokenize: Tokenization, *, effective_order: bool = False) -> "BLEU":
-    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already."""
+    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already.
+
+    Raises:
+        ConfigError: an unknown tokenization.
+    """
     if tokenize not in get_args(Tokenization):
         known = ", ".join(get_args(Tokenization))
         raise ConfigError(f"tokenize {tokenize}: must be one of {known}")
@@ -98,6 +115,22 @@ def edit_distances(
     return [0 if first == second else edit_distance(first, second) for first, second in pairs]
 
 
+def nearness(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: Tokenization
+) -> Nearness:
+    """How near each hypothesis comes to its reference; N >= 1 of each."""
+    ours, theirs = cut(hypotheses, tokenize), cut(references, tokenize)
+    edits = edit_distances(ours, theirs)
+    longer = [max(len(a), len(b), 1) for a, b in zip(ours, theirs, strict=True)]
+    return Nearness(
+        exact_match=exact_matches(hypotheses, references),
+        edits=edits,
+        change=[number / length for number, length in zip(edits, longer, strict=True)],
+        bleu=corpus_bleu(hypotheses, references, tokenize),
+        chrf=corpus_chrf(hypotheses, references),
+    )
+
+
 def ngrams(tokens: Sequence[str], order: int) -> Counter[Ngram]:
     """How often each n-gram of just this order occurs."""
     return Counter(tuple(tokens[i : i + order]) for i in range(len(tokens) - order + 1))
@@ -144,7 +177,9 @@ class ReferencePool:
     def statistics(self, tokens: Sequence[str], without: int = -1) -> list[int]:
         """The sums of BLEU: lengths of hypothesis and nearest reference, matches and n-grams.
 
-        Text number `without` is no reference this time; -1 takes all.
+        Args:
+            tokens: the hypothesis.
+            without: the number of a text that is no reference this time; -1 takes all.
 
         Returns:
             `[length, reference length, matches of order 1 to 4, n-grams of order 1 to 4]`.
@@ -173,7 +208,10 @@ def pooled_bleu(
 ) -> Score:
     """Corpus BLEU of texts, each against all references (Yu et al. 2017 measure samples so).
 
-    N >= 1 texts and M >= 1 references from `cut`, with the tokenization by which they were cut.
+    Args:
+        texts: N >= 1 of them, from `cut`.
+        references: M >= 1.
+        tokenize: how both were cut, for the signature.
     """
     pool, metric = ReferencePool(references), bleu_metric(tokenize)
     rows = [pool.statistics(tokens) for tokens in texts]

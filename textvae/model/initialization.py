@@ -62,7 +62,8 @@ class SeededModule(nn.Module):
 def initialize(model: nn.Module, seed: int) -> None:
     """Zero the buffers of a model and let each of its modules fill its parameters.
 
-    TypeError where nothing fills one.
+    Raises:
+        TypeError: nothing fills a parameter.
     """
     for buffer in model.buffers():
         buffer.zero_()

@@ -234,8 +234,10 @@ class Decoder(Protocol):
     def writer(self, *, dtype: torch.dtype, tabulate: bool) -> Writer[Any]:
         """For generation.
 
-        `tabulate` computes the contribution of every word beforehand, which pays off if more words
-        are written than the vocabulary has.
+        Args:
+            dtype: of the matrix products.
+            tabulate: compute the contribution of every word beforehand, which pays off if more
+                words are written than the vocabulary has.
         """
 
 

@@ -65,6 +65,10 @@ def read_corpus(vae: TextVAE, choice: DataChoice, *, limit: int, seed: int) -> C
     """At most `limit` sentences of a corpus, drawn by the seed and in its order.
 
     Those over the model's limit of tokens are left out, and counted in the facts.
+
+    Raises:
+        DataError: nothing to read, labels that are not in step, or a model without a run where
+            no data are given.
     """
     data = choice.data
     if data is None:
@@ -167,7 +171,7 @@ def _tokenized(
     vae: TextVAE, part: Sentences, whole_source: str, *, is_embedded: bool, of_run: bool
 ) -> Corpus:
     limit = vae.config.max_length
-    array, facts, texts = tokenize_sentences(part, vae.tokenizer, limit)
+    array, facts, texts, _ = tokenize_sentences(part, vae.tokenizer, limit)
     labels = part.labels
     if labels is not None and len(texts) != len(part.texts):
         fits = [len(ids) <= limit for ids in vae.tokenizer.encode_batch(part.texts)]

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 
@@ -11,6 +11,7 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sentences_of
 from textvae.data.grammar import ATTRIBUTES, embedded_splits
+from textvae.data.rows import TooLong, rows_text
 from textvae.data.segments import encode_sentences, without
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
@@ -46,16 +47,18 @@ class SplitFacts(Config):
 
     read: ReadReport
     too_long_tokens: int
-    """Sentences over the model's `max_length`, dropped."""
+    """Sentences over the model's `max_length` that were dropped."""
     num_sentences: int
     num_targets: int
-    """Tokens, and a `</s>` for each sentence."""
+    """Tokens, and a `</s>` for each sentence that is not cut."""
     num_words: int
     num_characters: int
     tokens_sha256: str = ""
     """The checksum of the array as it is saved; runs of earlier versions have none."""
     num_labelled: int = 0
     """Sentences with a label."""
+    num_shortened: int = 0
+    """Sentences over the model's `max_length` that were cut or split."""
 
 
 class DataFacts(Config):
@@ -72,6 +75,17 @@ class DataFacts(Config):
     def splits(self) -> dict[str, SplitFacts]:
         """The three by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+class TokenizedSentences(NamedTuple):
+    """Sentences as an array, with their counts."""
+
+    array: TokenArray
+    facts: SplitFacts
+    texts: list[str]
+    """The sentences of the array; those cut or split are whole here."""
+    notes: list[str]
+    """Notes for the user on sentences over the limit of tokens."""
 
 
 class RunData(NamedTuple):
@@ -130,13 +144,19 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
     return Splits(train, valid, test, notes=[])
 
 
-def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int) -> RunData:
-    """Sentences to flat arrays; those over `max_length` tokens are dropped and counted.
+def tokenize(
+    splits: Splits,
+    tokenizer: Tokenizer,
+    source: str,
+    max_length: int,
+    too_long: TooLong = "drop",
+) -> RunData:
+    """Sentences to flat arrays; those over `max_length` tokens are counted, and by default dropped.
 
     Labels stay with their sentences. More than MAX_LABELS different ones are ignored, with a note.
 
     Raises:
-        DataError: a split of which nothing is left.
+        DataError: a split of which nothing is left; too long a sentence, to be refused.
     """
     names, notes = tuple(sorted({*(splits.train.labels or ())} - {""})), list(splits.notes)
     if len(names) > MAX_LABELS:
@@ -147,9 +167,10 @@ def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int)
     texts: list[str] = []
     for name in SPLITS:
         part: Sentences = getattr(splits, name)
-        arrays[name], facts[name], texts = tokenize_sentences(
-            part, tokenizer, max_length, label_names=names
+        arrays[name], facts[name], texts, long = tokenize_sentences(
+            part, tokenizer, max_length, too_long=too_long, label_names=names
         )
+        notes += [f"{name}: {note}" for note in long]
         unseen = sorted({*(part.labels or ())} - {"", *names}) if names else []
         if unseen:
             notes.append(f"{name}: labels that no training sentence has: {', '.join(unseen)[:80]}")
@@ -159,45 +180,72 @@ def tokenize(splits: Splits, tokenizer: Tokenizer, source: str, max_length: int)
 
 
 def tokenize_sentences(
-    part: Sentences, tokenizer: Tokenizer, max_length: int, *, label_names: Sequence[str] = ()
-) -> tuple[TokenArray, SplitFacts, list[str]]:
-    """One split of `tokenize`: its array, its counts, and the sentences of the array.
-
-    A label that is not among `label_names` counts as none.
-    """
+    part: Sentences,
+    tokenizer: Tokenizer,
+    max_length: int,
+    *,
+    too_long: TooLong = "drop",
+    label_names: Sequence[str] = (),
+) -> TokenizedSentences:
+    """One split of `tokenize`. A label that is not among `label_names` counts as none."""
     flat, lengths, words, characters = array("i"), array("q"), 0, 0
-    too_long: list[int] = []
+    sources, cut, over = array("q"), array("b"), list[int]()
     for first in range(0, len(part.texts), ENCODED_TOGETHER):
         chunk = part.texts[first : first + ENCODED_TOGETHER]
-        encoded = encode_sentences(chunk, tokenizer, max_length)
+        encoded = encode_sentences(chunk, tokenizer, max_length, too_long)
+        if encoded.too_long and too_long == "refuse":
+            refuse_too_long(part, first + encoded.too_long[0], max_length)
         flat.extend(encoded.tokens)
         lengths.extend(encoded.lengths)
         words += encoded.num_words
         characters += encoded.num_characters
-        too_long += [first + index for index in encoded.too_long]
+        over += [first + index for index in encoded.too_long]
+        sources.extend(first + index for index in encoded.sources)
+        cut.extend(encoded.cut)
     if not lengths:
         raise DataError(
-            f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length"
+            f"{part.source}: no sentence has at most {max_length} tokens; raise model.max_length, "
+            "or give --too-long cut or split"
         )
-    tokens = TokenArray.from_flat(flat, lengths, tokenizer.start)
+    tokens = TokenArray.from_flat(flat, lengths, tokenizer.start, cut=cut)
     num_labelled = 0
     if label_names:
         numbers = {name: number for number, name in enumerate(label_names)}
-        names = without(part.labels or [""] * len(part.texts), too_long)
-        labels = torch.tensor([numbers.get(name, -1) for name in names])
+        names = part.labels or [""] * len(part.texts)
+        labels = torch.tensor([numbers.get(names[index], -1) for index in sources])
         tokens = tokens._replace(labels=labels)
         num_labelled = int((labels >= 0).sum())
+    dropped = over if too_long == "drop" else []
     facts = SplitFacts(
         read=part.report,
-        too_long_tokens=len(too_long),
+        too_long_tokens=len(dropped),
         num_sentences=tokens.num_sentences,
         num_targets=tokens.num_targets,
         num_words=words,
         num_characters=characters,
         tokens_sha256=tokens.checksum(),
         num_labelled=num_labelled,
+        num_shortened=len(over) - len(dropped),
     )
-    return tokens, facts, without(part.texts, too_long)
+    notes = []
+    if over:
+        verb = {"cut": "cut to as many", "split": "split"}.get(
+            too_long, "left out; --too-long cut or split keeps them"
+        )
+        notes.append(
+            f"{rows_text(len(over), part.rows[over[0]])} of {len(part.texts):,} with more than "
+            f"{max_length:,} tokens (model.max_length) {verb}"
+        )
+    return TokenizedSentences(tokens, facts, without(part.texts, dropped), notes)
+
+
+def refuse_too_long(part: Sentences, index: int, max_length: int) -> NoReturn:
+    """DataError for a sentence over the limit of tokens."""
+    raise DataError(
+        f"{part.source}: row {part.rows[index]:,} (counted from 0) has more than {max_length:,} "
+        "tokens, the most that the model takes (model.max_length); shorten it, or give --too-long "
+        "drop, cut or split"
+    )
 
 
 def check_labels(splits: Splits, data: RunData) -> None:
@@ -309,5 +357,6 @@ def describe(facts: DataFacts) -> list[str]:
             f"{name}: {split.num_sentences:,} sentences, {split.num_targets:,} tokens with </s>"
             + (f", {split.num_labelled:,} labelled" if split.num_labelled else "")
             + (f"; dropped {', '.join(reasons)}" if reasons else "")
+            + (f"; {split.num_shortened:,} cut or split" if split.num_shortened else "")
         )
     return lines

@@ -8,9 +8,15 @@ import torch
 
 from textvae.config_faults import shorten
 from textvae.data.batching import TokenArray
-from textvae.data.corpus import Sentences, read_sentences, sentences_of
+from textvae.data.corpus import (
+    MAX_CHARACTERS,
+    Sentences,
+    exclusion_notes,
+    read_sentences,
+    sentences_of,
+)
 from textvae.data.grammar import embedded_splits
-from textvae.data.rows import clean
+from textvae.data.rows import TooLong, clean
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import DataError
 from textvae.evaluate.measurements import MeasuredCorpus
@@ -51,10 +57,16 @@ class HeldOut(NamedTuple):
     """The sentences themselves; None if a run kept only their tokens."""
     embedded: bool
     """True for the embedded corpus, whose likelihood is known exactly."""
+    notes: tuple[str, ...] = ()
+    """Notes for the user on rows that were left out, cut or split."""
 
 
 def held_out(
-    origin: Origin, data: str | Path | Sequence[str] | None, *, text_column: str | None = None
+    origin: Origin,
+    data: str | Path | Sequence[str] | None,
+    *,
+    text_column: str | None = None,
+    too_long: TooLong = "drop",
 ) -> HeldOut:
     """The sentences to measure a model on.
 
@@ -63,9 +75,10 @@ def held_out(
         data: a file, a directory (its test split), `hf:name`, or a list of sentences; None is the
             test split that the run was made with.
         text_column: of a table.
+        too_long: what becomes of sentences over the model's limit of tokens.
 
     Raises:
-        DataError: sentences that cannot be read, one over the model's limit, or no test split.
+        DataError: sentences that cannot be read, one over the limit to be refused, no test split.
     """
     if data is None:
         if origin.is_embedded:
@@ -74,11 +87,21 @@ def held_out(
             raise DataError("a model without a run has no test split; give the sentences")
         return HeldOut(*open_split(origin.path / DATA, "test"), None, embedded=False)
     if isinstance(data, str | Path):
-        part = read_sentences(str(data), text_column=text_column)
+        limit = None if too_long in ("cut", "split") else MAX_CHARACTERS
+        part = read_sentences(str(data), text_column=text_column, max_characters=limit)
     else:
         part = given(data)
-    array, facts = tokenize_given(origin, part, part.texts)
-    return HeldOut(array, facts, part.texts, embedded=False)
+    array, facts, texts, notes = tokenize_sentences(
+        part, origin.tokenizer, origin.max_length, too_long=too_long
+    )
+    notes = [*exclusion_notes(part.excluded, MAX_CHARACTERS), *notes]
+    return HeldOut(
+        array,
+        facts,
+        None if facts.num_shortened else texts,
+        embedded=False,
+        notes=tuple(f"{part.source}: {note}" for note in notes),
+    )
 
 
 def run_split(origin: Origin, name: str) -> HeldOut | None:
@@ -123,7 +146,7 @@ def tokenize_given(
                 f"{source}: sentence {number} has {len(ids)} tokens, the model takes at most "
                 f"{limit}; shorten it or leave it out"
             )
-    array, facts, _ = tokenize_sentences(part, origin.tokenizer, limit)
+    array, facts, *_ = tokenize_sentences(part, origin.tokenizer, limit)
     return array, facts
 
 
@@ -133,7 +156,7 @@ def _embedded(origin: Origin, name: str) -> HeldOut:
     num_train = origin.results.data.train.read.rows if name == "train" else None
     split = getattr(embedded_splits(num_train=num_train), name)
     part = sentences_of(split.texts, source=f"{EMBEDDED}, {name}")
-    array, facts, texts = tokenize_sentences(part, origin.tokenizer, origin.max_length)
+    array, facts, texts, _ = tokenize_sentences(part, origin.tokenizer, origin.max_length)
     return HeldOut(array, facts, texts, embedded=True)
 
 

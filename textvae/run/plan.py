@@ -80,7 +80,7 @@ def plan_run(
     assert config.data.tokenizer is not None
     tokenizer = config.data.tokenizer.train(splits.train.texts)
     source = EMBEDDED if options.data is None else options.data
-    data = tokenize(splits, tokenizer, source, config.model.max_length)
+    data = tokenize(splits, tokenizer, source, config.model.max_length, config.data.too_long)
     if config.model.labels.has_labels:
         check_labels(splits, data)
     config, more = choose_training(

@@ -20,7 +20,7 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
-from textvae.data.rows import exclusion
+from textvae.data.rows import TooLong, exclusion
 from textvae.data.segments import EncodedSentences, SplitRule, encode_segments
 from textvae.data.sources import Reading, find_inputs
 from textvae.data.stream import chunks, stream_rows
@@ -35,6 +35,7 @@ from textvae.run.data import (
     Report,
     RunData,
     SplitFacts,
+    describe,
     open_run_data,
     tokenize_sentences,
 )
@@ -114,8 +115,8 @@ def stream_run_data(
         _tokenize(folder, stream, places, options, config, report)
     data = open_run_data(folder, Tokenizer.from_json((folder / TOKENIZER).read_bytes()))
     texts = (folder / TEXTS).read_text(encoding="utf-8").split("\n")[:-1]
-    note = f"{source.place}: streamed, {stream.rows:,} rows"
-    return data._replace(test_texts=texts, notes=[note], streamed=True)
+    notes = [f"{source.place}: streamed, {stream.rows:,} rows", *describe(data.facts)]
+    return data._replace(test_texts=texts, notes=notes, streamed=True)
 
 
 def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
@@ -123,7 +124,7 @@ def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
         raise DataError("data.stream: needs a file or a hub data set that can be read twice")
     if options.labels is not None or options.label_column is not None:
         raise DataError(f"{options.data}: labels are not streamed; leave out data.stream or labels")
-    limit = config.data.max_characters
+    limit = None if config.data.too_long in ("cut", "split") else config.data.max_characters
     if options.data.startswith("hf:"):
         train, others = options.data, dict[str, str]()
     else:
@@ -207,12 +208,16 @@ def _tokenize(
     """Train the tokenizer, write the arrays of the three splits, and data.json last."""
     max_length = config.model.max_length
     rule = SplitRule(
-        split_secret(config.seed), stream.edges(), config.data.max_characters, max_length
+        split_secret(config.seed),
+        stream.edges(),
+        config.data.max_characters,
+        max_length,
+        config.data.too_long,
     )
     training_texts = (
         text
         for text in stream_rows(places.train, options.text_column)
-        if exclusion(text, rule.max_characters) is None and rule.split_of(text) == "train"
+        if exclusion(text, rule.character_limit) is None and rule.split_of(text) == "train"
     )
     report(f"{places.train}: {stream.rows:,} rows; training the tokenizer")
     assert config.data.tokenizer is not None
@@ -221,7 +226,11 @@ def _tokenize(
     rows = stream_rows(places.train, options.text_column)
     facts = _write_splits(folder, places.train, rows, tokenizer, rule, config.data.workers, report)
     for name, sentences in places.others.items():
-        array, facts[name], texts = tokenize_sentences(sentences, tokenizer, max_length)
+        array, facts[name], texts, notes = tokenize_sentences(
+            sentences, tokenizer, max_length, too_long=config.data.too_long
+        )
+        for note in notes:
+            report(f"{name}: {note}")
         array.save(folder / name)
         if name == "test":
             write_file(folder / TEXTS, "".join(f"{text}\n" for text in texts).encode())
@@ -236,10 +245,15 @@ def _tokenize(
 class _SplitWriter:
     """Appends the segments of one split to its files, and counts."""
 
-    def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, name: str, stack: ExitStack, too_long: TooLong) -> None:
+        self._too_long = too_long
         self.path, self.digest = folder / name, hashlib.sha256()
-        self.sentences = self.words = self.characters = self.too_long = self.num_tokens = 0
+        self.sources = self.sentences = self.words = 0
+        self.characters = self.too_long = self.num_tokens = 0
         self._tokens = stack.enter_context(replacing(folder / f"{name}.tokens"))
+        self._cut = None
+        if too_long in ("cut", "split"):
+            self._cut = stack.enter_context(replacing(folder / f"{name}.cut"))
         self._offsets = stack.enter_context(replacing(folder / f"{name}.offsets"))
         self._offsets.write(torch.zeros(1, dtype=torch.int64).numpy().tobytes())
 
@@ -249,8 +263,11 @@ class _SplitWriter:
         offsets = torch.tensor(part.lengths, dtype=torch.int64).cumsum(0) + self.num_tokens
         self._tokens.write(tokens)
         self._offsets.write(offsets.numpy().tobytes())
+        if self._cut is not None:
+            self._cut.write(part.cut.tobytes())
         self.digest.update(hashlib.sha256(tokens).hexdigest().encode())
         self.sentences += len(part.lengths)
+        self.sources += len(set(part.sources))
         self.words += part.num_words
         self.characters += part.num_characters
         self.too_long += len(part.too_long)
@@ -259,7 +276,8 @@ class _SplitWriter:
     def facts(self, source: str, blank: int, too_long_characters: int, start: int) -> SplitFacts:
         """The counts, once the files are complete."""
         array = TokenArray.open(self.path, start)
-        num_kept = self.sentences + self.too_long
+        dropped = self.too_long if self._too_long == "drop" else 0
+        num_kept = self.sources + dropped
         return SplitFacts(
             read=ReadReport(
                 source=source,
@@ -271,7 +289,8 @@ class _SplitWriter:
                 label_column=None,
                 sha256=self.digest.hexdigest(),
             ),
-            too_long_tokens=self.too_long,
+            too_long_tokens=dropped,
+            num_shortened=self.too_long - dropped,
             num_sentences=self.sentences,
             num_targets=array.num_targets,
             num_words=self.words,
@@ -292,10 +311,18 @@ def _write_splits(
     """Tokenize every row into the arrays of `train` and of the splits that are carved."""
     num_rows = blank = too_long = 0
     with saying_why(folder), ExitStack() as stack:
-        writers = {name: _SplitWriter(folder, name, stack) for name in rule.split_names()}
+        writers = {
+            name: _SplitWriter(folder, name, stack, rule.too_long) for name in rule.split_names()
+        }
         texts = stack.enter_context(replacing(folder / TEXTS))
         for segment in encode_segments(chunks(rows, SEGMENT), tokenizer, rule, workers):
             for name, part in segment.splits.items():
+                if part.too_long and rule.too_long == "refuse":
+                    raise DataError(
+                        f"{place}: a row after row {num_rows:,} has more than {rule.max_length:,} "
+                        "tokens (model.max_length); shorten it, or give --too-long drop, cut or "
+                        "split"
+                    )
                 writers[name].append(part)
             texts.write("".join(f"{text}\n" for text in segment.test_texts).encode())
             num_rows += segment.rows

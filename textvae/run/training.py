@@ -167,8 +167,15 @@ def _measure(plan: Plan, model: VAE) -> Evaluation:
     subset = distributed.broadcast(joined).split("\n")  # only the first process has the texts
     read = plan.data.facts.test.read
     part = sentences_of(subset, None, source=f"{len(subset):,} of {read.source}")
-    array, facts, texts = tokenize_sentences(part, plan.data.tokenizer, config.model.max_length)
-    sentences = HeldOut(array, facts, texts, embedded=plan.data.facts.source == EMBEDDED)
+    array, facts, texts, _ = tokenize_sentences(
+        part, plan.data.tokenizer, config.model.max_length, too_long=config.data.too_long
+    )
+    sentences = HeldOut(
+        array,
+        facts,
+        None if facts.num_shortened else texts,
+        embedded=plan.data.facts.source == EMBEDDED,
+    )
     origin = Origin(plan.data.tokenizer, config.model.max_length, plan.run, None)
     subject = subject_of(model, origin, sentences, seed=config.seed)
     return evaluate(subject, num_samples=config.evaluate.num_samples)

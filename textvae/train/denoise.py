@@ -57,7 +57,7 @@ class DenoiseConfig(Config):
         """Noisy versions of sentences, drawn by (seed, step, sentence, position).
 
         Args:
-            tokens: `[B, T]`, the words and the final `</s>`.
+            tokens: `[B, T]`, the words and the final `</s>` (of a cut sentence, the last word).
             lengths: int64 `[B]`, `</s>` counted.
             indices: int64 `[B]`, the index of each sentence in the corpus.
             vocabulary_size: V.
