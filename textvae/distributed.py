@@ -2,7 +2,8 @@
 
 In a single process every function here does nothing, at no cost, so that callers need no test. In
 a run of several processes, all of them must call the same functions in the same order. Tensors on a
-CPU go through gloo, those on CUDA through nccl. Messages are text; nothing is pickled.
+CPU go through gloo, those on CUDA through nccl, or through gloo where processes share a device.
+Messages are text; nothing is pickled.
 
 A process that dies closes its connections, so that the others get a `RankError` at once. Only a
 device that hangs waits for the timeout of nccl, or until torchrun ends the other processes.
@@ -56,7 +57,7 @@ def joined() -> Iterator[None]:
     Without a launcher, or within another `joined`, this does nothing.
 
     Raises:
-        ConfigError: numbers from the launcher that make no sense, or more processes than devices.
+        ConfigError: numbers from the launcher that make no sense.
         RankError: the others cannot be reached.
     """
     if not started_together() or _groups:
@@ -71,9 +72,11 @@ def joined() -> Iterator[None]:
         assert distributed.group.WORLD is not None
         _groups["cpu"] = distributed.group.WORLD
         if torch.cuda.is_available():
-            local = int(os.environ.get("LOCAL_RANK", "0"))
-            if local < torch.cuda.device_count():
-                torch.cuda.set_device(local)
+            local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            torch.cuda.set_device(local % devices)
+            if int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])) > devices:
+                _groups["cuda"] = _groups["cpu"]  # nccl refuses processes that share a device
+            else:
                 _groups["cuda"] = distributed.new_group(backend="nccl", timeout=_DEVICE_PATIENCE)
     try:
         yield
@@ -92,14 +95,8 @@ def all_reduce_sum(tensor: "Tensor") -> "Tensor":
     if _groups:
         from torch import distributed  # noqa: PLC0415 -- imported already
 
-        group = _groups.get(tensor.device.type)
-        if group is None:
-            raise ConfigError(
-                f"process {rank()} of {size()}: has no {tensor.device.type} device of its own; "
-                "start as many processes as there are devices, or give --device cpu"
-            )
         with _explained_losses("its sum"):
-            distributed.all_reduce(tensor, group=group)
+            distributed.all_reduce(tensor, group=_groups[tensor.device.type])
     return tensor
 
 

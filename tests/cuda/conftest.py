@@ -7,8 +7,8 @@ import pytest
 import torch
 from pretend import PretendCuda
 
-# Products of cuBLAS are reproducible only with a fixed workspace, to be set before CUDA starts.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# cuDNN and cuBLAS are reproducible only with a fixed workspace, to be set before CUDA starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

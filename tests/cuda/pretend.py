@@ -41,6 +41,7 @@ from pretend_costs import (
     NO_LAUNCH,
     PATCHES,
     WAITS,
+    tensors_in,
 )
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -76,17 +77,6 @@ def mark(tensor: Tensor, name: str) -> Tensor:
         if not tensor.is_meta:
             tensor.untyped_storage().pretend = name  # type: ignore[attr-defined]
     return tensor
-
-
-def tensors_in(value: object) -> list[Tensor]:
-    """All tensors in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in tensors_in(part)]
-    if isinstance(value, dict):
-        return [tensor for part in value.values() for tensor in tensors_in(part)]
-    return []
 
 
 def line_of_code() -> str:
@@ -409,11 +399,16 @@ class _Functions(TorchFunctionMode):
     def _numpy(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> Any:
         return self.device.refuse("numpy() of a CUDA tensor")
 
-    def _array(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> Any:
-        return self.device.refuse("an array of a CUDA tensor")
+    _array = _numpy
 
     def _data_ptr(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> Any:
         return self.device.refuse("the address of a CUDA tensor")
+
+    def _one_hot(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> Tensor:
+        with self._target("cuda"):
+            result = func(*args, **kwargs)
+        self.device.launch("one_hot", 2)
+        return mark(result, "cuda")
 
     def _gru(self, func: Any, first: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, ...]:
         inputs, initial, weights, *settings = args

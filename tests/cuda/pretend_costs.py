@@ -63,3 +63,14 @@ CUDA_ONLY: dict[str, Callable[..., Any]] = {
     "aten._thnn_fused_gru_cell.default": _fused_gru_cell,
 }
 """Operations without an implementation for CPUs."""
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """All tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in tensors_in(part)]
+    if isinstance(value, dict):
+        return [tensor for part in value.values() for tensor in tensors_in(part)]
+    return []
