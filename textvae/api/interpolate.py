@@ -65,7 +65,7 @@ def walk(
     latents = path_through(mean, steps=steps, path=path, prior=vae.model.prior)
     held = label or vae.likeliest_label(sentences[0])
     read = decoder_conditions(vae.model, vae.labels, latents, held)
-    ids = write(vae.model, read, strategy, seed=seed, max_length=max_length)
+    ids = write(vae.model, vae.tokenizer, read, strategy, seed=seed, max_length=max_length)
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.device)
     nats = reconstruction_at(vae.model, array, read).tolist()
     changed = changes(ids)

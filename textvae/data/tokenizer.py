@@ -12,7 +12,7 @@ tokenizer from parts named here; the library never sees the file.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, NoReturn
 
 import msgspec
@@ -35,6 +35,8 @@ SMILES_PATTERN = (
 """Atoms, bonds, branches and rings: the regular expression of Schwaller et al. 2019, "Molecular
 Transformer"."""
 _SMILES = re.compile(f"{_UNKNOWN_WORD}|{SMILES_PATTERN}")
+
+_LEARNED = {"vocab", "merges", "seen_bytes"}
 
 Kind = Literal["word", "bpe", "char", "smiles"]
 
@@ -74,10 +76,18 @@ class BPETokenizerConfig(Config, tag_field="kind", tag="bpe"):
             special_tokens=[],
             show_progress=False,
         )
-        library = _byte_level(models.BPE())
-        library.train_from_iterator(sentences, trainer)
+        library, characters = _byte_level(models.BPE()), set[str]()
+
+        def noted() -> Iterator[str]:
+            for sentence in sentences:
+                characters.update(sentence)
+                yield sentence
+
+        library.train_from_iterator(noted(), trainer)
         model = msgspec.json.decode(library.to_str(), type=_Trained).model
-        return Tokenizer("bpe", sorted(model.vocab, key=model.vocab.__getitem__), model.merges)
+        tokens = sorted(model.vocab, key=model.vocab.__getitem__)
+        seen_bytes = set("".join(characters).encode())
+        return Tokenizer("bpe", tokens, model.merges, seen_bytes=seen_bytes)
 
 
 class CharTokenizerConfig(Config, tag_field="kind", tag="char"):
@@ -125,6 +135,7 @@ class Tokenizer:
         kind: "word", "bpe", "char" or "smiles".
         vocabulary_size: V, the size of the decoder's softmax: `</s>`, `<unk>` and all others.
         start: V, the id of `<s>`, an input of the decoder and never an output.
+        seen_bytes: those of the training text, of a byte-level tokenizer that recorded them.
     """
 
     def __init__(
@@ -134,10 +145,12 @@ class Tokenizer:
         merges: Sequence[tuple[str, str]] = (),
         *,
         lowercase: bool = False,
+        seen_bytes: Collection[int] | None = None,
     ) -> None:
         self.kind = kind
         self.vocabulary_size = len(tokens) + 2
         self.start = self.vocabulary_size
+        self.seen_bytes = None if seen_bytes is None else frozenset(seen_bytes)
         self._lowercase = lowercase
         self._tokens = ["</s>", _UNKNOWN_WORD, *tokens]
         self._merges = list(merges)
@@ -211,7 +224,7 @@ class Tokenizer:
         """The sentence of some ids, up to the first `</s>`; `<s>` is skipped.
 
         Words are joined by blanks. The unknown token prints as `<unk>`, whatever the kind. Bytes
-        that are no UTF-8, as an untrained model may emit, print as U+FFFD.
+        that are no UTF-8, which decoding never writes, print as U+FFFD.
         """
         shown: list[int] = []
         for index in ids:
@@ -234,6 +247,13 @@ class Tokenizer:
                 pieces[-1].append(index - 2)
         return _UNKNOWN_WORD.join(self._library.decode(piece) for piece in pieces)
 
+    def token_bytes(self) -> list[bytes] | None:
+        """The bytes of each token id, none for the first two; None unless it is byte-level."""
+        if self.kind != "bpe":
+            return None
+        tokens = self._tokens[UNKNOWN + 1 :]
+        return [b"", b"", *(bytes(_BYTES[character] for character in token) for token in tokens)]
+
     def to_json(self) -> str:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
         first = 2 if self.kind == "bpe" else 1
@@ -242,6 +262,8 @@ class Tokenizer:
         parts: dict[str, object] = {"vocab": vocabulary}
         if self.kind == "bpe":
             parts["merges"] = self._merges
+            if self.seen_bytes is not None:
+                parts["seen_bytes"] = sorted(self.seen_bytes)
         inner = model.pop("model")
         assert isinstance(inner, dict)
         return msgspec.json.encode({**model, "model": {**inner, **parts}}).decode()
@@ -258,7 +280,7 @@ class Tokenizer:
             _refuse(str(error))
         inner = file["model"]
         assert isinstance(inner, dict)
-        file["model"] = {name: inner[name] for name in inner if name not in ("vocab", "merges")}
+        file["model"] = {name: inner[name] for name in inner.keys() - _LEARNED}
         for kind, lowercase in _KINDS:
             if file == _shape(kind, lowercase):
                 break
@@ -268,18 +290,19 @@ class Tokenizer:
         if kind == "bpe":
             _check_merges(trained)
         else:
-            if trained.merges or "merges" in inner:
+            if trained.merges or inner.keys() & {"merges", "seen_bytes"}:
                 _refuse("only byte-level tokenizers have merges")
             if tokens[0] != _UNKNOWN_WORD:
                 _refuse(f"id 0 is {tokens[0][:40]!r}, not '<unk>'")
             del tokens[0]
             _check_words(tokens, kind)
-        return cls(kind, tokens, trained.merges, lowercase=lowercase)
+        return cls(kind, tokens, trained.merges, lowercase=lowercase, seen_bytes=trained.seen_bytes)
 
 
 class _Model(msgspec.Struct):
     vocab: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
     merges: list[tuple[str, str]] = []
+    seen_bytes: set[Annotated[int, msgspec.Meta(ge=0, le=255)]] | None = None
 
 
 class _Trained(msgspec.Struct):
@@ -336,6 +359,17 @@ def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
         "decoder": {"bpe": byte_level, "char": fuse, "smiles": fuse}.get(kind),
         "model": bpe_model if kind == "bpe" else {"type": "WordLevel", "unk_token": _UNKNOWN_WORD},
     }
+
+
+def _byte_characters() -> dict[str, int]:
+    """The byte of each character by which byte-level tokenizers write it (GPT-2's)."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in shown]
+    characters = {chr(byte): byte for byte in shown}
+    return characters | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _byte_characters()
 
 
 def _byte_level(model: models.BPE) -> Library:

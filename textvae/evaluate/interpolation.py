@@ -91,6 +91,7 @@ class InterpolationEvaluator(Config, tag_field="kind", tag="interpolation"):
             labels = labels[pairs[:, 0]].repeat_interleave(self.steps)
         written = write(
             subject.model,
+            subject.tokenizer,
             subject.model.condition(latents, labels),
             self.strategy,
             seed=subject.seed,

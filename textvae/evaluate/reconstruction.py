@@ -107,6 +107,7 @@ class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
         read = at_own_labels(subject.model, subject.data, subject.posterior.mean)
         written = write(
             subject.model,
+            subject.tokenizer,
             read[rows.to(read.device)],
             self.strategy,
             seed=subject.seed,

@@ -110,7 +110,14 @@ class Subject:
             labels = self.model.labels.sample(size, seed=self.seed)
             with torch.inference_mode():
                 read = self.model.condition(latents.to(self.model.device), labels)
-            known = write(self.model, read, strategy, seed=self.seed, max_length=self.max_length)
+            known = write(
+                self.model,
+                self.tokenizer,
+                read,
+                strategy,
+                seed=self.seed,
+                max_length=self.max_length,
+            )
             self._samples[strategy] = known
         return known[:size]
 

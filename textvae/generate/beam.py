@@ -11,6 +11,7 @@ Letters: S latents searched side by side, K places, L words at most, and those o
 from typing import Annotated, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor
 
@@ -18,8 +19,12 @@ from textvae.config import Config
 from textvae.errors import ConfigError
 from textvae.generate.decoding import ROWS, WORDS
 from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
+from textvae.generate.utf8 import TextMask
 from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
+
+FIRST_WORDS = 32
+"""Words that a beam has room for at first; it doubles whenever they are written."""
 
 
 class GNMTPenalty(Config, tag_field="kind", tag="gnmt"):
@@ -82,6 +87,8 @@ class _Open(NamedTuple):
     """int64 `[S, K, L]`, of which the first few are written."""
     tokens: Tensor
     """int64 `[S, K]`: the last of them, or `<s>`."""
+    text_states: Tensor
+    """int64 `[S, K]`: of a `TextMask`."""
     state: DecoderState
     """`S * K` rows."""
 
@@ -89,8 +96,9 @@ class _Open(NamedTuple):
         """The beams of these latents, int64 indices."""
         places = torch.arange(self.tokens.shape[1], device=latents.device)
         state = self.state.select((latents[:, None] * places.shape[0] + places).flatten())
-        rows, totals, log_likelihoods, words, tokens = (part[latents] for part in self[:5])
-        return _Open(rows, totals, log_likelihoods, words, tokens, state)
+        parts = (part[latents] for part in self[:6])
+        rows, totals, log_likelihoods, words, tokens, text_states = parts
+        return _Open(rows, totals, log_likelihoods, words, tokens, text_states, state)
 
 
 class _Step(NamedTuple):
@@ -114,7 +122,7 @@ class _Pool(NamedTuple):
     """float64 `[N, K]`, nats; -infinity where there is none yet. So are the scores."""
     scores: Tensor
     words: Tensor
-    """int64 `[N, K, L]`."""
+    """int64 `[N, K, L]`, L as in `_Open`."""
     lengths: Tensor
     """int64 `[N, K]`, and so is whether they finished, in bool."""
     finished: Tensor
@@ -126,7 +134,7 @@ class _Pool(NamedTuple):
         slot = self.counts[row] + ((ended > 0).cumsum(1) - 1)[which, place]
         self.log_likelihoods[row, slot] = active.log_likelihoods[which, place]
         self.scores[row, slot] = active.totals[which, place] / divisor
-        self.words[row, slot] = active.words[which, place]
+        self.words[row, slot, : active.words.shape[2]] = active.words[which, place]
         self.lengths[row, slot] = length
         self.finished[row, slot] = ended[which, place] == 1
         self.counts[active.rows] += (ended > 0).sum(1)
@@ -140,6 +148,7 @@ def beam_search(
     num_best: int = 1,
     max_length: int,
     dtype: torch.dtype = torch.float32,
+    mask: TextMask | None = None,
 ) -> list[list[Hypothesis]]:
     """The best sentences for each latent `[N, Z]`, the best first.
 
@@ -153,6 +162,7 @@ def beam_search(
         num_best: hypotheses per latent; fewer are returned only if no more sentences exist.
         max_length: the most words of a sentence.
         dtype: of the matrix products.
+        mask: of a byte-level tokenizer, on the model's device. Log-likelihoods stay the model's.
 
     Raises:
         ConfigError: more hypotheses than the beam has places, or rules that cannot be met.
@@ -171,32 +181,44 @@ def beam_search(
     with torch.inference_mode():
         for block in latents.split(block_size):  # type: ignore[no-untyped-call]
             pool = _search(
-                writer, block.to(model.device), beam, num_best, max_length, vocabulary_size
+                writer, block.to(model.device), beam, num_best, max_length, vocabulary_size, mask
             )
             hypotheses += _best(pool, num_best)
     return hypotheses
 
 
 def _search(
-    writer: Writer[Any], latents: Tensor, beam: Beam, num_best: int, max_length: int, start: int
+    writer: Writer[Any],
+    latents: Tensor,
+    beam: Beam,
+    num_best: int,
+    max_length: int,
+    start: int,
+    mask: TextMask | None,
 ) -> _Pool:
     """Search for latents `[S, Z]` until each has its best."""
-    pool = _empty_pool(latents, beam.size, max_length)
-    active = _begin(writer, latents, beam.size, max_length, start)
+    pool = _empty_pool(latents, beam.size)
+    active = _begin(writer, latents, beam.size, start)
     for position in range(max_length + 1):
+        if position == active.words.shape[2]:  # room for twice as many words
+            active = active._replace(words=F.pad(active.words, (0, position)))
+            pool = pool._replace(words=F.pad(pool.words, (0, position)))
         logits, state = writer.step(active.tokens.flatten(), active.state)
         steered = logits
+        if mask is not None:
+            room = max_length - 1 - position
+            steered = mask.apply(logits, active.text_states.flatten(), room)
         if beam.rules:
             history = active.words[:, :, :position].flatten(0, 1)
             lengths = torch.full_like(active.tokens, position).flatten()
-            steered = steer(logits, beam.rules, Written(history, lengths))
+            steered = steer(steered, beam.rules, Written(history, lengths))
         divisor = beam.length_penalty.divisor(position + 1)
         if position == max_length:
             last, ended = _close(active, logits, steered)
             pool.add(last, ended, position, divisor)
             break
         step = _extend(active, logits, steered, beam.size - pool.counts[active.rows])
-        active = _follow(active._replace(state=state), step, position)
+        active = _follow(active._replace(state=state), step, position, mask)
         ended = (step.tokens == END) & step.totals.isfinite()
         pool.add(active, ended.long(), position, divisor)
         going = active.totals.masked_fill(ended, -torch.inf)
@@ -212,23 +234,24 @@ def _search(
     return pool
 
 
-def _begin(writer: Writer[Any], latents: Tensor, size: int, max_length: int, start: int) -> _Open:
+def _begin(writer: Writer[Any], latents: Tensor, size: int, start: int) -> _Open:
     """Beams before their first word: one hypothesis each, the other places empty."""
     count, device = latents.shape[0], latents.device
     totals = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)
     totals[:, 0] = 0.0
-    words = torch.zeros(count, size, max_length, dtype=torch.int64, device=device)
+    words = torch.zeros(count, size, FIRST_WORDS, dtype=torch.int64, device=device)
     tokens = torch.full((count, size), start, dtype=torch.int64, device=device)
     state = writer.start(latents.repeat_interleave(size, dim=0))
     rows = torch.arange(count, device=device)
-    return _Open(rows, totals, torch.zeros_like(totals), words, tokens, state)
+    text_states = torch.zeros_like(tokens)
+    return _Open(rows, totals, torch.zeros_like(totals), words, tokens, text_states, state)
 
 
-def _empty_pool(latents: Tensor, size: int, max_length: int) -> _Pool:
+def _empty_pool(latents: Tensor, size: int) -> _Pool:
     count, device = latents.shape[0], latents.device
     nothing = torch.full((count, size), -torch.inf, dtype=torch.float64, device=device)
     counts = torch.zeros(count, size, dtype=torch.int64, device=device)
-    words = torch.zeros(count, size, max_length, dtype=torch.int64, device=device)
+    words = torch.zeros(count, size, FIRST_WORDS, dtype=torch.int64, device=device)
     return _Pool(counts[:, 0].clone(), nothing, nothing.clone(), words, counts, counts.bool())
 
 
@@ -258,14 +281,19 @@ def _extend(active: _Open, logits: Tensor, steered: Tensor, free: Tensor) -> _St
     return _Step(totals, log_likelihoods.gather(1, order), parents, tokens)
 
 
-def _follow(active: _Open, step: _Step, position: int) -> _Open:
+def _follow(active: _Open, step: _Step, position: int, mask: TextMask | None) -> _Open:
     """The hypotheses after a step, their words and states moved to their new places."""
     beams, size, limit = active.words.shape
     words = active.words.gather(1, step.parents[:, :, None].expand(-1, -1, limit))
     words[:, :, position] = step.tokens
     first = torch.arange(beams, device=step.parents.device)[:, None] * size
     state = active.state.select((first + step.parents).flatten())
-    return _Open(active.rows, step.totals, step.log_likelihoods, words, step.tokens, state)
+    text_states = active.text_states
+    if mask is not None:
+        text_states = mask.follow(text_states.gather(1, step.parents), step.tokens)
+    return _Open(
+        active.rows, step.totals, step.log_likelihoods, words, step.tokens, text_states, state
+    )
 
 
 def _close(active: _Open, logits: Tensor, steered: Tensor) -> tuple[_Open, Tensor]:

@@ -3,19 +3,21 @@
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from textvae.generate.rules import Written, check_rules, refuse_nothing, steer
 from textvae.generate.strategies import Strategy
+from textvae.generate.utf8 import TextMask
 from textvae.model.interfaces import END, DecoderState, Writer
 from textvae.model.vae import VAE
 from textvae.randomness import Draws, key
 
 ROWS = 256
 """Sentences decoded side by side."""
-REFILL = ROWS // 8
-"""Rows that must be free before new sentences begin: joining states costs more than a few idle
-rows, and at the end of a corpus the batch shrinks anyway."""
+REFILL = 8
+"""The fraction of the rows, one in so many, that must be free before new sentences begin: joining
+states costs more than a few idle rows, and at the end of a corpus the batch shrinks anyway."""
 CUDA_ROWS, CUDA_POSITIONS = 2048, 8
 """On CUDA: sentences decoded side by side, and positions after which the host reads the words."""
 WORDS = 10
@@ -40,19 +42,34 @@ class _Active(NamedTuple):
     """int64 `[A]`: words written so far."""
     tokens: Tensor
     """int64 `[A]`: the last of them, or `<s>`."""
+    text_states: Tensor
+    """int64 `[A]`: of a `TextMask`."""
+    words: Tensor
+    """int64 `[A, W]`: the words so far, `</s>` beyond them; W is 0 where no rule reads them."""
     state: DecoderState
 
     def select(self, indices: Tensor) -> "_Active":
         """The sentences at int64 indices."""
-        rows, positions, tokens = (part[indices] for part in self[:3])
-        return _Active(rows, positions, tokens, self.state.select(indices))
+        rows, positions, tokens, text_states, words = (part[indices] for part in self[:5])
+        state = self.state.select(indices)
+        return _Active(rows, positions, tokens, text_states, words, state)
 
     def join(self, other: "_Active") -> "_Active":
-        """These sentences and others."""
-        rows, positions, tokens = (
-            torch.cat(pair) for pair in zip(self[:3], other[:3], strict=True)
-        )
-        return _Active(rows, positions, tokens, self.state.join(other.state))
+        """These sentences and others, whose words may be fewer."""
+        words = F.pad(other.words, (0, self.words.shape[1] - other.words.shape[1]), value=END)
+        pairs = zip(self[:5], other._replace(words=words)[:5], strict=True)
+        rows, positions, tokens, text_states, words = (torch.cat(pair) for pair in pairs)
+        state = self.state.join(other.state)
+        return _Active(rows, positions, tokens, text_states, words, state)
+
+    def follow(self, tokens: Tensor, state: DecoderState, mask: TextMask | None) -> "_Active":
+        """The sentences with another word each."""
+        text_states, words = self.text_states, self.words
+        if mask is not None:
+            text_states = mask.follow(text_states, tokens)
+        if words.shape[1]:
+            words = words.scatter(1, self.positions[:, None], tokens[:, None])
+        return _Active(self.rows, self.positions + 1, tokens, text_states, words, state)
 
 
 def decode_latents(
@@ -64,11 +81,16 @@ def decode_latents(
     max_length: int,
     first_index: int = 0,
     dtype: torch.dtype = torch.float32,
+    mask: TextMask | None = None,
 ) -> Decoded:
     """Write a sentence for each latent `[N, Z]`.
 
     The draw of a word is a function of (seed, the sentence's index, position), so that neither the
-    other sentences nor their number changes it. Finished sentences make room for new ones.
+    other sentences nor their number changes it. Finished sentences make room for new ones. Memory
+    grows with what is written, not with `max_length`.
+
+    On CUDA, without rules, the host reads the words once in several positions: what comes after
+    the end of a sentence is dropped, and no draw depends on another.
 
     Args:
         model: whose decoder writes.
@@ -78,90 +100,56 @@ def decode_latents(
         max_length: the most words of a sentence.
         first_index: the index of the first sentence; the others follow.
         dtype: of the matrix products.
+        mask: of a byte-level tokenizer, on the model's device.
 
     Raises:
         ConfigError: rules that cannot be met.
     """
     check_rules(strategy.rules, max_length)
-    count, device = latents.shape[0], model.device
-    written = torch.zeros(count, max_length, dtype=torch.int64, device=device)
-    lengths = torch.full((count,), max_length, dtype=torch.int64, device=device)
-    finished = torch.zeros(count, dtype=torch.bool, device=device)
-    draws_key, vocabulary_size = key(seed, "word"), model.decoder.output_bias.shape[0]
-    writer = model.decoder.writer(dtype=dtype, tabulate=count * WORDS > vocabulary_size)
-    if device.type == "cuda" and not strategy.rules:
-        draws = Draws(draws_key, torch.arange(count, device=device) + first_index, written[:, 0])
-        return _decode_on_cuda(writer, latents, strategy, draws, max_length, vocabulary_size)
-    with torch.inference_mode():
-        active = _begin(writer, latents[:ROWS].to(device), 0, vocabulary_size)
-        begun = active.rows.shape[0]
-        while active.rows.shape[0]:
-            logits, state = writer.step(active.tokens, active.state)
-            rows, positions = active.rows, active.positions
-            logits = _steered(logits, strategy, written, active)
-            tokens = strategy(logits, Draws(draws_key, rows + first_index, positions))
-            ended = tokens == END
-            lengths[rows[ended]] = positions[ended]
-            finished[rows[ended]] = True
-            unfinished = (~ended & (positions < max_length)).nonzero()[:, 0]
-            written[rows[unfinished], positions[unfinished]] = tokens[unfinished]
-            active = _Active(rows, positions + 1, tokens, state)
-            if unfinished.shape[0] < rows.shape[0]:
-                active = active.select(unfinished)
-            free = min(ROWS - unfinished.shape[0], count - begun)
-            if free >= min(REFILL, count - begun) > 0:
-                new = latents[begun : begun + free].to(device)
-                active = active.join(_begin(writer, new, begun, vocabulary_size))
-                begun += free
-    sentences = [
-        ids[:length] for ids, length in zip(written.tolist(), lengths.tolist(), strict=True)
-    ]
-    return Decoded(sentences, finished.tolist())
-
-
-def _decode_on_cuda(
-    writer: Writer[Any],
-    latents: Tensor,
-    strategy: Strategy,
-    draws: Draws,
-    max_length: int,
-    start: int,
-) -> Decoded:
-    """Write as `decode_latents` does, but test for ended sentences once in several positions.
-
-    What comes after the end of a sentence is dropped. No draw depends on another, so the sentences
-    are those of a loop that looks at every position.
-    """
-    count, device = latents.shape[0], draws.indices.device
+    count, device, rules = latents.shape[0], model.device, strategy.rules
+    draws_key, start = key(seed, "word"), model.decoder.output_bias.shape[0]
+    writer = model.decoder.writer(dtype=dtype, tabulate=count * WORDS > start)
+    on_cuda = device.type == "cuda" and not rules
+    most_rows, num_positions = (CUDA_ROWS, CUDA_POSITIONS) if on_cuda else (ROWS, 1)
     sentences, finished = [list[int]() for _ in range(count)], [False] * count
     with torch.inference_mode():
-        active = _begin(writer, latents[:CUDA_ROWS].to(device), 0, start)
+        active = _begin(writer, latents[:most_rows].to(device), 0, start)
         rows = list(range(active.rows.shape[0]))
         begun = len(rows)
         while rows:
-            longest = max_length + 1 - min(len(sentences[row]) for row in rows)
+            lengths = [len(sentences[row]) for row in rows]
+            if rules:
+                active = active._replace(words=_widened(active.words, max(lengths) + 1))
             words = []
-            for _ in range(min(CUDA_POSITIONS, longest)):
+            for _ in range(min(num_positions, max_length + 1 - min(lengths))):
                 logits, state = writer.step(active.tokens, active.state)
-                row_draws = Draws(draws.key, draws.indices[active.rows], active.positions)
-                tokens = strategy(logits, row_draws)
-                active = _Active(active.rows, active.positions + 1, tokens, state)
-                words.append(tokens)
+                if mask is not None:
+                    room = max_length - 1 - active.positions
+                    logits = mask.apply(logits, active.text_states, room)
+                if rules:
+                    written = Written(active.words[:, : max(lengths)], active.positions)
+                    logits = steer(logits, rules, written)
+                    refuse_nothing(logits)
+                draws = Draws(draws_key, active.rows + first_index, active.positions)
+                words.append(strategy(logits, draws))
+                active = active.follow(words[-1], state, mask)
             going = []
             for place, ids in enumerate(torch.stack(words, 1).tolist()):
                 sentence = sentences[rows[place]]
-                room = max_length - len(sentence)
+                room_left = max_length - len(sentence)
                 length = ids.index(END) if END in ids else len(ids)
-                sentence += ids[: min(length, room)]
-                finished[rows[place]] = length < len(ids) and length <= room
-                if length == len(ids) and length <= room:
+                sentence += ids[: min(length, room_left)]
+                finished[rows[place]] = length < len(ids) and length <= room_left
+                if length == len(ids) and length <= room_left:
                     going.append(place)
             if len(going) < len(rows):
-                places = torch.tensor(going, dtype=torch.int64).pin_memory()
+                places = torch.tensor(going, dtype=torch.int64)
+                if on_cuda:
+                    places = places.pin_memory()
                 active = active.select(places.to(device, non_blocking=True))
                 rows = [rows[place] for place in going]
-            free = min(CUDA_ROWS - len(rows), count - begun)
-            if free >= min(max(1, CUDA_ROWS // 8), count - begun) > 0:
+            free = min(most_rows - len(rows), count - begun)
+            if free >= min(max(1, most_rows // REFILL), count - begun) > 0:
                 new = latents[begun : begun + free].to(device)
                 active = active.join(_begin(writer, new, begun, start))
                 rows += range(begun, begun + free)
@@ -169,19 +157,15 @@ def _decode_on_cuda(
     return Decoded(sentences, finished)
 
 
-def _steered(logits: Tensor, strategy: Strategy, written: Tensor, active: _Active) -> Tensor:
-    """Logits `[A, V]` under the strategy's rules; `written` `[N, L]` holds every sentence."""
-    if not strategy.rules:
-        return logits
-    longest = int(active.positions.max())
-    history = Written(written[active.rows, :longest], active.positions)
-    logits = steer(logits, strategy.rules, history)
-    refuse_nothing(logits)
-    return logits
+def _widened(words: Tensor, width: int) -> Tensor:
+    """Words `[A, W]` with room for `width` of them: twice as many as there are, if need be."""
+    missing = max(width, 2 * words.shape[1]) - words.shape[1] if width > words.shape[1] else 0
+    return F.pad(words, (0, missing), value=END) if missing else words
 
 
 def _begin(writer: Writer[Any], latents: Tensor, first: int, start: int) -> _Active:
     """Sentences before their first word, for latents `[A, Z]`, the first of them number `first`."""
     rows = torch.arange(first, first + latents.shape[0], device=latents.device)
-    tokens = torch.full_like(rows, start)
-    return _Active(rows, torch.zeros_like(rows), tokens, writer.start(latents))
+    tokens, positions = torch.full_like(rows, start), torch.zeros_like(rows)
+    words = rows.new_zeros(rows.shape[0], 0)
+    return _Active(rows, positions, tokens, positions, words, writer.start(latents))

@@ -9,6 +9,7 @@ from textvae.data.tokenizer import Tokenizer
 from textvae.generate.beam import Beam, beam_search
 from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Strategy
+from textvae.generate.utf8 import text_mask
 from textvae.model.vae import VAE
 
 AnyStrategy = Strategy | Beam
@@ -63,19 +64,33 @@ def candidates(
     """
     strategy, seed, max_length, num_best = settings
     if isinstance(strategy, Beam):
-        beams = beam_search(model, conditions, strategy, num_best=num_best, max_length=max_length)
+        beams = beam_search(
+            model,
+            conditions,
+            strategy,
+            num_best=num_best,
+            max_length=max_length,
+            mask=text_mask(tokenizer, model.device),
+        )
         return [
             [Candidate(tokenizer.decode(one.words), one.log_likelihood, one.score) for one in beam]
             for beam in beams
         ]
     sentences = write(
-        model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
+        model,
+        tokenizer,
+        conditions,
+        strategy,
+        seed=seed,
+        max_length=max_length,
+        first_index=first_index,
     )
     return [[Candidate(tokenizer.decode(ids))] for ids in sentences]
 
 
 def write(
     model: VAE,
+    tokenizer: Tokenizer,
     conditions: Tensor,
     strategy: AnyStrategy,
     *,
@@ -87,9 +102,16 @@ def write(
 
     The arguments are those of `decode_latents` and `beam_search`.
     """
+    mask = text_mask(tokenizer, model.device)
     if isinstance(strategy, Beam):
-        beams = beam_search(model, conditions, strategy, max_length=max_length)
+        beams = beam_search(model, conditions, strategy, max_length=max_length, mask=mask)
         return [hypotheses[0].words for hypotheses in beams]
     return decode_latents(
-        model, conditions, strategy, seed=seed, max_length=max_length, first_index=first_index
+        model,
+        conditions,
+        strategy,
+        seed=seed,
+        max_length=max_length,
+        first_index=first_index,
+        mask=mask,
     ).sentences
