@@ -1,6 +1,6 @@
 """TextVAE: text in, text out, the class that users of the package call."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Unpack
@@ -10,7 +10,7 @@ import torch
 
 from textvae import distributed
 from textvae.api.inputs import as_latents, as_sentences
-from textvae.api.train import train_run
+from textvae.api.train import experiment_config, train_run
 from textvae.data.batching import TokenArray
 from textvae.data.rows import TooLong
 from textvae.data.tokenizer import Tokenizer
@@ -113,7 +113,8 @@ class TextVAE:
         cls,
         data: str | Path | None = None,
         *,
-        config: ExperimentConfig | None = None,
+        config: ExperimentConfig | Mapping[str, object] | None = None,
+        start_from: str | Path | None = None,
         output: str | Path | None = None,
         valid: str | Path | None = None,
         test: str | Path | None = None,
@@ -126,8 +127,11 @@ class TextVAE:
 
         Args:
             data: a file, a directory of splits or `hf:name`; None is the embedded corpus.
-            config: what to train; None is the defaults (for the embedded corpus, its recipe is
-                `load_config(recipe="embedded")`).
+            config: what to train, or only what differs from the defaults, as
+                `{"train": {"max_steps": 900}}`; None is the defaults (for the embedded corpus,
+                its recipe is `load_config(recipe="embedded")`).
+            start_from: a run or model directory whose weights, tokenizer and settings a new run
+                starts with.
             output: the run directory; None is `runs/` and the name of the data.
             valid: sentences that select the parameters; carved out of `data` if it has none.
             test: sentences for the report; likewise.
@@ -149,7 +153,7 @@ class TextVAE:
         )
         where = None if output is None else Path(output)
         outcome = train_run(
-            lambda: plan_run(options, config or ExperimentConfig(), where), report=report
+            lambda: plan_run(options, experiment_config(config, start_from), where), report=report
         )
         if outcome.result is not None and outcome.result.signal is not None:
             raise TrainingError(

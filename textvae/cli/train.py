@@ -43,6 +43,12 @@ class TrainOption(NamedTuple):
 OPTIONS = (
     TrainOption("config", "Settings: .toml, or the experiment.json of a run.", "FILE"),
     TrainOption("recipe", "Settings that ship; see `textvae recipes`.", "NAME"),
+    TrainOption(
+        "start_from",
+        "Weights, tokenizer and settings of a model, in a new run: `textvae train new.txt "
+        "--start-from runs/old`.",
+        "MODEL",
+    ),
     TrainOption("valid", "The set that selects the parameters.", "DATA", describes_data=True),
     TrainOption("test", "The set for the figures.", "DATA", describes_data=True),
     TrainOption("text_column", "The column of a table that holds the text.", describes_data=True),
@@ -122,7 +128,7 @@ def command(
     **values: Any,
 ) -> None:
     """Train a model."""
-    if {data, values["config"], values["recipe"]} == {None}:
+    if {data, values["config"], values["recipe"], values["start_from"]} == {None}:
         values["recipe"] = "embedded"
     if dry_run:
         if distributed.is_first():
@@ -202,7 +208,14 @@ def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
         for option in OPTIONS
         if option.setting is not None and values[option.name] is not None
     ]
-    return load_config(file, [*settings, *overrides], recipe=values["recipe"])
+    origin = values["start_from"]
+    if origin is None:
+        return load_config(file, [*settings, *overrides], recipe=values["recipe"])
+    from textvae.run.start import start_settings  # noqa: PLC0415 -- as above
+
+    return load_config(
+        file, [*settings, *overrides], recipe=values["recipe"], defaults=start_settings(origin)
+    )
 
 
 def explicit_command(

@@ -151,7 +151,7 @@ class Tokenizer:
         self.vocabulary_size = len(tokens) + 2
         self.start = self.vocabulary_size
         self.seen_bytes = None if seen_bytes is None else frozenset(seen_bytes)
-        self._lowercase = lowercase
+        self.lowercase = lowercase
         self._tokens = ["</s>", _UNKNOWN_WORD, *tokens]
         self._merges = list(merges)
         self._ids = {token: index for index, token in enumerate(self._tokens) if index > UNKNOWN}
@@ -179,7 +179,7 @@ class Tokenizer:
             return [[find(character, UNKNOWN) for character in text] for text in sentences]
         if self.kind == "smiles":
             return [[find(token, UNKNOWN) for token in _cut_smiles(text)] for text in sentences]
-        if self._lowercase:
+        if self.lowercase:
             sentences = [text.lower() for text in sentences]
         return [[find(word, UNKNOWN) for word in text.split()] for text in sentences]
 
@@ -258,7 +258,7 @@ class Tokenizer:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
         first = 2 if self.kind == "bpe" else 1
         vocabulary = {token: index for index, token in enumerate(self._tokens[first:])}
-        model = _shape(self.kind, self._lowercase)
+        model = _shape(self.kind, self.lowercase)
         parts: dict[str, object] = {"vocab": vocabulary}
         if self.kind == "bpe":
             parts["merges"] = self._merges
@@ -297,6 +297,15 @@ class Tokenizer:
             del tokens[0]
             _check_words(tokens, kind)
         return cls(kind, tokens, trained.merges, lowercase=lowercase, seen_bytes=trained.seen_bytes)
+
+
+def untrained_config(tokenizer: Tokenizer) -> TokenizerConfig:
+    """The settings of a tokenizer whose training is not on record: its kind and its case."""
+    if tokenizer.kind == "word":
+        return WordTokenizerConfig(lowercase=tokenizer.lowercase)
+    if tokenizer.kind == "bpe":
+        return BPETokenizerConfig()
+    return CharTokenizerConfig() if tokenizer.kind == "char" else SmilesTokenizerConfig()
 
 
 class _Model(msgspec.Struct):

@@ -56,6 +56,17 @@ class EvaluateConfig(Config):
             raise ValueError(f"evaluators: {twice} is there twice")
 
 
+class StartFrom(Config):
+    """The model whose weights a run starts from."""
+
+    path: str
+    """Its directory."""
+    weights_sha256: str
+    """The checksum of its weights."""
+    differences: tuple[str, ...] = ()
+    """The settings and the text that are not those it was trained with, a line each."""
+
+
 class ExperimentConfig(Config):
     """All settings of a run: what decides its result besides the data."""
 
@@ -65,6 +76,8 @@ class ExperimentConfig(Config):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    start_from: StartFrom | None = None
+    """The model that `--start-from` names; None starts from random weights."""
 
     def __post_init__(self) -> None:
         """Refuse for a language model the settings that need a latent."""
@@ -94,7 +107,11 @@ def recipes() -> dict[str, Path]:
 
 
 def load_config(
-    path: Path | None = None, overrides: Sequence[str] = (), *, recipe: str | None = None
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    recipe: str | None = None,
+    defaults: ExperimentConfig | None = None,
 ) -> ExperimentConfig:
     """The config of a file or a recipe, with overrides such as `model.latent_dim=64`.
 
@@ -102,6 +119,7 @@ def load_config(
         path: TOML with what differs from the defaults, or the experiment.json of a run.
         overrides: each `key.path=value`.
         recipe: the name of a shipped recipe, in place of `path`.
+        defaults: the settings of all that is named nowhere; None are those of the package.
 
     Raises:
         ConfigError: an unknown recipe or key, a wrong type or a number out of bounds.
@@ -117,7 +135,7 @@ def load_config(
         path = known[recipe]
     values: Mapping[str, object] = {} if path is None else read_config_file(path)
     source = "--set" if path is None else str(path)
-    return resolve(ExperimentConfig, dict(values), overrides, source=source)
+    return resolve(ExperimentConfig, dict(values), overrides, source=source, defaults=defaults)
 
 
 def read_experiment(path: Path) -> ExperimentConfig:

@@ -17,7 +17,7 @@ from textvae.evaluate.summary import Evaluation
 from textvae.model.interfaces import CheckedBuffers
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.data import DATA, DataFacts, load_facts
-from textvae.run.experiment import read_experiment, refuse_removed_labels
+from textvae.run.experiment import StartFrom, read_experiment, refuse_removed_labels
 from textvae.run.label_file import label_files, read_labels
 from textvae.storage.checkpoint import (
     CARD,
@@ -65,6 +65,8 @@ class Results(Config):
     data: DataFacts
     training: TrainingFacts
     evaluation: Evaluation | None = None
+    start_from: StartFrom | None = None
+    """The model that training started from; None for random weights."""
 
 
 class LoadedModel(NamedTuple):
@@ -292,6 +294,11 @@ Trained on {data.source}.
 ({training.num_threads} threads, {training.precision}, torch {training.torch_version}); \
 these are the weights of step {training.best_step:,}.
 """
+_CARD_START = """
+Started from the model of {start.path}, whose weights have the sha256 {start.weights_sha256}. \
+What differs from its settings and text:
+
+"""
 _CARD_EVALUATION = """
 ## Numbers
 
@@ -329,6 +336,9 @@ def card(model: VAE, config: ModelConfig, tokenizer: Tokenizer, results: Results
     text += _CARD_TRAINING.format(data=data, splits=splits, training=training)
     if not training.finished:
         text += "\nThe run was stopped before its end.\n"
+    if results.start_from is not None:
+        text += _CARD_START.format(start=results.start_from)
+        text += "".join(f"- {line}\n" for line in results.start_from.differences)
     if training.temperature != 1.0:
         text += (
             "\nCalibrated on the validation set: the weights divide all logits by "

@@ -15,6 +15,7 @@ from textvae.run.data import (
     tokenize,
 )
 from textvae.run.experiment import ExperimentConfig, check_device, choose_data, choose_training
+from textvae.run.start import compare_start, fit_tokenizer, load_start_weights
 from textvae.run.stream import stream_run_data
 from textvae.storage.checkpoint import EXPERIMENT
 from textvae.storage.files import saying_why
@@ -43,6 +44,7 @@ class Plan(NamedTuple):
         model = config.model.build(
             self.data.facts.vocabulary_size, num_labels=count, seed=config.seed
         )
+        load_start_weights(model, config)
         if labels is not None:
             model.labels.set_counts(labels)
         return model.to(check_device(str(config.train.device)))
@@ -72,21 +74,18 @@ def plan_run(
             run.mkdir(parents=True, exist_ok=True)
         with only_writer(run):
             data = stream_run_data(options, config, run, report=report)
-        config, more = choose_training(
-            config, lengths=data.arrays["train"].lookup(), begun=run / EXPERIMENT
-        )
-        return Plan(config, choices + more, data, run)
-    splits = read_splits(options, config)
-    assert config.data.tokenizer is not None
-    tokenizer = config.data.tokenizer.train(splits.train.texts)
-    source = EMBEDDED if options.data is None else options.data
-    data = tokenize(splits, tokenizer, source, config.model.max_length, config.data.too_long)
-    if config.model.labels.has_labels:
-        check_labels(splits, data)
+    else:
+        splits = read_splits(options, config)
+        tokenizer = fit_tokenizer(config, splits.train.texts)
+        source = EMBEDDED if options.data is None else options.data
+        data = tokenize(splits, tokenizer, source, config.model.max_length, config.data.too_long)
+        if config.model.labels.has_labels:
+            check_labels(splits, data)
     config, more = choose_training(
         config, lengths=data.arrays["train"].lookup(), begun=run / EXPERIMENT
     )
-    return Plan(config, choices + more, data, run)
+    config, notes = compare_start(config, data)
+    return Plan(config, choices + more, data._replace(notes=[*data.notes, *notes]), run)
 
 
 def default_name(data: str | None) -> str:

@@ -40,6 +40,7 @@ from textvae.run.data import (
     tokenize_sentences,
 )
 from textvae.run.experiment import ExperimentConfig
+from textvae.run.start import fit_tokenizer
 from textvae.storage.checkpoint import TOKENIZER
 from textvae.storage.files import replacing, saying_why, write_file
 
@@ -220,8 +221,7 @@ def _tokenize(
         if exclusion(text, rule.character_limit) is None and rule.split_of(text) == "train"
     )
     report(f"{places.train}: {stream.rows:,} rows; training the tokenizer")
-    assert config.data.tokenizer is not None
-    tokenizer = config.data.tokenizer.train(islice(training_texts, TOKENIZER_SENTENCES))
+    tokenizer = fit_tokenizer(config, islice(training_texts, TOKENIZER_SENTENCES))
     write_file(folder / TOKENIZER, tokenizer.to_json().encode())
     rows = stream_rows(places.train, options.text_column)
     facts = _write_splits(folder, places.train, rows, tokenizer, rule, config.data.workers, report)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from msgspec import structs
 
 from textvae import distributed
 from textvae.config import differences, encode_json
@@ -23,7 +24,7 @@ from textvae.run.data import (
     save_run_data,
     tokenize_sentences,
 )
-from textvae.run.experiment import read_experiment
+from textvae.run.experiment import StartFrom, read_experiment
 from textvae.run.held_out import HeldOut, Origin, subject_of
 from textvae.run.model_directory import Results, TrainingFacts, load_model, publish, read_results
 from textvae.run.plan import Plan, no_report
@@ -103,6 +104,7 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
         seed=config.seed,
         run=plan.run,
         report=report,
+        validate_first=config.start_from is not None,
     )
     training = TrainingFacts(
         steps=result.steps,
@@ -117,7 +119,12 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
         temperature=result.temperature,
     )
     evaluation = _measure(plan, model) if result.signal is None else None
-    results = Results(data=plan.data.facts, training=training, evaluation=evaluation)
+    results = Results(
+        data=plan.data.facts,
+        training=training,
+        evaluation=evaluation,
+        start_from=config.start_from,
+    )
     if distributed.rank() == 0:
         names = plan.data.facts.label_names
         publish(plan.run, model, config.model, plan.data.tokenizer, results, labels=names)
@@ -129,6 +136,8 @@ def _is_begun(plan: Plan) -> bool:
     run, experiment = plan.run, plan.run / EXPERIMENT
     if experiment.is_file():
         before = read_experiment(experiment)
+        if _same_start(before.start_from, plan.config.start_from):
+            before = structs.replace(before, start_from=plan.config.start_from)
         facts = load_facts(run / DATA)
         # Data first: of another size, they also change the settings that follow from the size.
         changes = [] if facts is None else data_differences(facts, plan.data.facts)
@@ -142,6 +151,11 @@ def _is_begun(plan: Plan) -> bool:
             f"{run}: is in use and holds no run of textvae; choose another directory with --output"
         )
     return False
+
+
+def _same_start(before: StartFrom | None, now: StartFrom | None) -> bool:
+    """True if both are the same weights, wherever they are and whatever was written beside them."""
+    return before is not None and now is not None and before.weights_sha256 == now.weights_sha256
 
 
 def _begin(plan: Plan) -> None:

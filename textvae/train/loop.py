@@ -20,6 +20,7 @@ from textvae.train.config import StepSettings, TrainConfig
 from textvae.train.graph import StepGraphs, reason_against
 from textvae.train.labelled import LabelledBatches, labelling_of
 from textvae.train.metrics import Interval, Journal, Progress, Report, RunningSums
+from textvae.train.objective import Loss
 from textvae.train.optimizer import NoPlateau, UpdateGuard, set_learning_rate
 from textvae.train.prior import fit_density, fitted_prior
 from textvae.train.procedures import JointProcedure, Update, UpdateLoss
@@ -59,6 +60,7 @@ def train(
     seed: int,
     run: Path | None,
     report: Report,
+    validate_first: bool = False,
 ) -> TrainResult:
     """Train a model in place and leave it with the parameters of its best validation.
 
@@ -70,6 +72,7 @@ def train(
         seed: of everything drawn.
         run: directory of the training state and metrics.jsonl, from which a run resumes; or None.
         report: receives lines of progress.
+        validate_first: also validate, and maybe select, the parameters before the first step.
 
     Raises:
         TrainingError: the loss or the gradient is no longer finite; the step is not saved.
@@ -81,15 +84,17 @@ def train(
     average, begin = Average(config.averaging, total), Position(rate=config.objective.rate.start())
     sums = RunningSums(model.prior.latent_dim, model.device)
     state = TrainingState(model, optimizer, average, sums, begin).restored(run)
-    position = state.position
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
-    journal = Journal(run / "metrics.jsonl" if run else None, position.step)
-    progress = Progress(total, position.step, sums, report)
+    journal = Journal(run / "metrics.jsonl" if run else None, state.position.step)
+    progress = Progress(total, state.position.step, sums, report)
     corpus, valid, lengths = corpus.near(model.device), valid.to(model.device), corpus.lookup()
+    select = Selector(corpus, valid, config, seed, progress, journal)
+    if validate_first and state.position.step == 0:
+        state = validate_and_select(state, select)
     labelled = LabelledBatches(corpus, config.labelled_batch_size, seed=seed)
     batches_per_epoch = config.batches.count(lengths, config.batch_size)
     order: Sequence[Tensor] = ()
-    guard = _update_guard(state, config, settings, report)
+    guard, position = _update_guard(state, config, settings, report), state.position
     epoch, resumed_at, started = -1, position.step, time.perf_counter() - position.seconds
     model.train()
     with flush_denormals(), catch_signals() as signals:
@@ -109,7 +114,6 @@ def train(
                 if not result.finite:
                     raise diverged(run, state, resumed_at, result.fault, result.loss.kl_weight)
                 losses.append(UpdateLoss(result.loss.value, result.lengths))
-
             step, seconds = step + 1, time.perf_counter() - started
             if skipped := _num_skipped(guard, step, config, total):
                 # The parameters are those before the first of them: repeat it without the guard.
@@ -124,13 +128,9 @@ def train(
             progress.advance()
             if _is_due(step, config.log_every, total):
                 epochs = step / batches_per_epoch
-                _log_interval(
-                    sums.read(), position, epochs, result.loss.kl_weight, progress, journal
-                )
+                _log_interval(sums.read(), position, epochs, result.loss, select)
             if _is_due(step, config.validate_every, total):
-                state = validate_and_select(
-                    state, corpus, valid, config, seed=seed, progress=progress, journal=journal
-                )
+                state = validate_and_select(state, select)
                 position = state.position
             if run is not None and config.save_every and _is_due(step, config.save_every, total):
                 state.save(run)
@@ -177,16 +177,15 @@ def _log_interval(
     interval: Interval,
     position: Position,
     epochs: float,
-    kl_weight: float,
-    progress: Progress,
-    journal: Journal,
+    loss: Loss,
+    select: "Selector",
 ) -> None:
     """Report the figures of the last steps: a line of progress, and one of metrics.jsonl."""
-    journal.write(
+    select.journal.write(
         step=position.step,
         epoch=epochs,
-        kl_weight=kl_weight,
-        tokens_per_second=progress.interval(position.step, interval, kl_weight),
+        kl_weight=loss.kl_weight,
+        tokens_per_second=select.progress.interval(position.step, interval, loss.kl_weight),
         seconds=position.seconds,
         **interval._asdict(),
     )
@@ -222,17 +221,20 @@ def _num_skipped(
     return skipped
 
 
-def validate_and_select(
-    state: TrainingState,
-    corpus: TokenArray,
-    valid: TokenArray,
-    config: TrainConfig,
-    *,
-    seed: int,
-    progress: Progress,
-    journal: Journal,
-) -> TrainingState:
+class Selector(NamedTuple):
+    """The data and the settings by which parameters are selected, and where that is reported."""
+
+    corpus: TokenArray
+    valid: TokenArray
+    config: TrainConfig
+    seed: int
+    progress: Progress
+    journal: Journal
+
+
+def validate_and_select(state: TrainingState, select: Selector) -> TrainingState:
     """Validate the parameters, or their average, and keep them if they are the best so far."""
+    corpus, valid, config, seed, progress, journal = select
     started = time.perf_counter()
     model, average, position = state.model, state.average, state.position
     step, plateau, total = position.step, config.learning_rate.plateau, config.max_steps or 1
