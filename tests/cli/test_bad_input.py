@@ -113,7 +113,6 @@ def fingerprint(folder: Path) -> dict[str, bytes]:
         (["report", "runs/tiny", "--sentences", "0"], "0 is not in the range"),
         (["report", "runs/tiny", "--output", "runs"], "runs: is a directory; name a file"),
         (["report", "runs/tiny", "--output", "no/where.html"], "there is no directory no"),
-        (["report", "runs/tiny", "--csv", "runs"], "runs: is in use"),
         (["report", "runs/tiny", "--labels", "tiny.txt"], "belong to DATA"),
         (["report", "runs/tiny", "tiny.txt", "--label-column", "kind"], "has no columns"),
         (["report", "nowhere/at-all", "tiny.txt"], "there is no such directory"),

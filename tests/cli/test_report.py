@@ -36,7 +36,6 @@ def test_the_page_is_that_of_the_python_calls(place: Path, tmp_path: Path, invok
     again = invoke("report", "runs/tiny", "tiny.txt", *options, "--overwrite", "--json")
     assert json.loads(again.stdout) == {
         "output": str(page),
-        "csv": [],
         "source": "7 of 100 of tiny.txt",
         "num_sentences": 7,
     }

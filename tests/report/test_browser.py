@@ -7,7 +7,7 @@ import pytest
 
 from textvae.api.text_vae import TextVAE
 from textvae.report.corpus import DataChoice
-from textvae.report.writing import write_report
+from textvae.report.page import write_report
 
 pytestmark = pytest.mark.slow
 

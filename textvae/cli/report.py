@@ -24,7 +24,7 @@ from textvae.cli.terminal import emit, emit_json, log_model
     Labels colour the map: a column named label, --label-column, or --labels; labels such as
     `tense=past place=coast` are several.
 
-    With --json: one object with `output`, `csv` (files), `source` and `num_sentences`.""",
+    With --json: one object with `output`, `source` and `num_sentences`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [DATA]", nargs=-1)
 @click.option(
@@ -34,13 +34,6 @@ from textvae.cli.terminal import emit, emit_json, log_model
     metavar="FILE",
     show_default=True,
     help="The page.",
-)
-@click.option(
-    "--csv",
-    "csv_folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Also write the numbers behind the charts as CSV.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.option(
@@ -68,7 +61,6 @@ from textvae.cli.terminal import emit, emit_json, log_model
 def command(
     arguments: tuple[str, ...],
     output: Path,
-    csv_folder: Path | None,
     overwrite: bool,
     num_sentences: int,
     num_samples: int,
@@ -85,30 +77,20 @@ def command(
     vae = options.load(where, device)
 
     from textvae.report.corpus import DataChoice  # noqa: PLC0415 -- imports torch, 1.5 s
-    from textvae.report.writing import write_report  # noqa: PLC0415 -- as above
+    from textvae.report.page import write_report  # noqa: PLC0415 -- as above
 
-    page = write_report(
+    material = write_report(
         vae,
         output,
         DataChoice(data, text_column, label_column, labels),
         seed=seed,
         num_sentences=num_sentences,
         num_samples=num_samples,
-        csv_folder=csv_folder,
         overwrite=overwrite,
     )
     log_model(where, named=len(arguments) > (data is not None))
-    corpus = page.material.corpus
+    source, size = material.corpus.source, len(material.corpus.texts)
     if as_json:
-        emit_json(
-            {
-                "output": str(output),
-                "csv": [str(file) for file in page.csv_files],
-                "source": corpus.source,
-                "num_sentences": len(corpus.texts),
-            }
-        )
-        return
-    emit(f"{output}: a page about {where} on {corpus.source}")
-    if csv_folder is not None:
-        emit(f"{csv_folder}: {len(page.csv_files)} tables")
+        emit_json({"output": str(output), "source": source, "num_sentences": size})
+    else:
+        emit(f"{output}: a page about {where} on {source}")

@@ -112,19 +112,7 @@ def gather(
     num_sentences: int = 1000,
     num_samples: int = 100,
 ) -> Material:
-    """The data of a report; the same for the same model, data and seed.
-
-    Args:
-        vae: the model.
-        choice: the sentences; none is the run's own test set.
-        seed: of every draw.
-        num_sentences: a random subset of this size where there are more.
-        num_samples: K of the importance-weighted bound, where figures have to be measured.
-
-    Raises:
-        ConfigError: a number below 1.
-        DataError: sentences that cannot be read.
-    """
+    """The data of a report; the arguments are those of `write_report`."""
     for name, value in (("sentences", num_sentences), ("samples", num_samples)):
         if value < 1:
             raise ConfigError(f"--{name} {value}: must be at least 1")

@@ -7,10 +7,15 @@ connection, frame or form at all: a sentence that were taken for markup still co
 import base64
 import hashlib
 from importlib.resources import files
+from pathlib import Path
 
+from textvae.api.text_vae import TextVAE
+from textvae.errors import CheckpointError
 from textvae.report import sections, sentences
+from textvae.report.corpus import DataChoice
 from textvae.report.markup import Markup, tag
-from textvae.report.material import Material
+from textvae.report.material import Material, gather
+from textvae.storage.files import write_file
 from textvae.version import installed_version
 
 CONTENTS = (
@@ -24,6 +29,48 @@ CONTENTS = (
     ("neighbours", "Nearest neighbours"),
     ("hardest", "Worst-modelled"),
 )
+
+
+def write_report(
+    vae: TextVAE,
+    output: str | Path,
+    choice: DataChoice = DataChoice(),  # noqa: B008 -- an immutable tuple
+    *,
+    seed: int = 0,
+    num_sentences: int = 1000,
+    num_samples: int = 100,
+    overwrite: bool = False,
+) -> Material:
+    """Write one HTML page about a model that needs nothing but a browser.
+
+    The same model, data and seed give the same bytes.
+
+    Args:
+        vae: the model.
+        output: the HTML file.
+        choice: the sentences; none is the test set of the run.
+        seed: of every draw.
+        num_sentences: a random subset of this size where there are more.
+        num_samples: K of the importance-weighted bound, where figures have to be measured.
+        overwrite: replace what is there.
+
+    Raises:
+        CheckpointError, StorageError: the output exists, or cannot be written.
+        ConfigError: a number below 1.
+        DataError: sentences that cannot be read, or no test set.
+    """
+    path = Path(output)
+    if path.is_dir():
+        raise CheckpointError(f"--output {path}: is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"--output {path}: there is no directory {path.parent}")
+    if path.exists() and not overwrite:
+        raise CheckpointError(
+            f"--output {path}: is there already; name another file, or add --overwrite"
+        )
+    material = gather(vae, choice, seed=seed, num_sentences=num_sentences, num_samples=num_samples)
+    write_file(path, render(material).encode())
+    return material
 
 
 def render(material: Material) -> str:
