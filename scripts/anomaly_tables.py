@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar, get_args
+from typing import NamedTuple, TypeVar
 
 import click
 import torch
@@ -27,9 +27,11 @@ from textvae.data.batching import TokenArray
 from textvae.metrics.anomaly import detection
 from textvae.metrics.likelihood import encode_corpus
 from textvae.metrics.scores import (
-    ScoreConfig,
+    LATENT_KINDS,
+    SCORE_KINDS,
     ScoreFeatures,
     aggregate_of,
+    fit_score,
     measure_features,
     unigram_log_probs,
 )
@@ -178,14 +180,13 @@ def model_scores(task: Task, vae: TextVAE, language: TextVAE) -> dict[str, Score
         )
         alone[name] = measure_features(language.model, data, num_samples=1, seed=0, unigram=unigram)
     scores: dict[str, Scores] = {}
-    for member in get_args(ScoreConfig):
-        tag = member.__struct_config__.tag
-        fitted = member().fit(features["valid"])
-        scores[tag] = {name: fitted(features[name]) for name in SETS}
+    for kind in SCORE_KINDS:
+        fitted = fit_score(kind, features["valid"])
+        scores[kind] = {name: fitted(features[name]) for name in SETS}
         # The others need a latent; the ELBO of a language model is its nll.
-        if tag != "elbo" and member.__name__ not in {"KLScore", "MahalanobisScore"}:
-            fitted = member().fit(alone["valid"])
-            scores[f"language model: {tag}"] = {name: fitted(alone[name]) for name in SETS}
+        if kind != "elbo" and kind not in LATENT_KINDS:
+            fitted = fit_score(kind, alone["valid"])
+            scores[f"language model: {kind}"] = {name: fitted(alone[name]) for name in SETS}
     scores["likelihood_ratio, language model"] = {
         name: features[name].nll - alone[name].nll for name in SETS
     }

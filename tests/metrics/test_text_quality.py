@@ -10,7 +10,7 @@ import torch
 from sacrebleu.metrics.bleu import BLEU
 from scipy.stats import wasserstein_distance
 
-from textvae.evaluate.reconstruction import reconstruction_scores
+from textvae.evaluate.reconstruction import reconstruction_scores, sentence_scores
 from textvae.evaluate.samples import histogram, wasserstein
 from textvae.metrics.text_quality import (
     Tokenization,
@@ -18,7 +18,6 @@ from textvae.metrics.text_quality import (
     corpus_chrf,
     cut,
     distinct,
-    nearness,
     ngrams,
     pooled_bleu,
     self_bleu,
@@ -109,10 +108,9 @@ def test_sentence_bleu_is_that_of_sacrebleu() -> None:
 
 
 def test_empty_texts_are_scored_too() -> None:
-    found = nearness(["", "a b"], ["a b", "a b"], "none")
-    assert found.exact_match == [False, True]
-    assert found.edits == [2, 0]
-    assert found.change == [1.0, 0.0]
+    found = sentence_scores(["", "a b"], ["a b", "a b"], "none")
+    assert [one[:2] for one in found] == [(False, 2), (True, 0)]
+    assert reconstruction_scores(["", "a b"], ["a b", "a b"], "none").edit_share == 0.5
     assert pooled_bleu([[], ["a"]], [["a"]], "none").value >= 0.0
     empty = self_bleu([[], []], "none")
     assert empty is not None
@@ -131,10 +129,11 @@ def test_distinct_counts_every_ngram(order: int) -> None:
 
 
 def test_exact_match_minds_words_and_not_blanks() -> None:
-    found = nearness(["a  b", "A b", "a b c"], ["a b", "a b", "a c"], "none")
-    assert found.exact_match == [True, False, False]
-    assert found.edits == [0, 1, 1]
-    assert found.change == pytest.approx([0.0, 0.5, 1 / 3])
+    hypotheses, references = ["a  b", "A b", "a b c"], ["a b", "a b", "a c"]
+    found = sentence_scores(hypotheses, references, "none")
+    assert [one[:2] for one in found] == [(True, 0), (False, 1), (False, 1)]
+    changed = reconstruction_scores(hypotheses, references, "none").edit_share
+    assert changed == pytest.approx((0.0 + 0.5 + 1 / 3) / 3)
     scores = reconstruction_scores(["a b", "b"], ["a b", "a b"], "none")
     assert (scores.exact_match, scores.edit_distance, scores.edit_share) == (0.5, 0.5, 0.25)
     assert scores.exact_match_stderr == pytest.approx(0.5)

@@ -5,7 +5,7 @@ The formulas of the scores are in `metrics/scores.py`, the sentences they are co
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,18 +16,17 @@ from textvae.api.text_vae import TextVAE
 from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import ConfigError, DataError
 from textvae.metrics.scores import (
-    KLScore,
-    MahalanobisScore,
-    NLLPerTokenScore,
-    ScoreConfig,
-    ScoreFeatures,
+    LATENT_KINDS,
+    SCORE_KINDS,
+    ScoreFunction,
+    fit_score,
     measure_features,
 )
 from textvae.run.model_directory import require_latent
 
 TOGETHER = 256
 """Sentences scored in one go, sorted by length among themselves."""
-DEFAULT = NLLPerTokenScore()
+DEFAULT = "nll_per_token"
 """Chosen on the validation sets of five tasks with three seeds each (docs/results/results.md)."""
 
 
@@ -52,21 +51,12 @@ class Scored(NamedTuple):
     """The percentage of training sentences with a lower score, ties counted half."""
 
 
-def score_of(kind: str) -> ScoreConfig:
-    """The score of a kind, such as "nll"; ConfigError for an unknown kind."""
-    kinds = {member.__struct_config__.tag: member for member in get_args(ScoreConfig)}
-    if kind not in kinds:
-        raise ConfigError(f"--score {kind}: must be one of {', '.join(map(str, kinds))}")
-    config: ScoreConfig = kinds[kind]()
-    return config
-
-
 def score(
     vae: TextVAE,
     sentences: Iterable[str],
     reference: Reference,
     *,
-    by: ScoreConfig | str = DEFAULT,
+    by: str = DEFAULT,
     background: TextVAE | None = None,
     source: str = "the sentences given",
     too_long: TooLong = "cut",
@@ -83,7 +73,7 @@ def score(
         vae: the model.
         sentences: any number of rows; a blank one has no score.
         reference: from `reference_of`.
-        by: which score, or its kind, such as "nll".
+        by: which score, such as "nll".
         background: the language model that the reference was measured with, if it was with one.
         source: where the sentences are from, for errors.
         too_long: what becomes of rows over the model's limit of tokens.
@@ -121,7 +111,7 @@ def _scored(
     vae: TextVAE,
     part: TokenizedPart,
     reference: Reference,
-    fitted: Callable[[ScoreFeatures], Tensor],
+    fitted: ScoreFunction,
     normal: Tensor,
     background: TextVAE | None,
 ) -> Iterator[Scored]:
@@ -143,9 +133,7 @@ def _scored(
         yield Scored(*one)
 
 
-def threshold(
-    vae: TextVAE, reference: Reference, rate: float, *, by: ScoreConfig | str = DEFAULT
-) -> float:
+def threshold(vae: TextVAE, reference: Reference, rate: float, *, by: str = DEFAULT) -> float:
     """The score above which a sentence is called an anomaly, for a false-alarm rate.
 
     With n validation scores, the k-th largest, k = floor(rate (n + 1)): a new normal sentence that
@@ -156,7 +144,7 @@ def threshold(
         vae: the model.
         reference: whose validation sentences are taken.
         rate: above 0, below 1.
-        by: which score, or its kind, such as "nll".
+        by: which score, such as "nll".
 
     Raises:
         ConfigError: a rate out of bounds, or one that so few sentences cannot tell from 0.
@@ -176,13 +164,12 @@ def threshold(
     return float(scores[allowed - 1])
 
 
-def _fitted(
-    vae: TextVAE, by: ScoreConfig | str, reference: Reference
-) -> Callable[[ScoreFeatures], Tensor]:
-    by = score_of(by) if isinstance(by, str) else by
-    if isinstance(by, KLScore | MahalanobisScore):
+def _fitted(vae: TextVAE, kind: str, reference: Reference) -> ScoreFunction:
+    if kind not in SCORE_KINDS:
+        raise ConfigError(f"--score {kind}: must be one of {', '.join(SCORE_KINDS)}")
+    if kind in LATENT_KINDS:
         require_latent(vae.model, vae.path)
-    return by.fit(reference.unseen)
+    return fit_score(kind, reference.unseen)
 
 
 def _percentiles(normal: Tensor, scores: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ of the corpus; low where the samples cover it (Zhao et al. 2018). They are the d
 
 import signal
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 from msgspec import Meta
@@ -45,17 +45,6 @@ class LanguageModelFit(Config):
     """It rises over 2 % of the steps and falls as a cosine to a fiftieth."""
 
 
-class _Reading(NamedTuple):
-    """The likelihood of sentences under a language model."""
-
-    nats: float
-    num_tokens: int
-
-    @property
-    def perplexity(self) -> float:
-        return clamped_exp(self.nats / self.num_tokens)
-
-
 class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexity"):
     """The perplexity of samples under a language model fitted to the corpus."""
 
@@ -80,13 +69,8 @@ class ForwardPerplexityEvaluator(Config, tag_field="kind", tag="forward_perplexi
         fitted += f" in {self.fit.max_steps:,} steps"
         read = ((samples, f"{len(drawn):,} samples"), (subject.data, "the sentences, to compare"))
         for name, (array, what) in zip(names, read, strict=True):
-            reading = _read(model, array)
-            yield Figure(
-                name,
-                reading.perplexity,
-                "per token",
-                f"of {what} ({reading.num_tokens:,} tokens) under {fitted}",
-            )
+            settings = f"of {what} ({array.num_targets:,} tokens) under {fitted}"
+            yield Figure(name, _perplexity(model, array), "per token", settings)
 
 
 class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexity"):
@@ -128,15 +112,13 @@ class ReversePerplexityEvaluator(Config, tag_field="kind", tag="reverse_perplexi
             self.fit,
             what.partition(",")[0],
         )
-        reading = _read(model, subject.data)
-        return Figure(
-            name,
-            reading.perplexity,
-            "per token",
-            f"of {subject.data.num_sentences:,} sentences ({reading.num_tokens:,} tokens) "
+        data = subject.data
+        settings = (
+            f"of {data.num_sentences:,} sentences ({data.num_targets:,} tokens) "
             f"under {FITTED} fitted to {size - num_held_out:,} and selected by {num_held_out:,} "
-            f"{what} in {self.fit.max_steps:,} steps",
+            f"{what} in {self.fit.max_steps:,} steps"
         )
+        return Figure(name, _perplexity(model, data), "per token", settings)
 
 
 def _fitted(
@@ -175,7 +157,8 @@ def _fitted(
     return model
 
 
-def _read(model: VAE, array: TokenArray) -> _Reading:
-    data = array.to(model.device)
-    nothing = torch.empty(data.num_sentences, 0, device=model.device)
-    return _Reading(float(reconstruction_at(model, data, nothing).sum()), data.num_targets)
+def _perplexity(model: VAE, array: TokenArray) -> float:
+    """The perplexity per token of sentences under a language model."""
+    nothing = torch.empty(array.num_sentences, 0, device=model.device)
+    nats = float(reconstruction_at(model, array.to(model.device), nothing).sum())
+    return clamped_exp(nats / array.num_targets)

@@ -16,10 +16,11 @@ from textvae.metrics.latent_usage import standard_error
 from textvae.metrics.likelihood import at_own_labels
 from textvae.metrics.text_quality import (
     Tokenization,
+    corpus_bleu,
+    corpus_chrf,
     cut,
     edit_distances,
     exact_matches,
-    nearness,
     sentence_bleus,
     tokenization_for,
 )
@@ -49,19 +50,23 @@ def reconstruction_scores(
     reconstructions: Sequence[str], sentences: Sequence[str], tokenize: Tokenization
 ) -> ReconstructionScores:
     """The scores of N >= 1 reconstructions, each beside its sentence."""
-    scores = nearness(reconstructions, sentences, tokenize)
-    exact, edits = torch.tensor(scores.exact_match).double(), torch.tensor(scores.edits).double()
+    ours, theirs = cut(reconstructions, tokenize), cut(sentences, tokenize)
+    exact = torch.tensor(exact_matches(reconstructions, sentences)).double()
+    edits = torch.tensor(edit_distances(ours, theirs)).double()
+    longer = [max(len(a), len(b), 1) for a, b in zip(ours, theirs, strict=True)]
+    bleu = corpus_bleu(reconstructions, sentences, tokenize)
+    chrf = corpus_chrf(reconstructions, sentences)
     return ReconstructionScores(
         num_sentences=len(sentences),
         exact_match=float(exact.mean()),
         exact_match_stderr=standard_error(exact),
         edit_distance=float(edits.mean()),
         edit_distance_stderr=standard_error(edits),
-        edit_share=math.fsum(scores.change) / len(sentences),
-        bleu=scores.bleu.value,
-        bleu_signature=scores.bleu.signature,
-        chrf=scores.chrf.value,
-        chrf_signature=scores.chrf.signature,
+        edit_share=math.fsum((edits / torch.tensor(longer)).tolist()) / len(sentences),
+        bleu=bleu.value,
+        bleu_signature=bleu.signature,
+        chrf=chrf.value,
+        chrf_signature=chrf.signature,
     )
 
 

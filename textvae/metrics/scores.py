@@ -1,8 +1,7 @@
 """Anomaly scores of sentences from their likelihoods and latents. Higher is more anomalous.
 
 `measure_features` computes the features of sentences in one pass, and a score is a pure function
-of them. A new score is a config with a `kind` here, and a name
-in the union. A score is `fit` on normal sentences alone, which most need not be.
+of them: a new one is a line of SCORES.
 """
 
 from collections.abc import Callable
@@ -11,10 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from textvae.config import Config
 from textvae.data.batching import TokenArray
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
-from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance
 from textvae.model.interfaces import END
 from textvae.model.vae import VAE
 
@@ -42,7 +40,7 @@ class ScoreFeatures(NamedTuple):
         return ScoreFeatures(*(values[rows] for values in self))
 
 
-Fitted = Callable[[ScoreFeatures], Tensor]
+ScoreFunction = Callable[[ScoreFeatures], Tensor]
 """Scores `[N]` of sentences."""
 
 
@@ -55,92 +53,45 @@ class Aggregate(NamedTuple):
     """`[Z, Z]`: the Cholesky factor of the covariance, lower."""
 
 
-class NLLScore(Config, tag_field="kind", tag="nll"):
-    """-log p(x) by the importance-weighted bound, nats per sentence. Long sentences score high."""
-
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """There is nothing to fit."""
-        return lambda features: features.nll
-
-
-class ELBOScore(Config, tag_field="kind", tag="elbo"):
-    """-ELBO, nats per sentence: the mean of the nll with one sample."""
-
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """There is nothing to fit."""
-        return lambda features: -features.elbo
-
-
-class NLLPerTokenScore(Config, tag_field="kind", tag="nll_per_token"):
-    """The nll over the number of tokens: the logarithm of the sentence's own perplexity."""
-
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """There is nothing to fit."""
-        return lambda features: features.nll / features.num_tokens
+SCORES: dict[str, ScoreFunction] = {
+    "nll": lambda features: features.nll,
+    "elbo": lambda features: -features.elbo,
+    "nll_per_token": lambda features: features.nll / features.num_tokens,
+    "likelihood_ratio": lambda features: features.nll - features.background_nll,
+    "kl": lambda features: features.kl,
+    "mahalanobis": lambda features: features.distance,
+}
+"""The scores that need no fit. The nll per token is the logarithm of the sentence's own perplexity.
+The likelihood ratio (Ren et al. 2019, with the sign of an anomaly score) divides out what is
+unlikely under any model, such as a long sentence or a rare word. Mahalanobis 1936; for anomalies
+Lee et al. 2018."""
+COMBINED = "combined"
+SCORE_KINDS = (*SCORES, COMBINED)
+LATENT_KINDS = {"kl", "mahalanobis"}
+"""The scores about the latent, which a language model lacks."""
 
 
-class LikelihoodRatioScore(Config, tag_field="kind", tag="likelihood_ratio"):
-    """log p_background(x) - log p(x), nats: Ren et al. 2019, with the sign of an anomaly score.
+def fit_score(kind: str, normal: ScoreFeatures) -> ScoreFunction:
+    """The score of one of SCORE_KINDS, fitted to normal sentences if it needs a fit.
 
-    What is unlikely under any model, such as a long sentence or a rare word, is divided out.
+    `combined` is how much more unlikely a sentence is than normal ones as long, and as long and as
+    rare: the sum of two standardized residuals of the nll, of its regression on the number of
+    tokens, and of that on the number of tokens and the background nll.
     """
+    if kind != COMBINED:
+        return SCORES[kind]
+    parts = [_residual(normal, rarity=rarity) for rarity in (False, True)]
+    # Nothing left at all is no reason to divide by nothing.
+    spreads = [part(normal).square().mean().sqrt().clamp(min=1e-6) for part in parts]
 
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """There is nothing to fit."""
-        return lambda features: features.nll - features.background_nll
+    def combined(features: ScoreFeatures) -> Tensor:
+        first, second = (p(features) / s for p, s in zip(parts, spreads, strict=True))
+        return first + second
 
-
-class KLScore(Config, tag_field="kind", tag="kl"):
-    """KL(q(z|x) || p(z)), nats."""
-
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """There is nothing to fit."""
-        return lambda features: features.kl
-
-
-class MahalanobisScore(Config, tag_field="kind", tag="mahalanobis"):
-    """How far the posterior mean lies from the aggregate posterior of the training sentences.
-
-    The distance of Mahalanobis (1936), for anomalies Lee et al. 2018.
-    """
-
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """There is nothing to fit here: the aggregate posterior is in the features."""
-        return lambda features: features.distance
+    return combined
 
 
-class CombinedScore(Config, tag_field="kind", tag="combined"):
-    """How much more unlikely a sentence is than normal ones as long, and as long and as rare.
-
-    The sum of two standardized residuals of the nll: of its regression on the number of tokens, and
-    of that on the number of tokens and the background nll, both fitted to normal sentences.
-    """
-
-    def fit(self, normal: ScoreFeatures) -> Fitted:
-        """Both regressions, and the spread of what they leave."""
-        parts = [_residual(normal, rarity=rarity) for rarity in (False, True)]
-        # Nothing left at all is no reason to divide by nothing.
-        spreads = [part(normal).square().mean().sqrt().clamp(min=1e-6) for part in parts]
-
-        def fitted(features: ScoreFeatures) -> Tensor:
-            first, second = (p(features) / s for p, s in zip(parts, spreads, strict=True))
-            return first + second
-
-        return fitted
-
-
-ScoreConfig = (
-    NLLScore
-    | ELBOScore
-    | NLLPerTokenScore
-    | LikelihoodRatioScore
-    | KLScore
-    | MahalanobisScore
-    | CombinedScore
-)
-
-
-def _residual(normal: ScoreFeatures, *, rarity: bool) -> Fitted:
+def _residual(normal: ScoreFeatures, *, rarity: bool) -> ScoreFunction:
     """(nll - a - b num_tokens [- c background_nll]) / sqrt(num_tokens), by weighted least squares.
 
     Each normal sentence weighs 1 / num_tokens: the variance of a sum grows with its terms.
@@ -175,11 +126,9 @@ def aggregate_of(posterior: DiagonalGaussian) -> Aggregate:
     So it can be inverted, and a dimension that carries nothing has a variance of about 1, and not
     the tiny one of its means, which would make noise of the encoder into distance.
     """
-    mean = posterior.mean.cpu().double()
-    center = mean.mean(0)
-    spread = (mean - center).t() @ (mean - center) / mean.shape[0]
-    within = posterior.log_variance.cpu().double().exp().mean(0)
-    return Aggregate(center, torch.linalg.cholesky(spread + within.diag()))
+    posterior = DiagonalGaussian(*(part.cpu().double() for part in posterior))
+    covariance = aggregate_covariance(posterior)
+    return Aggregate(posterior.mean.mean(0), torch.linalg.cholesky(covariance))
 
 
 def measure_features(

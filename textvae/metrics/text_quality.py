@@ -31,19 +31,6 @@ class Score(NamedTuple):
     signature: str
 
 
-class Nearness(NamedTuple):
-    """How near N texts come to N others."""
-
-    exact_match: list[bool]
-    """`[N]`: equal but for blanks between words."""
-    edits: list[int]
-    """`[N]`: the fewest tokens to insert, delete or replace."""
-    change: list[float]
-    """`[N]`: the same over the longer text's tokens."""
-    bleu: Score
-    chrf: Score
-
-
 def tokenization_for(kind: str) -> Tokenization:
     """How sacrebleu should cut the text of a model: as the model's tokenizer takes it to be cut.
 
@@ -113,22 +100,6 @@ def edit_distances(
     """The fewest tokens to insert, delete or replace, of texts from `cut`."""
     pairs = zip(hypotheses, references, strict=True)
     return [0 if first == second else edit_distance(first, second) for first, second in pairs]
-
-
-def nearness(
-    hypotheses: Sequence[str], references: Sequence[str], tokenize: Tokenization
-) -> Nearness:
-    """How near each hypothesis comes to its reference; N >= 1 of each."""
-    ours, theirs = cut(hypotheses, tokenize), cut(references, tokenize)
-    edits = edit_distances(ours, theirs)
-    longer = [max(len(a), len(b), 1) for a, b in zip(ours, theirs, strict=True)]
-    return Nearness(
-        exact_match=exact_matches(hypotheses, references),
-        edits=edits,
-        change=[number / length for number, length in zip(edits, longer, strict=True)],
-        bleu=corpus_bleu(hypotheses, references, tokenize),
-        chrf=corpus_chrf(hypotheses, references),
-    )
 
 
 def ngrams(tokens: Sequence[str], order: int) -> Counter[Ngram]:

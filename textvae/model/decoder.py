@@ -1,6 +1,5 @@
 """The GRU decoder: the condition sets the initial state and enters every step."""
 
-from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
@@ -209,15 +208,8 @@ class GRUDecoder(SeededModule):
 
     def writer(self, *, dtype: torch.dtype = torch.float32, tabulate: bool = False) -> "GRUWriter":
         """For generation; see the contract."""
-        return GRUWriter(
-            self.input_embedding,
-            [layer.weights() for layer in self._layers()],
-            self.start,
-            self.projection,
-            (self.output_weight, self.output_bias),
-            dtype=dtype,
-            tabulate=tabulate,
-        )
+        weights = [layer.weights() for layer in self._layers()]
+        return GRUWriter(self, weights, dtype=dtype, tabulate=tabulate)
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> float:
@@ -280,32 +272,20 @@ class GRUWriter:
 
     @torch.no_grad()
     def __init__(
-        self,
-        embedding: Tensor,
-        layers: list[GRUWeights],
-        start: Callable[[Tensor], GRUState],
-        projection: Tensor | None,
-        output: tuple[Tensor, Tensor],
-        *,
-        dtype: torch.dtype,
-        tabulate: bool,
+        self, decoder: GRUDecoder, layers: list[GRUWeights], *, dtype: torch.dtype, tabulate: bool
     ) -> None:
-        """Cast the weights of the products.
+        """Cast the weights of the products; `layers` from the words upwards.
 
-        Args:
-            embedding: `[V + 1, E]`.
-            layers: from the words upwards.
-            start: from conditions `[B, C]` to the state before the first word.
-            projection: `[D, H]`; None if the features are the states.
-            output: weight `[V, D]` and bias `[V]`.
-            dtype: of the matrix products.
-            tabulate: keep the contribution of every word to the gates, `[V + 1, 3H]`.
+        `tabulate` keeps the contribution of every word to the gates, `[V + 1, 3H]`.
         """
-        dtype = product_dtype(embedding, dtype)
-        self.dtype, self.embedding, self._start = dtype, embedding, start
+        self.embedding: Tensor = decoder.input_embedding
+        self.dtype = dtype = product_dtype(self.embedding, dtype)
+        self._decoder = decoder
         self.layers = [step_weights(layer, dtype=dtype) for layer in layers]
+        projection = decoder.projection
         self.projection = None if projection is None else projection.to(dtype)
-        self.output_weight, self.output_bias = output[0].to(dtype), output[1]
+        self.output_weight = decoder.output_weight.to(dtype)
+        self.output_bias = decoder.output_bias
         self.table = None
         if tabulate:
             self.table = low_linear(self.embedding, self.layers[0].input, dtype=dtype)
@@ -313,7 +293,7 @@ class GRUWriter:
     @torch.no_grad()
     def start(self, condition: Tensor) -> GRUState:
         """The state before the first word, for conditions `[B, C]`."""
-        return self._start(condition)
+        return self._decoder.start(condition)
 
     @torch.no_grad()
     def step(self, tokens: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
