@@ -9,7 +9,6 @@ from click.testing import CliRunner, Result
 import textvae
 from textvae.cli.main import program
 from textvae.cli.terminal import printable
-from textvae.report.csv_tables import _csv
 
 HOSTILE = "\x1b[2Ja\tb\r\nc\x7f\x9b1m\u2028d\u202ee"
 ESCAPED = r"\x1b[2Ja\tb\r\nc\x7f\x9b1m\u2028d\u202ee"
@@ -68,18 +67,3 @@ def test_names_of_files(copy: Path) -> None:
         assert result.exit_code == 2
         assert r"a\x1b[31m\u202e.txt" in result.stderr
         assert result.stderr.count("\n") == 1
-
-
-def test_cells_that_a_spreadsheet_would_take_for_formulas_are_quoted() -> None:
-    cells = ["=1+1", "+1", "-cmd", "@SUM(1)", "\t=1", "a=1", ""]
-    rows = _csv(["x", "=y"], [[cell, -0.5] for cell in cells]).decode().splitlines()
-    assert rows[0] == "x,'=y"
-    assert rows[1:] == [
-        "'=1+1,-0.5",
-        "'+1,-0.5",
-        "'-cmd,-0.5",
-        "'@SUM(1),-0.5",
-        "'\t=1,-0.5",
-        "a=1,-0.5",
-        ",-0.5",
-    ]
