@@ -70,8 +70,7 @@ def decode(value: object, type_: type[T], *, source: str) -> T:
 def read_config_file(path: Path) -> dict[str, object]:
     """The plain contents of a .toml or .json file.
 
-    Raises:
-        ConfigError: unreadable, not UTF-8, neither TOML nor JSON, or malformed (with the line).
+    ConfigError where it cannot be read or is malformed (with the line).
     """
     if path.suffix not in {".toml", ".json"}:
         raise ConfigError(f"{path}: a configuration file ends in .toml or .json")
@@ -140,8 +139,7 @@ def resolve(
 def encode_json(config: Config) -> bytes:
     """The complete config as indented JSON in the order of its fields, with a newline at the end.
 
-    Raises:
-        ConfigError: if the config, composed in Python, breaks its own bounds.
+    ConfigError if the config, composed in Python, breaks its own bounds.
     """
     decode(config, type(config), source=type(config).__name__)
     return msgspec.json.format(msgspec.json.encode(config, order="deterministic"), indent=2) + b"\n"

@@ -64,11 +64,8 @@ def likelihood_figures(
 ) -> Iterator[Figure]:
     """Figures from their values by name, with units and settings.
 
-    Args:
-        values: the figures, and `nll_stderr`.
-        corpus: that they were measured on.
-        exact: the model is a language model.
-        kl_is_exact: the prior has an analytic KL; None is unknown.
+    A language model is `exact`; `kl_is_exact` says that the KL is analytic, None that it is
+    unknown.
     """
     weighted = "exact: there is no latent" if exact else f"K = {values['num_samples']}"
     prior = "to the prior"

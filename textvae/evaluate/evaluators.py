@@ -60,13 +60,7 @@ KINDS: dict[str, type[EvaluatorConfig]] = {
 def measure(
     subject: Subject, evaluators: Sequence[EvaluatorConfig], *, path: Path | None = None
 ) -> Measurements:
-    """Run evaluators over a subject, one after the other.
-
-    Args:
-        subject: the model and the sentences.
-        evaluators: no kind twice.
-        path: the directory of the model.
-    """
+    """Run evaluators, no kind twice, over a subject; `path` is the directory of the model."""
     begun, measured = time.perf_counter(), []
     for evaluator in evaluators:
         started, kind = time.perf_counter(), kind_of(evaluator)
@@ -122,14 +116,10 @@ def _versions() -> dict[str, str]:
 def choose_evaluators(
     names: str | None, configured: tuple[EvaluatorConfig, ...] | None
 ) -> tuple[EvaluatorConfig, ...]:
-    """The evaluators of a list of names, with their settings in a config.
+    """The evaluators of a list of names, such as `likelihood,samples`, or of `all`.
 
-    Args:
-        names: such as `likelihood,samples`, or `all`; None is those of the config.
-        configured: of the config; None is the default.
-
-    Raises:
-        ConfigError: an unknown name, or none.
+    Their settings are those of the config, else the defaults; without names they are those of the
+    config, else DEFAULT. ConfigError for an unknown name, or none.
     """
     base = DEFAULT if configured is None else configured
     if names is None:
@@ -149,8 +139,7 @@ def choose_evaluators(
 def check_evaluators(evaluators: Sequence[EvaluatorConfig]) -> tuple[EvaluatorConfig, ...]:
     """The evaluators after a check, which those made in Python have not had.
 
-    Raises:
-        ConfigError: a number out of bounds, or a kind twice: its figures would have one name.
+    ConfigError for a number out of bounds, or a kind twice: its figures would have one name.
     """
     for one in evaluators:
         decode(one, type(one), source=type(one).__name__)

@@ -90,13 +90,7 @@ class LatentEvaluator(Config, tag_field="kind", tag="latent"):
 def latent_figures(
     values: Mapping[str, Value], *, num_sentences: int, latent_dim: int
 ) -> Iterator[Figure]:
-    """Figures from their values by name, with units and settings.
-
-    Args:
-        values: the figures and their standard errors; None is unknown.
-        num_sentences: that they were measured on.
-        latent_dim: Z.
-    """
+    """Figures from their values by name, with units and settings."""
     cap, size = values["mutual_information_cap"], f"from {num_sentences:,} sentences"
     rows = [
         ("mutual_information", NATS, f"at most {cap:.3f} {size}"),

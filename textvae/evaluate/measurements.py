@@ -201,20 +201,15 @@ def _check_counts(value: object) -> None:
 
 
 def write_measurements(path: Path, measurements: Measurements) -> None:
-    """Write the file; a crash leaves the old file or the new one.
-
-    Raises:
-        CheckpointError: it cannot be written.
-    """
+    """Write the file; a crash leaves the old file or the new one."""
     write_file(path, msgspec.json.format(msgspec.json.encode(measurements), indent=2) + b"\n")
 
 
 def read_measurements(path: Path) -> Measurements:
     """Read what `write_measurements` wrote.
 
-    Raises:
-        CheckpointError: no such file, or one that cannot be read.
-        DataError: not such a file, or one of a later version.
+    CheckpointError for a file that cannot be read, DataError for one that is no evaluation, or of a
+    later version.
     """
     data = read_bytes(path, at_most=_LARGEST)
     try:

@@ -106,11 +106,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.convert(values, cls)
 
     def figures(self, *, kl_is_exact: bool | None = None) -> tuple[list[Figure], list[Figure]]:
-        """The figures of likelihood and latent with their units and settings.
-
-        Args:
-            kl_is_exact: the prior has an analytic KL; None is unknown.
-        """
+        """The figures of likelihood and latent with their units and settings."""
         values: dict[str, Value] = msgspec.structs.asdict(self)
         size, latent_dim = self.num_sentences, self.latent_dim
         likelihood = likelihood_figures(
@@ -169,11 +165,6 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def evaluate(subject: Subject, *, num_samples: int) -> Evaluation:
-    """Measure likelihood and latent of a subject, the latent on all of its sentences.
-
-    Args:
-        subject: the model and the sentences.
-        num_samples: K of the importance-weighted bound.
-    """
+    """Measure likelihood, with K = `num_samples`, and latent of a subject, on all sentences."""
     latent = LatentEvaluator(max_sentences=subject.data.num_sentences)
     return Evaluation.of(measure(subject, [LikelihoodEvaluator(num_samples=num_samples), latent]))

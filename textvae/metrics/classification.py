@@ -26,14 +26,9 @@ class Classification(NamedTuple):
 
 
 def classification(log_probabilities: Tensor, labels: Tensor) -> Classification:
-    """The figures of a classifier.
+    """The figures of log-probabilities `[N, L]` in nats, and of the true labels, int64 `[N]`.
 
-    Args:
-        log_probabilities: `[N, L]` nats.
-        labels: the truth, int64 `[N]`, each in 0 .. L - 1.
-
-    Raises:
-        DataError: no sentences.
+    DataError where there is no sentence.
     """
     count, kinds = log_probabilities.shape
     if count == 0:

@@ -58,14 +58,10 @@ def active_units(mean: Tensor) -> int | None:
 
 
 def aggregate_draws(posterior: DiagonalGaussian, *, seed: int) -> AggregateDraws:
-    """Draw once from each posterior, and weigh the draws under the aggregate posterior.
+    """Draw once from each of N posteriors `[N, Z]`, and weigh the draws under their aggregate.
 
     The mixture density is a matrix product of (z^2, z) with (-1/2 precision, precision * mean), in
     float64.
-
-    Args:
-        posterior: of the N sentences, `[N, Z]`.
-        seed: of the draws.
     """
     mean, log_variance = posterior.mean.double(), posterior.log_variance.double()
     exact = DiagonalGaussian(mean, log_variance)
@@ -88,12 +84,7 @@ def mutual_information(
 ) -> MutualInformation:
     """I(x; z) = E log q(z|x) - E log q(z), with q(z) the mean of all N posteriors.
 
-    Hoffman and Johnson 2016; one draw per sentence.
-
-    Args:
-        posterior: of the N sentences, `[N, Z]`.
-        seed: of the draws.
-        draws: of `aggregate_draws` with this posterior and seed, to reuse them.
+    Hoffman and Johnson 2016; one draw per sentence, or those of `aggregate_draws` with this seed.
     """
     if draws is None:
         draws = aggregate_draws(posterior, seed=seed)
@@ -140,11 +131,7 @@ def diagnosis(
 ) -> str | None:
     """A warning that the latent is collapsed, with a remedy; None where it is used or absent.
 
-    Args:
-        kl: nats per sentence.
-        active: active units; None where they are unknown.
-        latent_dim: of how many.
-        cost: nats lost when latents are permuted, where it has been measured.
+    From nats per sentence: the KL, and what permuting the latents costs. None is unknown.
     """
     if latent_dim == 0:
         return None

@@ -63,13 +63,8 @@ def fit_logistic_regression(
 ) -> LogisticRegression:
     """Logistic regression by scikit-learn with its L2 penalty (C = 1), on posterior means.
 
-    Args:
-        posterior: `[N, Z]`.
-        labels: int64 `[N]`, each of 0 .. num_labels - 1 at least once.
-        num_labels: at least 2.
-
-    Raises:
-        ConfigError: scikit-learn is not installed.
+    Of posteriors `[N, Z]` and labels, int64 `[N]`, each of the L >= 2 labels at least once.
+    ConfigError where scikit-learn is not installed.
     """
     try:
         from sklearn import linear_model  # noqa: PLC0415 -- an extra, and 1 s

@@ -141,18 +141,12 @@ def measure_features(
     background: VAE | None = None,
     aggregate: Aggregate | None = None,
 ) -> ScoreFeatures:
-    """The features of sentences.
+    """The features of N sentences.
 
-    Every sentence has the same draws, so its features do not depend on the others.
-
-    Args:
-        model: in evaluation mode; of a language model the nll is exact, and KL and distance are 0.
-        data: N sentences.
-        num_samples: K of the importance-weighted bound.
-        seed: of the samples.
-        unigram: log-probabilities `[V]`, the background model where there is no `background`.
-        background: a language model of the same tokens.
-        aggregate: the distribution that the distance of a posterior mean is measured from.
+    Every sentence has the same draws, so its features do not depend on the others. Of a language
+    model the nll is exact, and KL and distance are 0. The background is a language model of the
+    same tokens, else the log-probabilities `[V]` of unigrams; the distance is that from an
+    aggregate posterior.
     """
     data, same = data.to(model.device), torch.zeros(data.num_sentences, dtype=torch.int64)
     posterior = encode_corpus(model, data)

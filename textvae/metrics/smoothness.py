@@ -17,15 +17,10 @@ def edit_distance(first: Sequence[object], second: Sequence[object]) -> int:
 
 
 def changes(sentences: Sequence[Sequence[int]]) -> list[float]:
-    """The change at each step but the first: edit distance over the longer sentence's length.
+    """The change at each step of S sentences but the first, `[S - 1]` in [0, 1].
 
-    0 is no change, 1 a sentence without a common token; two empty ones are equal.
-
-    Args:
-        sentences: the tokens of S sentences.
-
-    Returns:
-        S - 1 numbers in [0, 1].
+    The edit distance over the length of the longer sentence: 0 is no change, 1 a sentence without a
+    common token; two empty ones are equal.
     """
     return [
         edit_distance(first, second) / max(len(first), len(second), 1)

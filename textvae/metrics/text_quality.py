@@ -42,11 +42,7 @@ def tokenization_for(kind: str) -> Tokenization:
 
 
 def bleu_metric(tokenize: Tokenization, *, effective_order: bool = False) -> "BLEU":
-    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already.
-
-    Raises:
-        ConfigError: an unknown tokenization.
-    """
+    """Sacrebleu's BLEU, smoothing `exp`, which does not mind text that is tokenized already."""
     if tokenize not in get_args(Tokenization):
         known = ", ".join(get_args(Tokenization))
         raise ConfigError(f"tokenize {tokenize}: must be one of {known}")
@@ -148,9 +144,7 @@ class ReferencePool:
     def statistics(self, tokens: Sequence[str], without: int = -1) -> list[int]:
         """The sums of BLEU: lengths of hypothesis and nearest reference, matches and n-grams.
 
-        Args:
-            tokens: the hypothesis.
-            without: the number of a text that is no reference this time; -1 takes all.
+        Text number `without` is no reference this time; -1 takes all.
 
         Returns:
             `[length, reference length, matches of order 1 to 4, n-grams of order 1 to 4]`.
@@ -179,10 +173,7 @@ def pooled_bleu(
 ) -> Score:
     """Corpus BLEU of texts, each against all references (Yu et al. 2017 measure samples so).
 
-    Args:
-        texts: N >= 1 of them, from `cut`.
-        references: M >= 1.
-        tokenize: how both were cut, for the signature.
+    N >= 1 texts and M >= 1 references from `cut`, with the tokenization by which they were cut.
     """
     pool, metric = ReferencePool(references), bleu_metric(tokenize)
     rows = [pool.statistics(tokens) for tokens in texts]

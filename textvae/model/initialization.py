@@ -62,8 +62,7 @@ class SeededModule(nn.Module):
 def initialize(model: nn.Module, seed: int) -> None:
     """Zero the buffers of a model and let each of its modules fill its parameters.
 
-    Raises:
-        TypeError: nothing fills a parameter.
+    TypeError where nothing fills one.
     """
     for buffer in model.buffers():
         buffer.zero_()

@@ -234,10 +234,8 @@ class Decoder(Protocol):
     def writer(self, *, dtype: torch.dtype, tabulate: bool) -> Writer[Any]:
         """For generation.
 
-        Args:
-            dtype: of the matrix products.
-            tabulate: compute the contribution of every word beforehand, which pays off if more
-                words are written than the vocabulary has.
+        `tabulate` computes the contribution of every word beforehand, which pays off if more words
+        are written than the vocabulary has.
         """
 
 

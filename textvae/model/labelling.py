@@ -73,16 +73,13 @@ class Pairs(NamedTuple):
 def label_pairs(log_posterior: Tensor, labelling: Labelling, *, summed: int) -> Pairs:
     """Labels for each sentence, and weights that make sums over the pairs expectations.
 
+    From log q(y|x) `[B, L]` and the labels of the batch; `summed` is at least 1.
+
     A known label is the only one, with weight 1. Otherwise all L are summed, weighted by q(y|x). If
     L exceeds `summed` (and there are draws), the `summed` - 1 likeliest are, and one of the rest
     that is drawn from q restricted to them, with their mass as its weight: values and gradients
     are right in expectation, without the variance of drawing all (Liu et al. 2019,
     "Rao-Blackwellized stochastic gradients for discrete distributions").
-
-    Args:
-        log_posterior: log q(y|x) `[B, L]`.
-        labelling: of the batch.
-        summed: at least 1.
     """
     size, count = log_posterior.shape
     known = labelling.labels >= 0

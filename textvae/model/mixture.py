@@ -114,15 +114,9 @@ def fit_mixture(
     """Fit a mixture to points by EM (Dempster, Laird and Rubin 1977).
 
     Components start at points drawn by k-means++ (Arthur and Vassilvitskii 2007) in units of the
-    standard deviation of each dimension, each with the points that are nearest to it.
-
-    Args:
-        points: float64 `[N, Z]`.
-        num_components: M, from 1 to N; fewer are returned if some explain no point.
-        seed: of the start.
-        max_iterations: of EM.
-        tolerance: stop where an iteration raises the mean log-density by less.
-        is_over: asked after each iteration; True ends the fit.
+    standard deviation of each dimension, each with the points that are nearest to it. Of float64
+    points `[N, Z]`, M from 1 to N; fewer are returned if some explain no point. It ends where an
+    iteration raises the mean log-density by less than `tolerance`, or `is_over`.
     """
     assert 1 <= num_components <= points.shape[0]
     scaled = points / points.std(0, correction=0).clamp(min=1e-12)
@@ -278,18 +272,10 @@ def select_mixture(
 ) -> SelectedMixture:
     """Fit mixtures to draws from nine tenths of the posteriors; keep the best on the others.
 
+    `posterior` is that of N >= 2 sentences, `[N, Z]`. `is_over` is asked between iterations: True
+    ends the fit with the best mixture so far. `report` takes the score of each size.
+
     The sizes are 1, 2, 4, ... components, until a doubling does not improve the held-out score.
-
-    Args:
-        posterior: of N sentences, `[N, Z]`, at least 2.
-        baseline: the prior that the mixtures are compared with.
-        seed: of the split, the draws and the initial components.
-        max_components: the largest size, at least 1.
-        is_over: asked between iterations; True ends the fit with the best mixture so far.
-        report: takes the score of each size.
-
-    Raises:
-        DataError: fewer than two sentences, or posteriors without finite moments.
     """
     split = split_posteriors(posterior, seed=seed)
     points = posterior_draws(split.fitted, seed, "aggregate fit").flatten(0, 1)

@@ -65,10 +65,6 @@ def read_corpus(vae: TextVAE, choice: DataChoice, *, limit: int, seed: int) -> C
     """At most `limit` sentences of a corpus, drawn by the seed and in its order.
 
     Those over the model's limit of tokens are left out, and counted in the facts.
-
-    Raises:
-        DataError: nothing to read, labels that are not in step, or a model without a run where
-            no data are given.
     """
     data = choice.data
     if data is None:

@@ -88,12 +88,9 @@ def line_chart(
 ) -> Markup:
     """Lines over steps.
 
-    Args:
-        series: the lines, at least one point among them.
-        label: what the chart shows, for those who cannot see it.
-        clip: an id of its own, for what must not leave the frame.
-        fixed: the least and greatest value shown; None is from the values.
-        mark: a step to mark.
+    `label` is what the chart shows, for those who cannot see it; `clip` an id of its own; `fixed`
+    the least and greatest value shown, where they do not follow from the values; `mark` a step to
+    mark.
     """
     low, high = limits(series, fixed)
     last = max(point.step for line in series for point in line.points)
@@ -161,14 +158,7 @@ def bar_chart(
     *,
     label: str,
 ) -> Markup:
-    """Bars from 0, in the order given; those not lit are paler.
-
-    Args:
-        values: not negative.
-        names: of the bars, for the pointer.
-        lit: which are in full colour.
-        label: what the chart shows, for those who cannot see it.
-    """
+    """Bars of values from 0, in the order given; those not lit are paler."""
     width, height, left = 720.0, 220.0, 56.0
     high = max(max(values), 1e-9) * 1.05
     y = Scale(0.0, high, height - BOTTOM, TOP)
@@ -214,12 +204,7 @@ def scatter(
 ) -> Markup:
     """Points with the same unit on both axes, and circles of the prior around its centre.
 
-    Args:
-        points: in units of the prior.
-        dots: makes a point's mark from its number and place.
-        rings: radii.
-        origin: the centre of the rings.
-        label: what the chart shows, for those who cannot see it.
+    In units of the prior; `dots` makes the mark of a point from its number and place.
     """
     width, height = 760.0, 620.0
     across = max((abs(a - origin[0]) for a, _ in points), default=1.0)

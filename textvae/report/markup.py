@@ -100,11 +100,7 @@ def table(
 ) -> Markup:
     """A table that scrolls by itself where it is wider than the page.
 
-    Args:
-        caption: what it shows.
-        header: of the columns.
-        rows: cells; the first of each row is its header.
-        numeric: how many columns, counted from the last, hold numbers.
+    The first cell of each row is its header; the last `numeric` columns hold numbers.
     """
     names = list(header)
     plain = len(names) - numeric

@@ -25,16 +25,9 @@ def surprises(
 ) -> list[list[Piece]]:
     """The pieces of some sentences, with their nats at one condition each.
 
-    Args:
-        model: in evaluation mode.
-        tokenizer: that made the corpus.
-        data: N sentences.
-        rows: int64 `[B]`, which of them.
-        conditions: `[N, C]`, what the decoder reads: the posterior mean, and of M2 a label.
-
-    Returns:
-        For each row its pieces, the last of which is the end of the sentence. A piece is a token,
-        or as many as it takes for whole characters; their nats add up to -log p(x|z).
+    `rows` are int64 `[B]` of the N sentences, `conditions` `[N, C]` what the decoder reads. A piece
+    is a token, or as many as it takes for whole characters, and the last is the end of the
+    sentence; their nats add up to -log p(x|z).
     """
     batch = data.batch(rows)
     with torch.inference_mode():

@@ -168,12 +168,7 @@ GENERATION_ENTRIES = {
 
 
 def explain_figures(numbers: Numbers, unigram_perplexity: float) -> dict[str, ExplainedFigure]:
-    """The figures of likelihood and latent, by name, in the order of reading.
-
-    Args:
-        numbers: of an evaluation.
-        unigram_perplexity: of the sentences under their own token frequencies.
-    """
+    """The figures of likelihood and latent, by name, in the order of reading."""
     figures = dict(numbers.figures)
     if "aggregate_kl" not in figures and {"kl", "mutual_information"} <= figures.keys():
         rest = max(0.0, figures["kl"].value - figures["mutual_information"].value)

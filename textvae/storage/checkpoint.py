@@ -57,11 +57,7 @@ class ModelFiles(NamedTuple):
     verify: bool
 
     def read_tensors(self) -> "dict[str, Tensor]":
-        """Verify all other files, and read the weights.
-
-        Raises:
-            CheckpointError: a missing, changed or unreadable file.
-        """
+        """Verify all other files, and read the weights."""
         file = self.path / WEIGHTS
         data = check_file(file, self.manifest.files[WEIGHTS], checksum=self.verify)
         for name in self.manifest.files.keys() - set(_MODEL_FILES):
@@ -79,12 +75,7 @@ class FileCheck(NamedTuple):
 def save_model_directory(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a model's files, and manifest.json last: with a manifest the directory is whole.
 
-    Args:
-        path: made if it is not there; other files in it stay.
-        files: contents by name, the four of a model among them.
-
-    Raises:
-        CheckpointError: it cannot be written.
+    `files` are contents by name, the four of a model among them. Other files of the path stay.
     """
     assert set(_MODEL_FILES) <= files.keys()
     assert all(plain_name(name) for name in files)
@@ -102,11 +93,9 @@ def save_model_directory(path: Path, files: Mapping[str, bytes]) -> None:
 def open_model_directory(path: Path, *, verify: bool = True) -> ModelFiles:
     """Open a model directory: every byte is compared with the manifest before it is used.
 
-    The weights are not read yet, so that a caller can first compare their shapes with the config.
+    Without `verify` checksums are left out (2 GB/s), but not sizes and names.
 
-    Args:
-        path: a run directory or a model directory.
-        verify: False leaves out the checksums (2 GB/s), but not sizes and names.
+    The weights are not read yet, so that a caller can first compare their shapes with the config.
 
     Raises:
         CheckpointError: not a directory, no model in it, an unfinished run, a missing, changed or
@@ -147,11 +136,7 @@ def _model_manifest(path: Path) -> Manifest:
 
 
 def verify_directory(path: Path) -> list[FileCheck]:
-    """Compare every file of a model directory, and of the saved states in it, with its checksum.
-
-    Raises:
-        CheckpointError: the directory has no manifest that can be read.
-    """
+    """Compare every file of a model directory, and of the saved states in it, with its checksum."""
     checks = _checks(path, _model_manifest(path), "")
     for directory in sorted(states_of(path).values()):
         prefix = f"{directory.parent.name}/{directory.name}/"
@@ -175,11 +160,7 @@ def _checks(path: Path, manifest: Manifest, prefix: str) -> list[FileCheck]:
 
 
 def newest_run(root: Path = Path("runs")) -> Path:
-    """The run under a directory that was worked on last.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """The run under a directory that was worked on last."""
 
     def worked_on(run: Path) -> tuple[int, str]:
         marks = [run / name for name in (EXPERIMENT, METRICS, MANIFEST)]

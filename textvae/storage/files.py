@@ -1,4 +1,9 @@
-"""Whole files, read with care and written so that a crash leaves the old one or the new one."""
+"""Whole files, read with care and written so that a crash leaves the old one or the new one.
+
+A file of a model or run that cannot be read is a CheckpointError, one of the user's data a
+DataError; a disk that cannot be written is a StorageError, a name that cannot be is a
+CheckpointError.
+"""
 
 import contextlib
 import errno
@@ -32,11 +37,7 @@ def is_disk_error(error: BaseException | None) -> bool:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put data under a name so that a crash leaves either the old file or the new one, whole.
-
-    Raises:
-        CheckpointError: as `replacing`.
-    """
+    """Put data under a name so that a crash leaves either the old file or the new one, whole."""
     with replacing(path) as file, saying_why(path):
         file.write(data)
 
@@ -95,11 +96,7 @@ def sync_directory(path: Path) -> None:
 
 
 def open_to_read(path: Path) -> BinaryIO:
-    """A file of the user's, open for its bytes.
-
-    Raises:
-        DataError: it is not there or cannot be read.
-    """
+    """A file of the user's, open for its bytes."""
     try:
         return path.open("rb")
     except FileNotFoundError:
@@ -124,22 +121,14 @@ def saying_why(path: Path, *, ours: bool = False) -> Iterator[None]:
 
 
 def read_bytes(path: Path, *, at_most: int) -> bytes:
-    """The bytes of a regular file; links and devices are refused before anything is read.
-
-    Raises:
-        CheckpointError: missing, no regular file, unreadable, larger than allowed or than memory.
-    """
+    """The bytes of a regular file; links and devices are refused before anything is read."""
     if min(regular_size(path), at_most) > (there := memory_size()):
         raise CheckpointError(f"{path}: is larger than the memory of this machine, {there:,} bytes")
     return b"".join(read_parts(path, at_most=at_most))
 
 
 def read_parts(path: Path, *, at_most: int) -> Iterator[bytes]:
-    """The bytes of `read_bytes`, at most 16 MiB at a time.
-
-    Raises:
-        CheckpointError: as `read_bytes`, but for the memory.
-    """
+    """The bytes of `read_bytes`, at most 16 MiB at a time."""
     if (size := regular_size(path)) > at_most:
         raise CheckpointError(f"{path}: holds {size} bytes, expected {at_most}")
     try:
@@ -151,11 +140,7 @@ def read_parts(path: Path, *, at_most: int) -> Iterator[bytes]:
 
 
 def regular_size(path: Path) -> int:
-    """The bytes of a file that is neither a link nor a device.
-
-    Raises:
-        CheckpointError: as `read_bytes`.
-    """
+    """The bytes of a file that is neither a link nor a device."""
     try:
         status = path.lstat()
     except FileNotFoundError:

@@ -62,12 +62,7 @@ def make_manifest(files: Mapping[str, bytes]) -> bytes:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read, and check against itself, the manifest of a directory.
-
-    Raises:
-        CheckpointError: missing, not JSON, of a newer format, changed, or with names or numbers
-            no manifest has.
-    """
+    """Read, and check against itself, the manifest of a directory."""
     path = directory / MANIFEST
     data = read_bytes(path, at_most=_LARGEST)
     try:
@@ -97,22 +92,14 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def check_file(path: Path, facts: FileFacts, *, checksum: bool = True) -> bytes:
-    """The bytes of a file that is as the manifest says.
-
-    Raises:
-        CheckpointError: missing, no regular file, unreadable, of another size or checksum.
-    """
+    """The bytes of a file that is as the manifest says."""
     data = read_bytes(path, at_most=facts.size)
     _compare(path, facts, len(data), hashlib.sha256(data).hexdigest() if checksum else None)
     return data
 
 
 def hash_file(path: Path, facts: FileFacts, *, checksum: bool = True) -> None:
-    """The checks of `check_file`, a piece at a time, for a file that is not needed in memory.
-
-    Raises:
-        CheckpointError: as `check_file`.
-    """
+    """The checks of `check_file`, a piece at a time, for a file that is not needed in memory."""
     size, digest = 0, hashlib.sha256()
     for part in read_parts(path, at_most=facts.size):
         size += len(part)

@@ -42,11 +42,7 @@ def tensors_to_bytes(tensors: "Mapping[str, Tensor]") -> bytes:
 
 
 def tensors_from_bytes(data: bytes, path: Path) -> "dict[str, Tensor]":
-    """The tensors of safetensors bytes.
-
-    Raises:
-        CheckpointError: they are none.
-    """
+    """The tensors of safetensors bytes."""
     from safetensors import SafetensorError  # noqa: PLC0415 -- as above
     from safetensors.torch import load  # noqa: PLC0415 -- as above
 
@@ -62,12 +58,8 @@ def tensors_from_bytes(data: bytes, path: Path) -> "dict[str, Tensor]":
 def tensor_shapes(path: Path, size: int) -> dict[str, tuple[int, ...]]:
     """The shapes of the tensors of a safetensors file, from its header: no tensor is read.
 
-    Args:
-        path: the file, whose first 8 bytes are the length of the JSON that follows.
-        size: of the file, which the header has to account for.
-
-    Raises:
-        CheckpointError: no header that can be read, one of over 16 MiB, or tensors of another size.
+    Its first 8 bytes are the length of the JSON that follows, at most 16 MiB, which has to account
+    for `size` bytes.
     """
     if (num_bytes := regular_size(path)) != size:
         raise CheckpointError(

@@ -50,17 +50,8 @@ def save_state(
     """Save what a run needs to continue after a step, exactly or not at all.
 
     The state is written into a temporary directory that is renamed when all is on the disk; only
-    then states before the newest `keep` are removed.
-
-    Args:
-        run: the run directory.
-        step: names the directory; a state of the same step is replaced.
-        tensors: model, optimizer and the like, on any device.
-        facts: whatever JSON can hold; numbers are finite.
-        keep: how many states to leave, this one among them; at least 1.
-
-    Returns:
-        The directory of the state.
+    then states before the newest `keep` >= 1 are removed, and one of the same step is replaced.
+    `facts` is whatever JSON can hold, its numbers finite. Returns the directory of the state.
 
     Raises:
         StorageError: it could not be written; the states before are untouched.
@@ -101,11 +92,7 @@ def save_state(
 def load_state(run: Path) -> State | None:
     """The newest undamaged state of a run; damaged ones are named in a warning and skipped.
 
-    Returns:
-        None where no state was ever saved.
-
-    Raises:
-        CheckpointError: there are states, and all of them are damaged.
+    None where no state was ever saved; CheckpointError where all of them are damaged.
     """
     states = states_of(run)
     for step in sorted(states, reverse=True):
@@ -143,9 +130,6 @@ def set_aside(run: Path, step: int) -> None:
     """Take a state that does not lead on out of the way, so that the one before it is loaded.
 
     It is kept as `diverged-step-...`, as it may hold the best parameters of the run.
-
-    Raises:
-        StorageError: it could not be renamed.
     """
     root, path = run / "state", states_of(run)[step]
     aside = root / f"diverged-{path.name}"
@@ -168,11 +152,7 @@ def _states_among(entries: Iterable[Path]) -> dict[int, Path]:
 
 
 def entries_of(path: Path) -> Iterator[Path]:
-    """The entries of a directory; none if it does not exist.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
+    """The entries of a directory; none if it does not exist."""
     try:
         yield from path.iterdir()
     except (FileNotFoundError, NotADirectoryError):

@@ -122,12 +122,10 @@ class ObjectiveConfig(Config):
     def selection_loss(self, elbo: float, kl: float) -> float:
         """The trained objective of a validation, nats per sentence, by which parameters compete.
 
+        From the ELBO at KL weight 1, and the KL to the fitted prior.
+
         Reconstruction + w KL, w the weight at the end of the run, without floor. With a target
         rate w is 1, and a KL below the target counts as the target.
-
-        Args:
-            elbo: at KL weight 1.
-            kl: to the fitted prior.
         """
         if isinstance(self.rate, NoTargetRate):
             return -elbo - (1.0 - self.beta * self.kl_weight(1, 1)) * kl

@@ -28,13 +28,9 @@ LEAST_SECONDS = 20.0
 
 @contextmanager
 def fitted_prior(model: VAE, corpus: TokenArray) -> Iterator[dict[str, Tensor]]:
-    """Fit the moments of the prior inside the block; yields its buffers, by their names.
+    """Fit the moments of the prior to a training set in the block; yields its buffers by name.
 
     The steps of training see N(0, 1). A prior without moments yields no buffers.
-
-    Args:
-        model: in any mode; posteriors are those of evaluation.
-        corpus: the training set, N sentences.
     """
     if not model.prior.has_moments:
         yield {}

@@ -32,13 +32,11 @@ class Calibration(NamedTuple):
 def calibrate(model: VAE, elbo: Callable[[], float]) -> Calibration:
     """Divide the logits of a model by the temperature that maximises a bound, in place.
 
+    `elbo` computes the ELBO of the model on the validation set, always with the same noise.
+
     log softmax(b l) is concave in the factor b = 1 / T. The vertex of a parabola through three
     factors WIDTH apart is the middle of the next three, until it hardly moves. The best of all
     evaluated factors is taken, 1 among them.
-
-    Args:
-        model: in evaluation mode.
-        elbo: computes the ELBO of the model on the validation set, always with the same noise.
     """
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     elbos = {1.0: elbo()}
