@@ -32,7 +32,6 @@ FLOORS = {
     "config": 1,
     "distributed": 1,
     "randomness": 1,
-    "config_faults": 0,
     "errors": 0,
     "randomness_triton": 0,
     "version": 0,

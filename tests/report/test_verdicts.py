@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from textvae.report.numbers import Number, Numbers
 from textvae.report.verdicts import (
     GENERATION_ENTRIES,
     LATENT_ENTRIES,
+    Number,
+    Numbers,
     explain_figures,
     explain_generation,
 )

@@ -9,7 +9,7 @@ from textvae.generate.options import Decoding, resolve_decoding
 from textvae.generate.paths import PathKind, path_through
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import reconstruction_at
-from textvae.metrics.smoothness import changes
+from textvae.metrics.text_quality import changes
 from textvae.run.conditions import decoder_conditions
 
 

@@ -16,7 +16,7 @@ from textvae.generate.paths import PathKind, path_through
 from textvae.generate.strategies import Greedy
 from textvae.generate.writing import AnyStrategy, write
 from textvae.metrics.likelihood import encode_corpus, importance_weighted, likeliest_labels
-from textvae.metrics.smoothness import changes, edit_distance
+from textvae.metrics.text_quality import changes, edit_distance
 from textvae.randomness import key, permutation
 
 

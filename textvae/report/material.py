@@ -1,5 +1,6 @@
 """The data of a report, gathered from a model, without its layout."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,9 @@ from torch import Tensor
 
 from textvae.api.interpolate import Walk, walk
 from textvae.api.text_vae import TextVAE
+from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
+from textvae.data.tokenizer import Tokenizer
 from textvae.errors import ConfigError
 from textvae.evaluate.bounds import LikelihoodEvaluator
 from textvae.evaluate.evaluators import measure, weights_file_sha256
@@ -17,12 +20,11 @@ from textvae.generate.neighbors import Nearest, Neighbor
 from textvae.metrics.latent_usage import ACTIVE_VARIANCE
 from textvae.metrics.likelihood import at_own_labels, encode_corpus, importance_weighted
 from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.vae import VAE
 from textvae.randomness import key, permutation
 from textvae.report.corpus import NO_LABELS, Corpus, DataChoice, Property, read_corpus
 from textvae.report.curves import Curves, read_curves
-from textvae.report.numbers import Numbers, numbers_of
-from textvae.report.projection import Projection, principal_plane
-from textvae.report.surprise import Piece, surprises
+from textvae.report.verdicts import Numbers, numbers_of
 from textvae.run.held_out import HeldOut, subject_of
 
 NUM_SAMPLES, NUM_WALKS, WALK_STEPS = 16, 3, 7
@@ -61,6 +63,15 @@ class Nearby(NamedTuple):
     near: list[Neighbor]
 
 
+class Piece(NamedTuple):
+    """Some characters of a sentence."""
+
+    text: str
+    """With the blanks around it; empty for the end of the sentence."""
+    nats: float
+    """-log p of its tokens, given those before and the latent."""
+
+
 class Hard(NamedTuple):
     """A sentence the model finds unlikely."""
 
@@ -72,6 +83,17 @@ class Hard(NamedTuple):
     pieces: list[Piece]
     source_nll: float | None
     """On the embedded corpus, the exact value."""
+
+
+class Projection(NamedTuple):
+    """Points in a plane."""
+
+    points: Tensor
+    """float64 `[N, 2]`, in units of the prior."""
+    fractions: tuple[float, float]
+    """The fraction of the variance of the means on each axis."""
+    origin: tuple[float, float]
+    """Where the centre of the prior falls."""
 
 
 class Map(NamedTuple):
@@ -263,3 +285,69 @@ def _worst(vae: TextVAE, corpus: Corpus, posterior: DiagonalGaussian, seed: int)
         )
         for (text, index), parts in zip(hardest.items(), pieces, strict=True)
     ]
+
+
+def principal_plane(mean: Tensor) -> Projection:
+    """Project `[N, Z]`, Z >= 1, on the two axes of largest variance; a lacking axis is 0.
+
+    Principal components (Pearson 1901), from the eigenvectors of the covariance in float64. The
+    sign of an eigenvector is not determined, so that of its largest entry is made positive: the
+    picture never flips.
+    """
+    values = mean.detach().cpu().double()
+    centre = values.mean(0)
+    centred = values - centre
+    variances, vectors = torch.linalg.eigh(centred.t() @ centred / max(1, len(values) - 1))
+    order = variances.argsort(descending=True)[:2]
+    axes = torch.zeros(values.shape[1], 2, dtype=torch.float64)
+    fractions = [0.0, 0.0]
+    total = float(variances.clamp(min=0.0).sum())
+    for place, index in enumerate(order.tolist()):
+        axis = vectors[:, index]
+        largest = axis[axis.abs().argmax()]
+        axes[:, place] = axis if float(largest) >= 0.0 else -axis
+        fractions[place] = float(variances[index].clamp(min=0.0)) / total if total > 0.0 else 0.0
+    origin = (-centre) @ axes
+    return Projection(
+        centred @ axes, (fractions[0], fractions[1]), (float(origin[0]), float(origin[1]))
+    )
+
+
+def surprises(
+    model: VAE, tokenizer: Tokenizer, data: TokenArray, rows: Tensor, conditions: Tensor
+) -> list[list[Piece]]:
+    """The pieces of some sentences, with their nats at one condition each.
+
+    `rows` are int64 `[B]` of the N sentences, `conditions` `[N, C]` what the decoder reads. A piece
+    is a token, or as many as it takes for whole characters, and the last is the end of the
+    sentence; their nats add up to -log p(x|z).
+    """
+    batch = data.batch(rows)
+    with torch.inference_mode():
+        nats = model.reconstruct(
+            batch.inputs, batch.targets, batch.lengths, conditions[rows]
+        ).rows.tolist()
+    pieces, first = [], 0
+    for targets, length in zip(batch.targets.tolist(), batch.lengths.tolist(), strict=True):
+        pieces.append(_pieces(tokenizer, targets[: length - 1], nats[first : first + length]))
+        first += length
+    return pieces
+
+
+def _pieces(tokenizer: Tokenizer, ids: Sequence[int], nats: Sequence[float]) -> list[Piece]:
+    """Cut the text where decoding the tokens so far ends with whole characters.
+
+    A token may be part of a character, which decodes to U+FFFD until the last of its bytes is
+    there; a literal one in the text merely joins two pieces.
+    """
+    pieces: list[Piece] = []
+    written, waiting = "", 0.0
+    for place, amount in enumerate(nats[:-1], start=1):
+        waiting += amount
+        so_far = tokenizer.decode(ids[:place])
+        if so_far.endswith("\ufffd") and place < len(ids):
+            continue
+        if so_far.startswith(written):
+            pieces.append(Piece(so_far[len(written) :], waiting))
+            written, waiting = so_far, 0.0
+    return [*pieces, Piece("", waiting + nats[-1])]

@@ -4,8 +4,13 @@ from textvae.report.curves import Curves
 from textvae.report.drawing import Series, bar_chart, line_chart
 from textvae.report.markup import Markup, join, shown, table, tag
 from textvae.report.material import Material, Missing
-from textvae.report.numbers import Numbers
-from textvae.report.verdicts import ExplainedFigure, explain_figures, explain_generation, value_text
+from textvae.report.verdicts import (
+    ExplainedFigure,
+    Numbers,
+    explain_figures,
+    explain_generation,
+    value_text,
+)
 
 BARS = 128
 """Most dimensions drawn: more bars are too thin to read."""

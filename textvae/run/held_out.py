@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from textvae.config_faults import shorten
+from textvae.config import shorten
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import (
     MAX_CHARACTERS,

@@ -14,8 +14,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from textvae.config import Config, decode, parse_json
-from textvae.config_faults import shorten
+from textvae.config import Config, decode, parse_json, shorten
 from textvae.errors import CheckpointError, ConfigError
 from textvae.storage.files import read_bytes, read_parts
 from textvae.version import installed_version
