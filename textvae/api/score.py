@@ -4,7 +4,7 @@ The formulas of the scores are in `metrics/scores.py`, the sentences they are co
 `api/score_reference.py`, and how well they separate anomalies in `metrics/anomaly.py`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
