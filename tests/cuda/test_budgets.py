@@ -125,7 +125,7 @@ def test_a_position_of_beam_search(pretend: PretendCuda) -> None:
     def work(words: int) -> None:
         beam_search(model, latents, Beam(size=5), max_length=words)
 
-    assert_within(Counts(*difference(pretend, work, 8, 24)), "position", "beam")
+    assert_within(Counts(*difference(pretend, work, 16, 48)), "position", "beam")
 
 
 def test_a_sentence_of_importance_weighting(pretend: PretendCuda) -> None:

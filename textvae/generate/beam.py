@@ -17,7 +17,7 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import ConfigError
-from textvae.generate.decoding import ROWS, WORDS
+from textvae.generate.decoding import CUDA_POSITIONS, ROWS, WORDS
 from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
 from textvae.generate.utf8 import TextMask
 from textvae.model.interfaces import END, DecoderState, Writer
@@ -113,6 +113,18 @@ class _Step(NamedTuple):
     """int64: the word each adds."""
 
 
+class _Ended(NamedTuple):
+    """The beams at a position, and which of their hypotheses end there."""
+
+    beams: _Open
+    ended: Tensor
+    """int64 `[S, K]`: 0 open, 1 finished, 2 cut; or bool."""
+    length: int
+    """Words written."""
+    divisor: float
+    """Divisor of the scores."""
+
+
 class _Pool(NamedTuple):
     """The finished sentences of N latents, in the order in which they ended."""
 
@@ -127,17 +139,24 @@ class _Pool(NamedTuple):
     """int64 `[N, K]`, and so is whether they finished, in bool."""
     finished: Tensor
 
-    def add(self, active: _Open, ended: Tensor, length: int, divisor: float) -> None:
-        """Add the hypotheses that ended: int64 `[S, K]`, 0 open, 1 finished, 2 cut."""
-        which, place = ended.nonzero(as_tuple=True)
-        row = active.rows[which]
-        slot = self.counts[row] + ((ended > 0).cumsum(1) - 1)[which, place]
-        self.log_likelihoods[row, slot] = active.log_likelihoods[which, place]
-        self.scores[row, slot] = active.totals[which, place] / divisor
-        self.words[row, slot, : active.words.shape[2]] = active.words[which, place]
-        self.lengths[row, slot] = length
-        self.finished[row, slot] = ended[which, place] == 1
-        self.counts[active.rows] += (ended > 0).sum(1)
+    def add(self, block: list[_Ended]) -> None:
+        """Add the hypotheses that ended at some positions of the same beams, in their order."""
+        ended = torch.stack([part.ended for part in block], 1)  # [S, P, K]
+        which, position, place = ended.nonzero(as_tuple=True)
+        row, indices = block[0].beams.rows[which], (which, position, place)
+        ranks = (ended > 0).flatten(1).cumsum(1).view(ended.shape) - 1
+        slot = self.counts[row] + ranks[indices]
+        beams = [part.beams for part in block]
+        scores = torch.stack([part.beams.totals / part.divisor for part in block], 1)
+        likelihoods = torch.stack([b.log_likelihoods for b in beams], 1)
+        self.log_likelihoods[row, slot] = likelihoods[indices]
+        self.scores[row, slot] = scores[indices]
+        width = beams[-1].words.shape[2]  # earlier ones may have less room
+        words = [F.pad(b.words, (0, width - b.words.shape[2])) for b in beams]
+        self.words[row, slot, :width] = torch.stack(words, 1)[indices]
+        self.lengths[row, slot] = block[0].length + position
+        self.finished[row, slot] = ended[indices] == 1
+        self.counts[block[0].beams.rows] += (ended > 0).flatten(1).sum(1)
 
 
 def beam_search(
@@ -199,6 +218,12 @@ def _search(
     """Search for latents `[S, Z]` until each has its best."""
     pool = _empty_pool(latents, beam.size)
     active = _begin(writer, latents, beam.size, start)
+    # On CUDA the host looks at several positions together: what a beam finds after it could have
+    # stopped comes behind the best, and only takes places in the pool.
+    together = 2 * CUDA_POSITIONS if latents.is_cuda else 1  # it waits twice
+    block: list[_Ended] = []
+    num_found = pool.counts[active.rows]
+    places = torch.arange(beam.size, device=latents.device)
     for position in range(max_length + 1):
         if position == active.words.shape[2]:  # room for twice as many words
             active = active._replace(words=F.pad(active.words, (0, position)))
@@ -215,22 +240,28 @@ def _search(
         divisor = beam.length_penalty.divisor(position + 1)
         if position == max_length:
             last, ended = _close(active, logits, steered)
-            pool.add(last, ended, position, divisor)
+            pool.add([*block, _Ended(last, ended, position, divisor)])
             break
-        step = _extend(active, logits, steered, beam.size - pool.counts[active.rows])
+        step = _extend(active, logits, steered, places < beam.size - num_found[:, None])
         active = _follow(active._replace(state=state), step, position, mask)
-        ended = (step.tokens == END) & step.totals.isfinite()
-        pool.add(active, ended.long(), position, divisor)
+        ended = (step.tokens == END) & (step.totals > -torch.inf)
+        block.append(_Ended(active, ended, position, divisor))
         going = active.totals.masked_fill(ended, -torch.inf)
         active = active._replace(totals=going)
+        if len(block) < together:
+            num_found = num_found + ended.sum(1)
+            continue
+        pool.add(block)
+        block = []
         # Totals only fall and divisors only grow: no open hypothesis can end above this.
         bound = going.amax(1) / beam.length_penalty.divisor(max_length + 1)
         worst = pool.scores[active.rows].topk(num_best, dim=1).values[:, -1]
-        unfinished = (bound > worst).nonzero()[:, 0]
-        if not unfinished.numel():
+        promising = (bound > worst).nonzero()[:, 0]
+        if not promising.numel():
             break
-        if unfinished.shape[0] < bound.shape[0]:
-            active = active.select(unfinished)
+        if promising.shape[0] < bound.shape[0]:
+            active = active.select(promising)
+        num_found = pool.counts[active.rows]
     return pool
 
 
@@ -255,27 +286,29 @@ def _empty_pool(latents: Tensor, size: int) -> _Pool:
     return _Pool(counts[:, 0].clone(), nothing, nothing.clone(), words, counts, counts.bool())
 
 
-def _extend(active: _Open, logits: Tensor, steered: Tensor, free: Tensor) -> _Step:
+def _extend(active: _Open, logits: Tensor, steered: Tensor, is_free: Tensor) -> _Step:
     """The likeliest continuations, as many as places are free.
 
     Args:
         active: the open hypotheses.
         logits: `[S * K, V]`, as the model gives them.
         steered: `[S * K, V]`, as the rules left them.
-        free: int64 `[S]`.
+        is_free: bool `[S, K]`, as many places of each beam as are free.
     """
     beams, size = active.totals.shape
     # The best of each hypothesis by its logits themselves: added to a sum in float32, two words
     # that differ in the last bits would become equal, and a beam of 1 would not be greedy.
     best = steered.topk(min(size, logits.shape[1]), dim=1)
     normalizer = logits.logsumexp(1, keepdim=True).double()
-    total = (active.totals.view(-1, 1) + (best.values.double() - normalizer)).view(beams, -1)
-    log_probs = logits.gather(1, best.indices).double() - normalizer
+    best_log_probs = best.values.double() - normalizer
+    log_probs = best_log_probs
+    if steered is not logits:
+        log_probs = logits.gather(1, best.indices).double() - normalizer
     log_likelihoods = (active.log_likelihoods.view(-1, 1) + log_probs).view(beams, -1)
+    total = (active.totals.view(-1, 1) + best_log_probs).view(beams, -1)
     ordered, order = total.sort(dim=1, descending=True, stable=True)
     order = order[:, :size]
-    taken = torch.arange(size, device=order.device) < free[:, None]
-    totals = ordered[:, :size].masked_fill(~taken, -torch.inf)
+    totals = torch.where(is_free, ordered[:, :size], -torch.inf)
     tokens = best.indices.reshape(beams, -1).gather(1, order)
     parents = order // best.indices.shape[1]
     return _Step(totals, log_likelihoods.gather(1, order), parents, tokens)
