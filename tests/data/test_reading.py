@@ -1,9 +1,11 @@
 """Files to rows: what is read, what is refused, and where the error says it is."""
 
+import bz2
 import gzip
 import io
 import json
 import logging
+import lzma
 import re
 from pathlib import Path
 
@@ -86,7 +88,12 @@ BAD = {
     "surrogate": (b"\xed\xa0\x80", r":1: byte 0xed"),
     "nul": (b"a\nb\nc\0d\n", r":3: holds a NUL"),
     "nul before an invalid byte": (b"a\0\n\xff", r":1: holds a NUL"),
-    "utf-16": ("a\nb".encode("utf-16"), r"is UTF-16"),
+    "utf-16": ("a\nb".encode("utf-16") + b"c", r"is not utf-16 from line 1 on"),
+    "zip": (b"PK\x03\x04 and more", r"is a zip archive"),
+    "xz": (b"\xfd7zXZ\0", r"is an xz file; give it a name that ends in \.xz"),
+    "bzip2": (bz2.compress(b"a"), r"is a bzip2 file"),
+    "pdf": (b"%PDF-1.7", r"is a PDF document"),
+    "parquet": (b"PAR1", r"is a parquet file"),
     "gzip without its name": (gzip.compress(b"a"), r"\.gz"),
     "old line ends": (b"a\rb\rc\r", r"carriage return"),
     "empty": (b"", r"is empty"),
@@ -232,17 +239,17 @@ GOOD = '{"text": "a"}\n'
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (GOOD + "\n" + '{"text": "a"\n', r":3: .*one JSON object"),
-        (GOOD + '{"text": 5}\n', r":2: Expected `str`, got `int`"),
-        (GOOD + '{"text": null}\n', r":2: Expected `str`, got `null`"),
-        (GOOD + '{"other": "x"}\n', r":2: .*missing required field `text`"),
-        (GOOD + "[1]\n", r":2: Expected `object`"),
-        ('[\n{"text": "a"}\n]\n', r":1: .*one JSON object"),
+        (GOOD + "\n" + '{"text": "a"\n', r":3: .*rows are JSON objects"),
+        (GOOD + '{"text": 5}\n', r":2: Expected `str | array | null`, got `int`"),
+        (GOOD + '{"text": ["a", 5]}\n', r":2: Expected `str`, got `int` - at `\$.text\[1\]"),
+        (GOOD + "[1]\n", r":2: found list, expected a JSON object"),
+        ('["a", {"text": "a"}]\n', r": item 2: found dict, expected a JSON string"),
+        ('["a", "b"', r"a\.jsonl: .*truncated"),
         (GOOD + '{"text": "\\ud800"}\n', r":2: "),
         (GOOD + '{"text": "a\\u0000"}\n', r":2: holds a NUL"),
         ('{"one": "a", "two": "b"}\n', r"none of its columns \('one', 'two'\)"),
         (GOOD + '{"x": ' + "[" * 100_000 + "\n", r":2: "),
-        ("[" * 100_000 + "\n", r":1: "),
+        ("[" * 100_000 + "\n", r"a\.jsonl: "),
         ("\n\n", r"rows are blank"),
     ],
 )
@@ -348,3 +355,110 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", fail)
     assert "hf:x: ConnectionError: no network" in refusal("hf:x")
     assert logging.getLogger("datasets").level == level
+
+
+# -- files as people bring them --------------------------------------------------------------------
+
+
+def every_row(source: str, **options: object) -> tuple[list[str], list[int]]:
+    read = read_sentences(source, **options)  # type: ignore[arg-type]
+    assert len(read.rows) + len(read.excluded) == read.report.rows
+    return read.texts, read.rows.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", "a b\n\nc\n"),
+        ("a.csv", "id,text\n1,a b\n2,\n3,c\n"),
+        ("a.tsv", "id\ttext\n1\ta b\n2\t\n3\tc\n"),
+        ("a.jsonl", '{"text":"a b"}\n{"text":null}\n{"text":"c"}\n'),
+        ("a.jsonl", '{"text":"a b"}\n\n{"text":"c"}\n'),
+        ("a.jsonl", '{"id":1,"text":"a b"}\n{"id":2}\n{"id":3,"text":"c"}\n'),
+        ("a.json", '[{"text":"a b"},null,{"text":"c"}]'),
+        ("a.json", '[\n  "a b",\n  "",\n  "c"\n]\n'),
+        ("a.jsonl", '"a b"\nnull\n"c"\n'),
+        ("a.jsonl", '["a","b"]\n[]\n["c"]\n'),
+        ("a.json", '[{"text":["a","b"]},{"text":[]},{"text":"c"}]'),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_missing_text_is_a_blank_row_of_every_format(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    assert every_row(write(tmp_path, name, content)) == (["a b", "c"], [0, 2])
+
+
+def test_a_null_of_parquet_is_a_blank_row(tmp_path: Path) -> None:
+    import datasets  # noqa: PLC0415 -- slow to import
+
+    for rows in (["a b", None, "c"], [["a", "b"], [], ["c"]]):
+        datasets.Dataset.from_dict({"text": rows}).to_parquet(tmp_path / "a.parquet")
+        assert every_row(str(tmp_path / "a.parquet")) == (["a b", "c"], [0, 2])
+
+
+def test_nested_fields_are_columns(tmp_path: Path) -> None:
+    content = '{"data":{"text":"a","mood":1},"x":0}\n{"data":null}\n{"data":{"text":"b"}}\n'
+    file = write(tmp_path, "a.jsonl", content)
+    assert every_row(file, text_column="data.text") == (["a", "b"], [0, 2])
+    read = read_sentences(file, text_column="data.text", label_column="data.mood")
+    assert read.labels == ["1", ""]
+    assert "has no column 'data.words'" in refusal(file, text_column="data.words")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", ","])
+@pytest.mark.parametrize("text", ["the food; was good", "plain", "with, a comma", "a|b"])
+def test_separators_are_found(tmp_path: Path, separator: str, text: str) -> None:
+    cell = f'"{text}"' if separator in text else text
+    rows = [["id", "text", "label"], *([str(i), cell, "x"] for i in range(7))]
+    file = write(tmp_path, "a.csv", "".join(separator.join(row) + "\n" for row in rows))
+    assert texts_and_labels(read_sentences(file)) == ([text] * 7, ["x"] * 7)
+    if text == "plain":
+        assert every_row(file, separator=separator)[0] == [text] * 7
+
+
+def test_separators_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.csv", "id;text\n1;a\n2;b;c\n")
+    assert "separated by ';', but rows have other numbers of cells" in refusal(file)
+    assert ":3: 3 cells where the header has 2; quote cells that hold ';'" in refusal(
+        file, separator=";"
+    )
+    assert "--separator 'ab': is one character" in refusal(file, separator="ab")
+    one = write(tmp_path, "b.csv", "text\na; b\nc\n")
+    assert every_row(one)[0] == ["a; b", "c"]
+    assert every_row(write(tmp_path, "c.tsv", "id;text\n1;a\n"), separator=";")[0] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_encodings(tmp_path: Path, name: str) -> None:
+    lines = ["caf\u00e9 cr\u00e8me", "", "na\u00efve"]
+    rows = {"a.txt": lines, "a.csv": ["text,id", *(f"{line},1" for line in lines)]}.get(name)
+    rows = rows or [json.dumps({"text": line}, ensure_ascii=False) for line in lines]
+    content = "\n".join(rows)
+    for encoding in ("latin-1", "cp1252", "utf-16-le", "utf-8"):
+        file = write(tmp_path, name, content.encode(encoding))
+        assert every_row(file, encoding=encoding) == ([lines[0], lines[2]], [0, 2])
+    assert every_row(write(tmp_path, name, content.encode("utf-16")))[1] == [0, 2]
+    file = write(tmp_path, name, content.encode("latin-1"))
+    assert "byte 0xe9 is not UTF-8; give --encoding, such as latin-1" in refusal(file)
+    for encoding in ("latin-7000", "hex", "rot13"):
+        assert f"--encoding {encoding}: is not known" in refusal(file, encoding=encoding)
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".xz"])
+def test_packed_files(tmp_path: Path, suffix: str) -> None:
+    pack = {".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+    assert every_row(write(tmp_path, f"a.txt{suffix}", pack(b"a\n\nb\n"))) == (["a", "b"], [0, 2])
+    assert every_row(write(tmp_path, f"a.csv{suffix}", pack(b"text\na\n")))[0] == ["a"]
+    for name in ("b.txt", "b.csv"):
+        cut = write(tmp_path, f"{name}{suffix}", pack(b"text\n" * 99)[:-9])
+        assert "damaged or cut short" in refusal(cut)
+    bomb = write(tmp_path, f"c.csv{suffix}", pack(bytes(2**27)))
+    assert "text does not pack so well" in refusal(bomb)
+
+
+def test_links_devices_and_pipes(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    assert "gone.txt, which is not there; mend the link" in refusal(str(tmp_path / "a.txt"))
+    for name in ("/dev/zero", "/dev/urandom"):
+        assert "is a device without an end" in refusal(name)

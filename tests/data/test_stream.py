@@ -45,7 +45,7 @@ def test_tables_are_read_whole(tmp_path: Path) -> None:
         (b"\xffa\n", ":1: byte 0xff is not UTF-8"),
         (b"a\n\0\n", ":2: holds a NUL"),
         (b"\0\n", ":1: holds a NUL"),
-        ("a\nb\n".encode("utf-16"), "is UTF-16"),
+        ("a\nb\n".encode("utf-16") + b"c", "is not utf-16"),
         (b"\x1f\x8b\x08", "is a gzip file"),
         (b"a\rb\r", "lone carriage return"),
         (b"a\n" + b"b" * (LINE_BYTES + 2), ":2: a line of over 16,777,216 bytes"),

@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from textvae.data.unpacking import check_parquet, gunzip
+from textvae.data.unpacking import check_parquet, unpack
 from textvae.errors import DataError
 
 
@@ -21,16 +21,16 @@ def test_a_gzip_bomb_is_refused_early() -> None:
     bomb = zeros(1013)
     tracemalloc.start()
     with pytest.raises(DataError, match=r"^a.gz: its [\d,]+ bytes unpack to over .*text does not"):
-        gunzip(bomb, "a.gz")
+        unpack(bomb, "a.gz", ".gz")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150 * 2**20
 
 
 def test_small_files_and_repeated_text_are_not_bombs() -> None:
-    assert gunzip(zeros(5), "a.gz") == bytes(5 * 2**20)
+    assert unpack(zeros(5), "a.gz", ".gz") == bytes(5 * 2**20)
     line = b"the same sentence again and again , as a corpus of commands may have it\n"
-    assert gunzip(gzip.compress(line * 500_000, 1), "a.gz") == line * 500_000
+    assert unpack(gzip.compress(line * 500_000, 1), "a.gz", ".gz") == line * 500_000
 
 
 @pytest.mark.parametrize("rows", [["x" * 2**20] * 997, [None] * 20_000_003], ids=["text", "empty"])

@@ -44,6 +44,8 @@ def run_evaluators(
     rows: int | None = None,
     dtype: torch.dtype = torch.float32,
     text_column: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     too_long: TooLong = "drop",
     note: Callable[[str], object] = lambda line: None,
     report: Callable[[str], object] = lambda line: None,
@@ -62,6 +64,8 @@ def run_evaluators(
         rows: latents decoded at once, which bounds the memory; no effect on the result.
         dtype: of the matrix products.
         text_column: of a table.
+        separator: of its cells; None finds it.
+        encoding: None is UTF-8, or UTF-16 with a byte order mark.
         too_long: what becomes of sentences over the model's limit of tokens.
         note: takes a line for each reason why rows were left out or cut.
         report: takes lines of progress.
@@ -84,7 +88,14 @@ def run_evaluators(
             for one in evaluators
         ]
     evaluators = check_evaluators(evaluators)
-    sentences = held_out(vae.origin, data, text_column=text_column, too_long=too_long)
+    sentences = held_out(
+        vae.origin,
+        data,
+        text_column=text_column,
+        separator=separator,
+        encoding=encoding,
+        too_long=too_long,
+    )
     for line in sentences.notes:
         note(line)
     subject = subject_of(

@@ -169,7 +169,12 @@ def share_stdin(source: str | None) -> None:
 
 
 def take_stream(
-    source: str | None, text_column: str | None = None, *, may_be_empty: bool = False
+    source: str | None,
+    text_column: str | None = None,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    may_be_empty: bool = False,
 ) -> Stream:
     """The rows of a file or table, or of standard input for `-` and None.
 
@@ -183,7 +188,13 @@ def take_stream(
     source = "-" if source is None else source
     if source == "-":
         _ready_stdin()
-    rows = stream_texts(source, text_column=text_column, may_be_empty=may_be_empty)
+    rows = stream_texts(
+        source,
+        text_column=text_column,
+        separator=separator,
+        encoding=encoding,
+        may_be_empty=may_be_empty,
+    )
     return Stream(rows, "standard input" if source == "-" else source)
 
 

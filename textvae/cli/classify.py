@@ -43,6 +43,8 @@ TOGETHER = 256
 @click.option("--scores", is_flag=True, help="Print how good the labels are, not the labels.")
 @click.option("--text-column", help="The column of the tables that holds the text.")
 @click.option("--label-column", help="The column of the tables that holds the labels.")
+@options.separator
+@options.encoding
 @options.too_long("cut")
 @options.device
 @options.as_json
@@ -53,6 +55,8 @@ def command(
     scores: bool,
     text_column: str | None,
     label_column: str | None,
+    separator: str | None,
+    encoding: str | None,
     too_long: TooLong,
     device: str,
     as_json: bool,
@@ -69,11 +73,23 @@ def command(
     from textvae.data.corpus import read_sentences  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     def table(source: str) -> "Sentences":
-        return read_sentences(source, text_column=text_column, label_column=label_column)
+        return read_sentences(
+            source,
+            text_column=text_column,
+            label_column=label_column,
+            separator=separator,
+            encoding=encoding,
+        )
 
     known = None if labelled is None else table(labelled)
     truth = table(str(file)) if scores else None
-    stream = None if scores else take_stream(file, text_column, may_be_empty=True)
+    stream = (
+        None
+        if scores
+        else take_stream(
+            file, text_column, separator=separator, encoding=encoding, may_be_empty=True
+        )
+    )
     vae = options.load(where, device)
     fitted = fit(vae, kind=cast("Kind | None", classifier), labelled=known)
     named = len(arguments) == 2 or (len(arguments) == 1 and file is None)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
 @click.option("--output", metavar="FILE", help="A file named .npz or .jsonl.")
 @click.option("--text-column", help="The column of FILE that holds the text.")
+@options.separator
+@options.encoding
 @options.too_long("cut")
 @options.device
 @options.as_json
@@ -42,6 +44,8 @@ def command(
     arguments: tuple[str, ...],
     output: str | None,
     text_column: str | None,
+    separator: str | None,
+    encoding: str | None,
     too_long: TooLong,
     device: str,
     as_json: bool,
@@ -58,7 +62,11 @@ def command(
 
     if output is not None:
         check_form(Path(output))
-    stream = take_stream(file, text_column) if distributed.is_first() else OTHERS
+    stream = (
+        take_stream(file, text_column, separator=separator, encoding=encoding)
+        if distributed.is_first()
+        else OTHERS
+    )
 
     from textvae.api.latent_space import posteriors  # noqa: PLC0415 -- as above
 

@@ -62,6 +62,8 @@ SECONDS = 3.0
     help="Of the matrix products.",
 )
 @click.option("--text-column", help="The column of DATA that holds the text.")
+@options.separator
+@options.encoding
 @options.too_long("drop")
 @click.option(
     "--output",
@@ -80,6 +82,8 @@ def command(
     rows: int | None,
     precision: str,
     text_column: str | None,
+    separator: str | None,
+    encoding: str | None,
     too_long: TooLong,
     output: Path | None,
     device: str,
@@ -111,6 +115,8 @@ def command(
                 rows=rows,
                 dtype=DTYPES[precision],
                 text_column=text_column,
+                separator=separator,
+                encoding=encoding,
                 too_long=too_long,
                 note=notes.append,
                 report=busy.report,

@@ -40,6 +40,16 @@ device = click.option(
 )
 
 
+separator = click.option(
+    "--separator",
+    metavar="CHARACTER",
+    help="What separates cells: ';', '|', tab.  [default: found]",
+)
+encoding = click.option(
+    "--encoding", metavar="NAME", help="Such as latin-1 or cp1252.  [default: UTF-8]"
+)
+
+
 def too_long(default: TooLong) -> Callable[[F], F]:
     """The option `--too-long` of a verb."""
     return click.option(

@@ -83,6 +83,8 @@ if TYPE_CHECKING:
 )
 @options.seed
 @click.option("--text-column", help="The column of FILE that holds the text.")
+@options.separator
+@options.encoding
 @options.too_long("cut")
 @click.option("--skip-too-long", is_flag=True, hidden=True)  # the former name of --too-long drop
 @click.option("--line-buffered", is_flag=True, help="Score each line at once; slower.")
@@ -98,6 +100,8 @@ def command(
     num_samples: int,
     seed: int,
     text_column: str | None,
+    separator: str | None,
+    encoding: str | None,
     too_long: TooLong,
     skip_too_long: bool,
     line_buffered: bool,
@@ -108,7 +112,9 @@ def command(
     options.at_most(arguments, 2, "MODEL and FILE")
     where, file = split_model_and_data(arguments)
     _check(kind, background, rate)
-    taken = partial(take_stream, file, text_column, may_be_empty=True)
+    taken = partial(
+        take_stream, file, text_column, separator=separator, encoding=encoding, may_be_empty=True
+    )
     stream = taken() if distributed.is_first() else OTHERS
     writer = RowWriter(empty_lines=not as_json, at_once=line_buffered)
     with distributed.joined():

@@ -53,6 +53,18 @@ OPTIONS = (
     TrainOption("test", "The set for the figures.", "DATA", describes_data=True),
     TrainOption("text_column", "The column of a table that holds the text.", describes_data=True),
     TrainOption("label_column", "The column of a table that holds labels.", describes_data=True),
+    TrainOption(
+        "separator",
+        "What separates the cells of a .csv: ';', '|', tab.  [default: found]",
+        "CHARACTER",
+        describes_data=True,
+    ),
+    TrainOption(
+        "encoding",
+        "Of the text, such as latin-1 or cp1252.  [default: UTF-8]",
+        "NAME",
+        describes_data=True,
+    ),
     TrainOption("labels", "One label a line, in step with DATA.", "FILE", describes_data=True),
     TrainOption(
         "too_long",

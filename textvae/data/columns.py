@@ -24,10 +24,11 @@ LABEL_COLUMN = "label"
 
 
 class Columns(NamedTuple):
-    """Names of the text and the label column; None is found by `find_columns`."""
+    """Names of the text and the label column, and what separates cells; None is found."""
 
     text: str | None = None
     label: str | None = None
+    separator: str | None = None
 
 
 def find_columns(names: Sequence[str], requested: Columns, where: str) -> Columns:

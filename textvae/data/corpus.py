@@ -17,7 +17,7 @@ import msgspec
 from textvae.config import Config
 from textvae.data.columns import Columns
 from textvae.data.hub import read_parquet
-from textvae.data.reading import form_of, read_rows, text_lines
+from textvae.data.reading import check_encoding, form_of, read_rows, text_lines
 from textvae.data.rows import Exclusion, Rows, TooLong, clean, rows_text, select_rows
 from textvae.data.segments import sentence_rank
 from textvae.data.sources import SPLIT_NAMES, Input, Reading, find_inputs, pick_input
@@ -107,6 +107,8 @@ def read_sentences(
     text_column: str | None = None,
     label_column: str | None = None,
     labels_file: str | Path | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     max_characters: int | None = MAX_CHARACTERS,
     stdin: BinaryIO | None = None,
     split: SplitName = "test",
@@ -118,6 +120,8 @@ def read_sentences(
         text_column: None finds it (see `find_columns`).
         label_column: None takes a column named `label` where there is one.
         labels_file: one label a line, in step with the lines of `source`; a blank line is none.
+        separator: of the cells of a table; None finds it.
+        encoding: None is UTF-8, or UTF-16 with a byte order mark.
         max_characters: longer sentences are dropped and counted; None drops none.
         stdin: read for `-` in place of the process's standard input.
         split: the set to read of a directory or a hub data set that has several.
@@ -125,7 +129,7 @@ def read_sentences(
     Raises:
         DataError: nothing to read, or text that cannot be read.
     """
-    how = Reading(Columns(text_column, label_column), max_characters, stdin)
+    how = _reading(text_column, label_column, separator, encoding, max_characters, stdin)
     return _read(pick_input(source, split, how, labels_file), how, [])
 
 
@@ -133,6 +137,8 @@ def read_texts(
     source: str | Path,
     *,
     text_column: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     stdin: BinaryIO | None = None,
     may_be_empty: bool = False,
 ) -> list[str]:
@@ -141,7 +147,7 @@ def read_texts(
     Raises:
         DataError: as `read_sentences`, but no sentence is an error only unless it `may_be_empty`.
     """
-    how = Reading(Columns(text_column, None), None, stdin)
+    how = _reading(text_column, None, separator, encoding, None, stdin)
     entry = pick_input(source, "test", how)
     rows = _rows_of(entry, how)
     if not may_be_empty:
@@ -157,6 +163,8 @@ def load_splits(
     text_column: str | None = None,
     label_column: str | None = None,
     labels_file: str | Path | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     config: DataConfig,
     seed: int,
     stdin: BinaryIO | None = None,
@@ -173,6 +181,8 @@ def load_splits(
         text_column: for every table read.
         label_column: for every table read.
         labels_file: for `data`, where it is one file or standard input.
+        separator: of the cells of tables; None finds it.
+        encoding: of all files; None is UTF-8, or UTF-16 with a byte order mark.
         config: limits and fractions.
         seed: of the carving.
         stdin: read for `-`.
@@ -181,7 +191,7 @@ def load_splits(
         DataError: as `read_sentences`; or fewer different sentences than sets.
     """
     limit = None if config.too_long in ("cut", "split") else config.max_characters
-    how = Reading(Columns(text_column, label_column), limit, stdin)
+    how = _reading(text_column, label_column, separator, encoding, limit, stdin)
     inputs = find_inputs(data, how, labels_file)
     if "train" not in inputs:
         raise DataError(
@@ -208,13 +218,30 @@ def load_splits(
     return Splits(sets["train"], sets["valid"], sets["test"], notes)
 
 
+def _reading(
+    text_column: str | None,
+    label_column: str | None,
+    separator: str | None,
+    encoding: str | None,
+    max_characters: int | None,
+    stdin: BinaryIO | None,
+) -> Reading:
+    separator = {"\\t": "\t", "tab": "\t"}.get(separator or "", separator)
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        raise DataError(f"--separator {separator!r}: is one character, such as ';', '|' or tab")
+    if encoding is not None:
+        check_encoding(encoding)
+    columns = Columns(text_column, label_column, separator)
+    return Reading(columns, max_characters, stdin, encoding)
+
+
 def _rows_of(source: Input, how: Reading) -> Rows:
     """All rows of one set, without the labels of a file of labels."""
     if source.rows is not None:
         return source.rows
     if form_of(source.place) == ".parquet":
         return read_parquet(source.place, how.columns)
-    return read_rows(source.place, how.columns, how.stdin)
+    return read_rows(source.place, how.columns, how.stdin, how.encoding)
 
 
 def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
@@ -222,7 +249,7 @@ def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
     where = "standard input" if source.place == "-" else source.place
     rows = _rows_of(source, how)
     if source.labels_file is not None:
-        rows = _with_labels(rows, source.labels_file, where, how.stdin)
+        rows = _with_labels(rows, source.labels_file, where, how)
     sentences = _select(rows, where, how.max_characters)
     report = sentences.report
     of_rows = f" of {report.rows:,} rows" if sentences.excluded else ""
@@ -252,10 +279,10 @@ def exclusion_notes(excluded: Mapping[int, Exclusion], max_characters: int | Non
             yield f"{rows_text(len(rows), rows[0])} {text}, left out"
 
 
-def _with_labels(rows: Rows, file: str, where: str, stdin: BinaryIO | None) -> Rows:
+def _with_labels(rows: Rows, file: str, where: str, how: Reading) -> Rows:
     """Labels from a file of one a line; blank lines at the end of either file do not count."""
     name = "standard input" if file == "-" else file
-    labels = [clean(line) for line in text_lines(file, stdin)]
+    labels = [clean(line) for line in text_lines(file, how.stdin, how.encoding)]
     num_rows = _without_blank_end(rows.texts)
     num_labels = _without_blank_end(labels)
     if not num_labels <= num_rows <= len(labels):  # the last rows may have no label

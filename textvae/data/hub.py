@@ -133,9 +133,11 @@ def _rows(data: Any, where: str, requested: Columns) -> Rows:
 
 
 def _text(value: object, number: int, column: str | None, where: str) -> str:
-    """The text of a cell, "" where it is missing."""
+    """The text of a cell, "" where it is missing; tokens in a list are joined by blanks."""
     if value is None or isinstance(value, str):
         return value or ""
+    if isinstance(value, list) and all(isinstance(token, str) for token in value):
+        return " ".join(value)
     raise DataError(
         f"{where}: row {number} of column {column!r} is {value!r:.40}, not text; "
         "name another with --text-column"

@@ -14,6 +14,7 @@ from textvae.data.columns import Columns
 from textvae.data.hub import HUB_PREFIX, read_hub
 from textvae.data.reading import TEXT_FORMS, form_of
 from textvae.data.rows import Rows
+from textvae.data.unpacking import PACKED
 from textvae.errors import DataError
 
 SPLIT_NAMES: dict[str, tuple[str, ...]] = {
@@ -21,7 +22,7 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "valid": ("valid", "dev", "validation", "val"),
     "test": ("test",),
 }
-_ENDINGS = (*(form + gz for form in TEXT_FORMS for gz in ("", ".gz")), ".parquet")
+_ENDINGS = (*(form + gz for form in TEXT_FORMS for gz in ("", *PACKED)), ".parquet")
 
 
 class Input(NamedTuple):
@@ -38,6 +39,8 @@ class Reading(NamedTuple):
     columns: Columns
     max_characters: int | None
     stdin: BinaryIO | None
+    encoding: str | None = None
+    """None is UTF-8, or UTF-16 with a byte order mark."""
 
 
 def find_inputs(
@@ -93,7 +96,10 @@ def _directory(place: str) -> dict[str, Input]:
         labels = None
         if form_of(path.name) == ".txt":
             stem = path.name.partition(".")[0]
-            labels = _only_one(place, [stem + ending for ending in (".labels", ".labels.gz")])
+            labels = _only_one(
+                place,
+                [stem + ending for ending in (".labels", *(f".labels{end}" for end in PACKED))],
+            )
         inputs[name] = Input(str(path), None if labels is None else str(labels))
     if not inputs:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 from textvae.data.columns import Columns
 from textvae.data.corpus import read_texts
 from textvae.data.hub import HUB_PREFIX, stream_hub, stream_parquet
-from textvae.data.reading import form_of, open_text, text_lines
+from textvae.data.reading import check_encoding, form_of, is_pipe, open_text, text_lines
 from textvae.data.rows import clean
 from textvae.errors import DataError
 
@@ -25,13 +25,19 @@ class Lines:
     """
 
     def __init__(
-        self, source: str, stdin: BinaryIO | None = None, *, may_be_empty: bool = False
+        self,
+        source: str,
+        stdin: BinaryIO | None = None,
+        *,
+        encoding: str | None = None,
+        may_be_empty: bool = False,
     ) -> None:
+        self._encoding = encoding
         self.source, self._stdin, self._may_be_empty = source, stdin, may_be_empty
 
     def __iter__(self) -> Iterator[str]:
         blank = sentences = 0
-        for line in map(clean, text_lines(self.source, self._stdin)):
+        for line in map(clean, text_lines(self.source, self._stdin, self._encoding)):
             sentences += bool(line)
             blank += not line
             yield line
@@ -45,6 +51,8 @@ def stream_texts(
     source: str,
     *,
     text_column: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     stdin: BinaryIO | None = None,
     may_be_empty: bool = False,
 ) -> Iterable[str]:
@@ -53,6 +61,8 @@ def stream_texts(
     Args:
         source: a text file, `-`, or anything that `read_sentences` takes.
         text_column: of a table.
+        separator: of its cells; None finds it.
+        encoding: None is UTF-8, or UTF-16 with a byte order mark.
         stdin: read for `-` in place of the process's standard input.
         may_be_empty: text without a sentence is no error.
 
@@ -64,11 +74,20 @@ def stream_texts(
     """
     plain = not source.startswith(HUB_PREFIX) and form_of(source) == ".txt"
     if text_column is not None or not plain or (source != "-" and Path(source).is_dir()):
-        return read_texts(source, text_column=text_column, stdin=stdin, may_be_empty=may_be_empty)
-    if source != "-":
+        return read_texts(
+            source,
+            text_column=text_column,
+            separator=separator,
+            encoding=encoding,
+            stdin=stdin,
+            may_be_empty=may_be_empty,
+        )
+    if encoding is not None:
+        check_encoding(encoding)
+    if source != "-" and not is_pipe(source):
         with open_text(source):
             pass
-    return Lines(source, stdin, may_be_empty=may_be_empty)
+    return Lines(source, stdin, encoding=encoding, may_be_empty=may_be_empty)
 
 
 def stream_rows(source: str, text_column: str | None = None) -> Iterator[str]:

@@ -1,11 +1,16 @@
-"""Packed text whose size is known before the memory for it is taken: gzip and parquet bombs.
+"""Packed text whose size is known before the memory for it is taken, and what is packed by name.
 
 Text packs 3 to 20 times smaller, a file of one repeated sentence perhaps 200 times. A gzip of
 zeros packs 1,030 times smaller and a dictionary-coded parquet column without any limit.
 """
 
+import bz2
 import gzip
 import io
+import lzma
+import re
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,18 +20,39 @@ FREE = 2**26
 """Bytes that any file may unpack to."""
 RATIO = 200
 """Bytes that a byte of a larger file may unpack to."""
+PACKED: dict[str, Callable[[Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""Opens packed files, by the end of their names."""
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+"""Errors of packed files that are damaged; also, of bzip2, a bare OSError."""
 _PART = 2**20
+_KINDS = {
+    rb"\x1f\x8b": "a gzip file; give it a name that ends in .gz",
+    rb"BZh[1-9]1AY&SY": "a bzip2 file; give it a name that ends in .bz2",
+    rb"\xfd7zXZ\0": "an xz file; give it a name that ends in .xz",
+    rb"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    rb"PK\x03\x04": "a zip archive (so is .xlsx, .docx); unpack it, or save it as text or .csv",
+    rb"7z\xbc\xaf": "a 7z archive; unpack it",
+    rb"%PDF-": "a PDF document; save its text as a text file",
+    rb"PAR1": "a parquet file; give it a name that ends in .parquet",
+}
 
 
-def gunzip(data: bytes, source: str) -> bytes:
-    """The contents of a gzip file.
+def name_packed(data: bytes, where: str) -> None:
+    """DataError for the bytes of a packed file or a document, which says what it is."""
+    for beginning, words in _KINDS.items():
+        if re.match(beginning, data):
+            raise DataError(f"{where}: is {words}")
+
+
+def unpack(data: bytes, source: str, suffix: str) -> bytes:
+    """The contents of a packed file, whose kind is the `suffix`.
 
     Raises:
         DataError: it unpacks to over 64 MiB and 200 times its size.
-        OSError, EOFError, zlib.error: damaged.
+        OSError, EOFError, zlib.error, lzma.LZMAError: damaged.
     """
     packed, parts, size = io.BytesIO(data), [], 0
-    with gzip.GzipFile(fileobj=packed) as file:
+    with PACKED[suffix](packed) as file:
         while part := file.read(_PART):
             parts.append(part)
             size += len(part)

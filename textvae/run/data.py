@@ -40,6 +40,8 @@ class DataOptions(NamedTuple):
     text_column: str | None = None
     label_column: str | None = None
     labels: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
 
 
 class SplitFacts(Config):
@@ -116,6 +118,8 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
             text_column=options.text_column,
             label_column=options.label_column,
             labels_file=options.labels,
+            separator=options.separator,
+            encoding=options.encoding,
             config=config.data,
             seed=config.seed,
         )

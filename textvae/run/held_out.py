@@ -66,6 +66,8 @@ def held_out(
     data: str | Path | Sequence[str] | None,
     *,
     text_column: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     too_long: TooLong = "drop",
 ) -> HeldOut:
     """The sentences to measure a model on.
@@ -75,6 +77,8 @@ def held_out(
         data: a file, a directory (its test split), `hf:name`, or a list of sentences; None is the
             test split that the run was made with.
         text_column: of a table.
+        separator: of its cells; None finds it.
+        encoding: None is UTF-8, or UTF-16 with a byte order mark.
         too_long: what becomes of sentences over the model's limit of tokens.
 
     Raises:
@@ -88,7 +92,13 @@ def held_out(
         return HeldOut(*open_split(origin.path / DATA, "test"), None, embedded=False)
     if isinstance(data, str | Path):
         limit = None if too_long in ("cut", "split") else MAX_CHARACTERS
-        part = read_sentences(str(data), text_column=text_column, max_characters=limit)
+        part = read_sentences(
+            str(data),
+            text_column=text_column,
+            separator=separator,
+            encoding=encoding,
+            max_characters=limit,
+        )
     else:
         part = given(data)
     array, facts, texts, notes = tokenize_sentences(

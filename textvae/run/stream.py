@@ -20,6 +20,7 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
+from textvae.data.reading import is_pipe
 from textvae.data.rows import TooLong, exclusion
 from textvae.data.segments import EncodedSentences, SplitRule, encode_segments
 from textvae.data.sources import Reading, find_inputs
@@ -123,6 +124,15 @@ def stream_run_data(
 def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
     if options.data is None or options.data == "-":
         raise DataError("data.stream: needs a file or a hub data set that can be read twice")
+    if options.separator is not None or options.encoding is not None:
+        raise DataError(
+            f"{options.data}: data.stream reads UTF-8 without --separator or --encoding; convert "
+            "the file, or leave out data.stream"
+        )
+    if is_pipe(options.data):
+        raise DataError(
+            f"{options.data}: is a pipe, and data.stream reads it more than once; save it to a file"
+        )
     if options.labels is not None or options.label_column is not None:
         raise DataError(f"{options.data}: labels are not streamed; leave out data.stream or labels")
     limit = None if config.data.too_long in ("cut", "split") else config.data.max_characters
