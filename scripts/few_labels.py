@@ -25,13 +25,13 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from torch.nn import functional as F
 
 from textvae.data.batching import TokenArray
 from textvae.data.grammar import embedded_grammar
 from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.metrics.classification import classification
 from textvae.metrics.likelihood import encode_corpus, label_log_posteriors
-from textvae.model.labelling import cross_entropy_of
 from textvae.model.vae import VAE
 from textvae.randomness import Noise, key, permutation
 from textvae.run.experiment import choose_training, load_config
@@ -172,7 +172,7 @@ def gru_classifier(case: Case, steps: int) -> VAE:
         noise = Noise(case.seed, step, batch.indices)
         log_q = model.label_log_posterior(batch.targets, batch.lengths, noise=noise)
         optimizer.zero_grad()
-        cross_entropy_of(log_q, batch.labels).backward()  # type: ignore[no-untyped-call]
+        F.nll_loss(log_q, batch.labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
 

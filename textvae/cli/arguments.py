@@ -3,7 +3,8 @@
 MODEL may be left out before sentences, so the first argument has to be recognized: a directory is
 the MODEL, and so is whatever cannot be meant as a sentence (an existing file, a path with a slash
 and no blank, the name of a run under runs/), which is then refused as no model. All else is a
-sentence for the newest run. After a MODEL everything is a sentence, whatever it looks like.
+sentence for the newest run. After a MODEL everything is a sentence, whatever it looks like. A model
+that is not there is a CheckpointError; data or sentences that cannot be read are a DataError.
 """
 
 import io
@@ -24,11 +25,7 @@ _SETS = {"train", "training", "valid", "dev", "validation", "val", "test"}
 
 
 def find_model(name: str | None) -> Path:
-    """The directory that was named, or the newest run.
-
-    Raises:
-        CheckpointError: nothing there, or no run under runs/.
-    """
+    """The directory that was named, or the newest run."""
     from textvae.storage.checkpoint import newest_run  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     if name is None:
@@ -44,11 +41,7 @@ def find_model(name: str | None) -> Path:
 
 
 def split_model(arguments: Sequence[str]) -> tuple[Path, list[str]]:
-    """The model and the sentences among the arguments.
-
-    Raises:
-        CheckpointError: the first argument can only be meant as a model, and is none.
-    """
+    """The model and the sentences among the arguments."""
     if not arguments or not _means_a_path(arguments[0]):
         return find_model(None), list(arguments)
     return find_model(arguments[0]), list(arguments[1:])
@@ -70,10 +63,6 @@ def split_model_and_data(arguments: Sequence[str]) -> tuple[Path, str | None]:
     """The model and the DATA of `evaluate`, either of which may be left out.
 
     One argument alone is the MODEL if it is a directory that does not hold data.
-
-    Raises:
-        CheckpointError: a model that is not there.
-        DataError: neither a model nor data.
     """
     if len(arguments) == 2:
         return find_model(arguments[0]), arguments[1]
@@ -98,11 +87,7 @@ def _holds_data(path: Path) -> bool:
 
 
 def take_sentences(arguments: Sequence[str]) -> list[str]:
-    """The sentences among the arguments, or those of standard input, one a line.
-
-    Raises:
-        DataError: no sentence, a blank one, or bytes that are not UTF-8 text.
-    """
+    """The sentences among the arguments, or those of standard input, one a line."""
     from textvae.data.rows import clean  # noqa: PLC0415 -- imports msgspec
 
     if arguments and list(arguments) != ["-"]:
@@ -179,9 +164,6 @@ def take_stream(
     """The rows of a file or table, or of standard input for `-` and None.
 
     Text without a sentence is refused when it has been read, unless it `may_be_empty`.
-
-    Raises:
-        DataError: no such file, now; text that cannot be read, when it is reached.
     """
     from textvae.data.stream import stream_texts  # noqa: PLC0415 -- imports msgspec
 
@@ -199,11 +181,7 @@ def take_stream(
 
 
 def take_sentence_stream(arguments: Sequence[str]) -> Stream:
-    """The sentences among the arguments, or a stream of those of standard input.
-
-    Raises:
-        DataError: as `take_sentences`.
-    """
+    """The sentences among the arguments, or a stream of those of standard input."""
     if arguments and list(arguments) != ["-"]:
         return Stream(take_sentences(arguments), "the sentences given")
     return take_stream("-")

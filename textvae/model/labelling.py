@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from textvae.randomness import Noise
 
@@ -122,13 +121,3 @@ def log_prior_of(counts: Tensor) -> Tensor:
     """Log p(y) `[L]` from counts `[L]` of labelled sentences, one added to each (Laplace)."""
     smoothed = counts + 1.0
     return (smoothed / smoothed.sum()).log()
-
-
-def cross_entropy_of(log_posterior: Tensor, labels: Tensor) -> Tensor:
-    """-log q(y|x) of known labels, averaged: `[M, L]`, int64 `[M]` -> scalar nats."""
-    return F.nll_loss(log_posterior, labels)
-
-
-def one_hot(labels: Tensor, num_labels: int, like: Tensor) -> Tensor:
-    """Labels `[...]` as float vectors `[..., L]` of the dtype of `like`."""
-    return F.one_hot(labels, num_labels).to(like)

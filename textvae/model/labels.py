@@ -23,7 +23,6 @@ from textvae.model.labelling import (
     label_kl,
     label_pairs,
     log_prior_of,
-    one_hot,
     unknown_labels,
 )
 from textvae.randomness import Noise, key, uniforms
@@ -206,4 +205,4 @@ class M2Labels(SeededModule):
     def condition(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Latents `[..., Z]` and one-hot labels, int64 `[...]`: `[..., Z + L]`."""
         assert labels is not None, "the decoder of M2 reads a label"
-        return torch.cat([latents, one_hot(labels, self.num_labels, latents)], dim=-1)
+        return torch.cat([latents, F.one_hot(labels, self.num_labels).to(latents)], dim=-1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from textvae.config import Config
 from textvae.errors import ConfigError
@@ -18,7 +19,7 @@ from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms, Inferred
 from textvae.model.initialization import initialize
 from textvae.model.interfaces import Decoder, Encoder, Labels, Prior
-from textvae.model.labelling import Labelled, Labelling, cross_entropy_of
+from textvae.model.labelling import Labelled, Labelling
 from textvae.model.labels import LabelsConfig, NoLabels, NoLabelsConfig
 from textvae.model.prior import PriorConfig
 from textvae.model.prior_gaussian import GaussianPriorConfig
@@ -220,7 +221,7 @@ class VAE(nn.Module):
         log_q = self.label_log_posterior(
             labelled.tokens, labelled.lengths, noise=labelled.noise, dtype=dtype
         )
-        return cross_entropy_of(log_q, labelled.labels)
+        return F.nll_loss(log_q, labelled.labels)
 
     def label_log_posterior(
         self,

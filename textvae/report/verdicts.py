@@ -102,18 +102,6 @@ class Entry(NamedTuple):
     rule: Rule | None = None
 
 
-class _Text(NamedTuple):
-    """A figure whose meaning depends on other figures."""
-
-    title: str
-    meaning: str
-    verdict: Verdict | None = None
-    value: str | None = None
-    """None is the number with its standard error."""
-    settings: str | None = None
-    """None is the number's own."""
-
-
 LATENT_ENTRIES = {
     "aggregate_kl": Entry(
         "Aggregate posterior from the prior",
@@ -223,11 +211,11 @@ def explain_figures(numbers: Numbers, unigram_perplexity: float) -> dict[str, Ex
     if "aggregate_kl" not in figures and {"kl", "mutual_information"} <= figures.keys():
         rest = max(0.0, figures["kl"].value - figures["mutual_information"].value)
         figures["aggregate_kl"] = Number(rest, settings="KL less mutual information")
-    texts: dict[str, Callable[[Number, Numbers], _Text] | None] = {
+    texts: dict[str, Callable[[Number, Numbers], ExplainedFigure] | None] = {
         "nll": _nll,
         "perplexity": lambda one, numbers: _perplexity(one, unigram_perplexity),
-        "perplexity_per_word": lambda one, numbers: PER_WORD,
-        "bits_per_character": lambda one, numbers: PER_CHARACTER,
+        "perplexity_per_word": lambda one, numbers: _explained(one, *PER_WORD),
+        "bits_per_character": lambda one, numbers: _explained(one, *PER_CHARACTER),
     }
     if numbers.tokenizer == "word":  # where words are tokens, they would repeat the perplexity
         del texts["perplexity_per_word"], texts["bits_per_character"]
@@ -243,7 +231,7 @@ def explain_figures(numbers: Numbers, unigram_perplexity: float) -> dict[str, Ex
         if describe is None:
             explained[name] = _by_entry(number, LATENT_ENTRIES[name], numbers)
         else:
-            explained[name] = _by_text(number, describe(number, numbers))
+            explained[name] = describe(number, numbers)
     return explained
 
 
@@ -277,13 +265,20 @@ def value_text(number: Number) -> str:
     return f"{text}{error}{end}"
 
 
-def _by_text(number: Number, text: _Text) -> ExplainedFigure:
-    value = text.value
+def _explained(
+    number: Number,
+    title: str,
+    meaning: str,
+    verdict: Verdict | None = None,
+    value: str | None = None,
+    settings: str | None = None,
+) -> ExplainedFigure:
+    """A figure with its own value and settings, unless others are given."""
     if value is None:
         error = "" if number.stderr is None else f" \u00b1 {number.stderr:.3f}"
         value = f"{number.value:.3f}{error}".replace("-", "\u2212")
-    settings = number.settings if text.settings is None else text.settings
-    return ExplainedFigure(text.title, value, settings, text.verdict, text.meaning)
+    settings = number.settings if settings is None else settings
+    return ExplainedFigure(title, value, settings, verdict, meaning)
 
 
 def _by_entry(number: Number, entry: Entry, numbers: Numbers) -> ExplainedFigure:
@@ -317,7 +312,7 @@ def _up_to(good: str, fair: str) -> str:
     return f"up to {good} is good, up to {fair} fair"
 
 
-def _nll(one: Number, numbers: Numbers) -> _Text:
+def _nll(one: Number, numbers: Numbers) -> ExplainedFigure:
     title = "Negative log-likelihood"
     meaning = "Minus log-likelihood of a sentence, in nats; lower is better"
     bound = ", and the true value is at most this, but for sampling error."
@@ -325,17 +320,18 @@ def _nll(one: Number, numbers: Numbers) -> _Text:
     truth = numbers.value("source_nll")
     if not truth:
         meaning += " It depends on the corpus, so compare it only on these sentences."
-        return _Text(title, meaning)
+        return _explained(one, title, meaning)
     above = 100.0 * (one.value / truth - 1.0)
     meaning += (
         f" The grammar that wrote these sentences scores {truth:.3f}, which no model beats in the "
         f"long run: this one is {above:.2f} % above it ({_up_to('2 %', '5 %')})."
     )
-    return _Text(title, meaning, Rule(2.0, 5.0).grade(above))
+    return _explained(one, title, meaning, Rule(2.0, 5.0).grade(above))
 
 
-def _perplexity(one: Number, unigram: float) -> _Text:
-    return _Text(
+def _perplexity(one: Number, unigram: float) -> ExplainedFigure:
+    return _explained(
+        one,
         "Perplexity",
         f"At each token the model is as uncertain as a fair choice among {shown(one.value)}. The "
         f"frequencies of the tokens alone would give {shown(unigram)}: up to half of that is good, "
@@ -345,25 +341,26 @@ def _perplexity(one: Number, unigram: float) -> _Text:
     )
 
 
-PER_WORD = _Text(
+PER_WORD = (
     "Perplexity per word",
     "The same likelihood divided among words: it compares with models that have another "
     "tokenizer, on the same sentences.",
 )
-PER_CHARACTER = _Text(
+PER_CHARACTER = (
     "Bits per character",
     "The size of these sentences when compressed with this model; it compares across tokenizers, "
     "and with compressors.",
 )
 
 
-def _gap(one: Number, numbers: Numbers) -> _Text:
+def _gap(one: Number, numbers: Numbers) -> ExplainedFigure:
     nll = numbers.value("nll")
     if nll is None:
-        return _Text("ELBO", "A bound below the log-likelihood, in nats.")
+        return _explained(one, "ELBO", "A bound below the log-likelihood, in nats.")
     gap = -one.value - nll
     percent = 100.0 * gap / nll if nll > 0.0 else 0.0
-    return _Text(
+    return _explained(
+        one,
         "Gap of the ELBO",
         "The nats by which the bound that training raises is below the tighter one: "
         f"{percent:.1f} % of it. It is due to the approximate posterior "
@@ -374,11 +371,12 @@ def _gap(one: Number, numbers: Numbers) -> _Text:
     )
 
 
-def _kl(one: Number, numbers: Numbers) -> _Text:
+def _kl(one: Number, numbers: Numbers) -> ExplainedFigure:
     collapsed = one.value < DEAD_KL
     state = "this posterior has collapsed" if collapsed else "this one has not"
     rest = numbers.value("reconstruction")
-    return _Text(
+    return _explained(
+        one,
         "KL from the prior",
         "The most nats that a latent can carry about its sentence. Below "
         f"{DEAD_KL} a posterior has collapsed to the prior and the decoder ignores it: {state}.",
@@ -387,7 +385,7 @@ def _kl(one: Number, numbers: Numbers) -> _Text:
     )
 
 
-def _information(one: Number, numbers: Numbers) -> _Text:
+def _information(one: Number, numbers: Numbers) -> ExplainedFigure:
     cap = numbers.value("mutual_information_cap")
     near_cap = cap is not None and one.value > 0.9 * cap
     among = shown(math.exp(min(max(one.value, 0.0), 50.0)))
@@ -399,11 +397,14 @@ def _information(one: Number, numbers: Numbers) -> _Text:
         meaning += f" No estimate from so many sentences can exceed {cap:.2f}"
         meaning += ", and this one is close to it: measure on more." if near_cap else "."
     verdict: Verdict | None = None if near_cap else "good"
-    return _Text("Mutual information", meaning, "poor" if one.value < DEAD_KL else verdict)
+    return _explained(
+        one, "Mutual information", meaning, "poor" if one.value < DEAD_KL else verdict
+    )
 
 
-def _units(one: Number, numbers: Numbers) -> _Text:
-    return _Text(
+def _units(one: Number, numbers: Numbers) -> ExplainedFigure:
+    return _explained(
+        one,
         "Active units",
         "Dimensions in which sentences differ: half of them or more is good. With fewer, a smaller "
         "latent would do; with none, the latent is unused.",
@@ -413,11 +414,12 @@ def _units(one: Number, numbers: Numbers) -> _Text:
     )
 
 
-def _permutation(one: Number, numbers: Numbers) -> _Text:
+def _permutation(one: Number, numbers: Numbers) -> ExplainedFigure:
     rest = numbers.value("reconstruction")
     ratio, dead = one.value / rest if rest else 0.0, one.value < DEAD_COST
     state = f"It is {100.0 * ratio:.0f} % of the reconstruction; 10 % or more is good."
-    return _Text(
+    return _explained(
+        one,
         "Cost of permuted latents",
         "The nats that a sentence loses when it is decoded from the latent of another one: no "
         "decoder that ignores the latent passes this test. "

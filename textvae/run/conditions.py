@@ -24,9 +24,7 @@ class LabelledConditions(NamedTuple):
 def label_number(model: VAE, names: Sequence[str], label: str) -> int:
     """The number of a label among the names of a model's labels.
 
-    Raises:
-        CheckpointError: the model has no labels.
-        DataError: it has others.
+    CheckpointError for a model without labels, DataError for a label that it has not.
     """
     if not model.labels.num_labels:
         raise CheckpointError(
@@ -46,15 +44,8 @@ def decoder_conditions(
 ) -> Tensor:
     """The conditions of the decoder, `[N, C]`: latents `[N, Z]` and, for M2, labels.
 
-    Args:
-        model: on its device.
-        names: of its labels.
-        latents: float32.
-        label: one for all, one for each, or None, which M2 refuses.
-
-    Raises:
-        DataError: latents of another shape than `[N, Z]`, an unknown label, or none for M2.
-        CheckpointError: a label for a model without labels.
+    A label is one for all, one for each, or None, which M2 refuses. DataError for latents of
+    another shape and labels that the model has not.
     """
     check_latents(latents, model.prior.latent_dim)
     if label is None and model.labels.num_labels and len(latents):
@@ -83,17 +74,8 @@ def sample_conditions(
 ) -> LabelledConditions:
     """Conditions of the decoder for samples, with labels drawn from p(y) unless one is given.
 
-    Args:
-        model: on its device.
-        names: of its labels.
-        latents: from `sample_latents`, `[N, Z]`.
-        seed: of the labels.
-        start: the index of the first latent among those of the seed.
-        near: the latents were drawn around a sentence, so that no label is drawn.
-        label: of all.
-
-    Raises:
-        DataError, CheckpointError: as `decoder_conditions`.
+    `start` is the index of the first latent among those of the seed; of latents drawn `near` a
+    sentence no label is drawn.
     """
     count, labels = latents.shape[0], None
     if label is not None:

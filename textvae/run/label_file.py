@@ -17,15 +17,9 @@ def label_files(names: Sequence[str]) -> dict[str, bytes]:
 
 
 def read_labels(path: Path, *, has_labels: bool, verify: bool = True) -> tuple[str, ...]:
-    """The names of a model directory; none for a model without labels.
+    """The names of the labels of a model directory; none for a model without labels.
 
-    Args:
-        path: the directory.
-        has_labels: True if the config of the model says so.
-        verify: compare the file with its checksum.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or of another model.
+    CheckpointError where the file is missing, damaged, or of another model.
     """
     listed = read_manifest(path).files
     if has_labels != (LABELS in listed):

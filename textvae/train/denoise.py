@@ -56,13 +56,8 @@ class DenoiseConfig(Config):
     ) -> NoisySentences:
         """Noisy versions of sentences, drawn by (seed, step, sentence, position).
 
-        Args:
-            tokens: `[B, T]`, the words and the final `</s>` (of a cut sentence, the last word).
-            lengths: int64 `[B]`, `</s>` counted.
-            indices: int64 `[B]`, the index of each sentence in the corpus.
-            vocabulary_size: V.
-            seed: of the draws.
-            step: of the run.
+        From tokens `[B, T]`, the words and the final `</s>` (of a cut sentence, the last word),
+        lengths int64 `[B]`, and the index of each sentence in the corpus, int64 `[B]`.
         """
         if self.is_off:
             return NoisySentences(tokens, lengths)

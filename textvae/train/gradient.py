@@ -45,17 +45,8 @@ def backward(
 ) -> tuple[ElboTerms, Loss]:
     """Compute the loss of a batch and set the gradients of the parameters, which have none before.
 
-    Args:
-        model: in training mode.
-        batch: the same in every process.
-        settings: of the run.
-        clock: position in the run.
-        rate: state of the target rate.
-        labelling: labels of the batch, for a model with labels.
-
-    Returns:
-        The terms of the whole batch and its loss, detached. Of a batch in pieces the reconstruction
-        has its total only, without a row for each target.
+    Returns the terms of the whole batch and its loss, detached. Of a batch in pieces the
+    reconstruction has its total only, without a row for each target.
     """
     if distributed.size() > 1 or _needs_micro_batches(batch, labelling, settings.micro_batch_size):
         return _backward_in_pieces(model, batch, settings, clock, rate, labelling)

@@ -55,20 +55,12 @@ def fit_density(
 ) -> Validation:
     """Fit the density of a prior that has one; it stays if the validation ELBO rises.
 
+    Of a model in evaluation mode with fitted moments, whose validation is `gaussian`; `validated`
+    validates it as it is when called, and `seconds` is the time of training. Returns the validation
+    of the model as it is now.
+
     The first process fits; the others wait for it. The fit ends with the best density so far after
     a fifth of the time of training, or at a signal, which does not end the run.
-
-    Args:
-        model: in evaluation mode, the moments of its prior fitted.
-        corpus: the training set, N sentences.
-        gaussian: the validation of the model as it is.
-        validated: validates the model as it is when called.
-        seed: of the fit.
-        seconds: the time of training.
-        report: takes lines.
-
-    Returns:
-        The validation of the model as it is now.
     """
     prior = model.prior
     if not prior.fit_sentences or corpus.num_sentences < 2:

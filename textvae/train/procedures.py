@@ -87,12 +87,9 @@ class _Procedure(Config):
     ) -> Iterator[Update]:
         """Yield the updates of one step, each of which is made before the next is asked for.
 
-        Args:
-            losses: of the updates made so far; the loop appends to it.
-            order: batches from which an update may take another one than that of the step.
-            clock: position in the run.
-            state: after the last validation.
-            seed: of the run.
+        `losses` are those of the updates made so far, to which the loop appends; `order` has
+        batches from which an update may take another one than that of the step; `state` is the one
+        after the last validation.
         """
         yield Update()
 
