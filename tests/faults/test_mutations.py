@@ -76,7 +76,7 @@ MUTATIONS = {
         "storage/lock.py",
         "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
-        "tests/storage/test_lock.py",
+        "tests/storage/test_files.py",
     ),
 }
 

@@ -99,17 +99,6 @@ def test_a_path_back_is_the_path_reversed() -> None:
         torch.testing.assert_close(path(start, end, shares()), back)
 
 
-def test_draws_from_the_prior_depend_on_their_index_alone() -> None:
-    prior = StandardNormalPrior(Z)
-    three, many = (prior.sample(size, seed=5) for size in (3, 1009))
-    assert torch.equal(three, many[:3])
-    assert not torch.equal(three, prior.sample(3, seed=6))
-    assert torch.equal(many[1000:], prior.sample(9, seed=5, start=1000))
-    assert prior.sample(0, seed=5).shape == (0, Z)
-    assert abs(float(many.mean())) < 5.0 / math.sqrt(1009 * Z)
-    assert abs(float(many.var()) - 1.0) < 5.0 * math.sqrt(2.0 / (1009 * Z))
-
-
 def posterior() -> DiagonalGaussian:
     mean, log_variance = normals(key(7, "posterior"), torch.arange(2), lanes=Z)
     return DiagonalGaussian(3.0 * mean[None], log_variance[None])

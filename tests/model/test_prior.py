@@ -115,6 +115,7 @@ def test_draws_have_the_moments_of_the_density(prior: Prior) -> None:
     assert torch.equal(z[:7], prior.sample(7, seed=3).double())
     assert torch.equal(z[101:108], prior.sample(7, seed=3, start=101).double())
     assert not torch.equal(z[:7], prior.sample(7, seed=4).double())
+    assert prior.sample(0, seed=3).shape == (0, Z)
     line = torch.linspace(-9.0, 9.0, 401, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), dim=-1)
     density = prior.log_prob(grid).exp()

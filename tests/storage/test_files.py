@@ -2,7 +2,9 @@
 
 import os
 import resource
+import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from textvae.errors import CheckpointError, DataError, StorageError
 from textvae.storage.files import open_to_read, read_bytes, replacing, write_file
+from textvae.storage.lock import LOCK, only_writer
 
 
 @contextmanager
@@ -124,3 +127,43 @@ def test_links_pipes_and_large_files_are_not_read(tmp_path: Path) -> None:
             read_bytes(tmp_path / name, at_most=7)
     with pytest.raises(CheckpointError, match=r"holds 7 bytes, expected 5$"):
         read_bytes(tmp_path / "file", at_most=5)
+
+
+# -- one writer a run: a second is refused in words, and no dead one stands in the way
+
+
+def hold(run: Path) -> int:
+    """Another process that holds the lock until it is killed."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with only_writer(run):
+                os.write(writer, b"held")
+                time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    assert os.read(reader, 4) == b"held"
+    os.close(reader)
+    return child
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_second_writer_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    child = hold(tmp_path)
+    refused = rf"is being trained by another process \({child}\); wait for it, stop it, or give"
+    try:
+        with pytest.raises(CheckpointError, match=refused), only_writer(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with only_writer(tmp_path):
+        assert (tmp_path / LOCK).read_text() == f"{os.getpid()}\n"
+
+
+def test_a_lock_that_cannot_be_written_is_the_disk(tmp_path: Path) -> None:
+    (tmp_path / LOCK).symlink_to("/proc/version")
+    with pytest.raises(StorageError, match=r"\.lock: cannot be written"), only_writer(tmp_path):
+        pass
