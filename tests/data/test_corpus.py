@@ -316,3 +316,57 @@ def test_sentences_keep_the_numbers_of_their_rows_and_excluded_rows_their_reason
         assert [lines[row] for row in part.rows] == part.texts
     assert splits.train.excluded == sentences.excluded
     assert splits.valid.excluded == splits.test.excluded == {}
+
+
+# -- many files, and the names in which corpora travel ---------------------------------------------
+
+
+def test_several_files_are_one_corpus(tmp_path: Path) -> None:
+    texts = sentences(37)
+    files = {"a.txt": "\n".join(texts[:11]), "b.txt": lines(["", *texts[11:23]])}
+    folder = tmp_path / "many"
+    folder.mkdir()
+    write(folder, files | {"c.txt": "\n".join(texts[23:]), "README.txt": "no", "notes.md": "no"})
+    names = [folder / name for name in ("a.txt", "b.txt", "c.txt")]
+    config = DataConfig()
+    for place, more in [(names[0], names[1:]), (folder, []), (folder / "[abc].t?t", [])]:
+        splits = load_splits(place, more=list(map(str, more)), config=config, seed=3)
+        assert sorted(text for part in splits[:3] for text in part.texts) == sorted(texts)
+        assert splits.train.source.endswith("a.txt and 2 more")
+        if place == folder:
+            assert f"{folder}: not used: README.txt, notes.md" in splits.notes
+    whole = read_sentences(folder)
+    assert (whole.texts, whole.rows.tolist()) == (texts, [*range(11), *range(12, 38)])
+    write(folder, {"d.csv": "text,label\nx,y\n"})
+    assert "holds .csv and .txt files; name those to read" in refusal(folder)
+    with pytest.raises(DataError, match=r"d\.csv: has no|a\.txt: has no labels"):
+        load_splits(folder / "d.csv", more=[str(names[0])], config=config, seed=3)
+    assert "no file has such a name" in refusal(folder / "*.tsv")
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    assert "is a run or a model, not text" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),
+        ("train.src", "val.src", "eval.src"),
+        ("wiki.train.tokens", "wiki.dev.tokens", "wiki.test.tokens"),
+        ("X.train.jsonl", "X.validation.jsonl", "X.eval.jsonl"),
+        ("train.txt", "dev.txt", "eval.txt"),
+    ],
+    ids=lambda names: names[0],
+)
+def test_splits_under_the_names_in_which_corpora_travel(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    contents = {name: f"{kind}\n" for name, kind in zip(names, "avt", strict=True)}
+    if names[0].endswith("jsonl"):
+        contents = {name: f'{{"text": "{text[0]}"}}\n' for name, text in contents.items()}
+    write(tmp_path, contents | {"vocab.md": "x"})
+    splits = load(tmp_path)
+    assert parts(splits) == (["a"], ["v"], ["t"])
+    assert f"{tmp_path}: not used: vocab.md" in splits.notes
+    write(tmp_path, {"other.train.txt": "b\n", "more.train.txt": "b\n"})
+    if names[0] not in ("train.txt",):
+        assert "holds both" in refusal(tmp_path)

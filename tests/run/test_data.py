@@ -257,3 +257,18 @@ def test_a_corpus_is_tokenized_in_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pieces[0].offsets.tolist() == whole[0].offsets.tolist()
     assert whole[1].num_sentences == 22
     assert whole[1].too_long_tokens == 1
+
+
+def test_copies_and_leaks_are_counted(tmp_path: Path) -> None:
+    parts = {
+        "train": ["a b", "a b", "b c", "c"],
+        "valid": ["d", "b c", "b c"],
+        "test": ["c", "a b"],
+    }
+    data = prepare(write(tmp_path / "corpus", parts))
+    counts = {n: (s.num_copies, s.num_in_train) for n, s in data.facts.splits().items()}
+    assert counts == {"train": (1, 0), "valid": (1, 2), "test": (0, 2)}
+    said = "2 of 3 sentences stand in the training set too (the first is row 1, counted from 0)"
+    assert any(f"valid: {said}" in note for note in data.notes)
+    assert "train: 1 of 4 sentences are copies of earlier ones" in data.notes
+    assert any("; 2 in train too" in line for line in describe(data.facts))

@@ -105,16 +105,18 @@ def _add_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(
     "train",
-    help="""DATA is a file (.txt, .csv, .tsv, .jsonl, each also .gz, or .parquet), `-` for standard
-    input, a directory with train, valid and test files, or hf:name[:config][@revision]; left out,
-    the embedded corpus with its recipe. Where there is no valid or test set, one is carved out.
+    help="""DATA is a file (.txt, .csv, .tsv, .jsonl, .json, each also .gz, .bz2, .xz; .parquet),
+    `-` for standard input, a directory with train, valid and test files (also as in ptb.train.txt)
+    or else of text files, or hf:name[:config][@revision]; several files, or a quoted pattern such
+    as 'news/*.txt', are one corpus; left out, the embedded corpus with its recipe. Where there is
+    no valid or test set, one is carved out.
 
     The same command on the same data continues a run that stopped, exactly. Settings that are
     chosen for you are written to stderr, as the explicit command. At the end: the path of the
     model, samples, an interpolation between two held-out sentences, and the figures of `textvae
     evaluate` on a part of the test set.""",
 )
-@click.argument("data", required=False)
+@click.argument("data", metavar="[DATA]...", nargs=-1)
 @click.option(
     "--set",
     "settings",
@@ -133,14 +135,14 @@ def _add_options(command: Callable[..., None]) -> Callable[..., None]:
 def command(
     context: click.Context,
     /,
-    data: str | None,
+    data: tuple[str, ...],
     settings: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
     """Train a model."""
-    if {data, values["config"], values["recipe"], values["start_from"]} == {None}:
+    if not data and {values["config"], values["recipe"], values["start_from"]} == {None}:
         values["recipe"] = "embedded"
     if dry_run:
         if distributed.is_first():
@@ -190,7 +192,9 @@ def command(
     flush()
 
 
-def _dry_run(data: str | None, settings: tuple[str, ...], values: Values, *, as_json: bool) -> None:
+def _dry_run(
+    data: tuple[str, ...], settings: tuple[str, ...], values: Values, *, as_json: bool
+) -> None:
     from textvae.run.dry_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
 
     if _config(settings, values).data.stream:
@@ -202,13 +206,18 @@ def _dry_run(data: str | None, settings: tuple[str, ...], values: Values, *, as_
     emit_json(result) if as_json else emit_lines("\n".join(result.lines()))
 
 
-def _plan(data: str | None, settings: tuple[str, ...], values: Values) -> "Plan":
+def _plan(data: tuple[str, ...], settings: tuple[str, ...], values: Values) -> "Plan":
     from textvae.run.data import DataOptions  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.run.plan import plan_run  # noqa: PLC0415 -- as above
 
     fields = {option.name: values[option.name] for option in OPTIONS if option.describes_data}
     output = None if values["output"] is None else Path(values["output"])
-    return plan_run(DataOptions(data, **fields), _config(settings, values), output, report=log)
+    return plan_run(
+        DataOptions(data[0] if data else None, more=data[1:], **fields),
+        _config(settings, values),
+        output,
+        report=log,
+    )
 
 
 def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
@@ -231,15 +240,14 @@ def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
 
 
 def explicit_command(
-    data: str | None, settings: tuple[str, ...], values: Values, plan: "Plan"
+    data: tuple[str, ...], settings: tuple[str, ...], values: Values, plan: "Plan"
 ) -> str:
     """The command that leaves nothing to choose, quoted for a shell."""
     values = values | {"output": plan.run}
     words = ["textvae", "train"]
     # A name that begins with a dash would be taken for an option.
-    dashed = data is not None and data != "-" and data.startswith("-")
-    if data is not None and not dashed:
-        words.append(data)
+    dashed = any(name != "-" and name.startswith("-") for name in data)
+    words += () if dashed else data
     set_options = [option for option in OPTIONS if values[option.name] is not None]
     for option in set_options:
         if option.setting is None:
@@ -253,4 +261,4 @@ def explicit_command(
     for choice in plan.choices:
         key, _, value = choice.partition("=")
         words += [flags[key], value] if key in flags else ["--set", choice]
-    return shlex.join([*words, "--", str(data)] if dashed else words)
+    return shlex.join([*words, "--", *data] if dashed else words)

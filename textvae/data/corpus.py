@@ -20,7 +20,14 @@ from textvae.data.hub import read_parquet
 from textvae.data.reading import check_encoding, form_of, read_rows, text_lines
 from textvae.data.rows import Exclusion, Rows, TooLong, clean, rows_text, select_rows
 from textvae.data.segments import sentence_rank
-from textvae.data.sources import SPLIT_NAMES, Input, Reading, find_inputs, pick_input
+from textvae.data.sources import (
+    SPLIT_NAMES,
+    Input,
+    Reading,
+    find_inputs,
+    pick_input,
+    unused_files,
+)
 from textvae.data.tokenizer import TokenizerConfig
 from textvae.errors import DataError
 from textvae.randomness import key
@@ -151,13 +158,14 @@ def read_texts(
     entry = pick_input(source, "test", how)
     rows = _rows_of(entry, how)
     if not may_be_empty:
-        _select(rows, "standard input" if entry.place == "-" else entry.place, None)
+        _select(rows, entry.where, None)
     return rows.texts
 
 
 def load_splits(
     data: str | Path,
     *,
+    more: Sequence[str] = (),
     valid: str | Path | None = None,
     test: str | Path | None = None,
     text_column: str | None = None,
@@ -175,7 +183,8 @@ def load_splits(
     the rows changes nothing, and a corpus that grows keeps its old sentences where they were.
 
     Args:
-        data: a file, `-`, a directory with at least a train file, or a hub name.
+        data: a file, a pattern, `-`, a directory, or a hub name.
+        more: further files, patterns or directories whose sentences follow.
         valid: in place of the validation set of `data`; any form that `data` may have.
         test: the same.
         text_column: for every table read.
@@ -192,7 +201,7 @@ def load_splits(
     """
     limit = None if config.too_long in ("cut", "split") else config.max_characters
     how = _reading(text_column, label_column, separator, encoding, limit, stdin)
-    inputs = find_inputs(data, how, labels_file)
+    inputs = find_inputs(data, how, labels_file, more)
     if "train" not in inputs:
         raise DataError(
             f"{data}: has {' and '.join(inputs)} but nothing to train on; add a train file, "
@@ -202,7 +211,9 @@ def load_splits(
         inputs["valid"] = pick_input(valid, "valid", how)
     if test is not None:
         inputs["test"] = pick_input(test, "test", how)
-    notes: list[str] = []
+    unused = unused_files(str(data), inputs)
+    shown = ", ".join(unused[:6]) + (f" and {len(unused) - 6:,} more" if len(unused) > 6 else "")
+    notes = [f"{data}: not used: {shown}"] if unused else []
     sets = {name: _read(inputs[name], how, notes) for name in SPLIT_NAMES if name in inputs}
     fractions = {"valid": config.valid_share, "test": config.test_share}
     missing = {name: value for name, value in fractions.items() if name not in sets}
@@ -237,6 +248,17 @@ def _reading(
 
 def _rows_of(source: Input, how: Reading) -> Rows:
     """All rows of one set, without the labels of a file of labels."""
+    if source.more:
+        parts = [_rows_of(Input(place), how) for place in (source.place, *source.more)]
+        labelled = [part.labels is not None for part in parts]
+        if any(labelled) and not all(labelled):
+            place = (source.place, *source.more)[labelled.index(False)]
+            raise DataError(f"{place}: has no labels, as other files have; give all or none labels")
+        labels = [label for part in parts for label in part.labels or ()]
+        return parts[0]._replace(
+            texts=[text for part in parts for text in part.texts],
+            labels=labels if all(labelled) else None,
+        )
     if source.rows is not None:
         return source.rows
     if form_of(source.place) == ".parquet":
@@ -246,8 +268,7 @@ def _rows_of(source: Input, how: Reading) -> Rows:
 
 def _read(source: Input, how: Reading, notes: list[str]) -> Sentences:
     """Read one set with its labels, and add notes on its rows, columns and labels."""
-    where = "standard input" if source.place == "-" else source.place
-    rows = _rows_of(source, how)
+    where, rows = source.where, _rows_of(source, how)
     if source.labels_file is not None:
         rows = _with_labels(rows, source.labels_file, where, how)
     sentences = _select(rows, where, how.max_characters)

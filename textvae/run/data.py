@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import torch
+from msgspec import structs
 
 from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
@@ -34,7 +35,7 @@ class DataOptions(NamedTuple):
     """The options of `textvae train` about data."""
 
     data: str | None = None
-    """A file, `-`, a directory or `hf:...`; None is the embedded corpus."""
+    """A file, a pattern, `-`, a directory or `hf:...`; None is the embedded corpus."""
     valid: str | None = None
     test: str | None = None
     text_column: str | None = None
@@ -42,6 +43,13 @@ class DataOptions(NamedTuple):
     labels: str | None = None
     separator: str | None = None
     encoding: str | None = None
+    more: tuple[str, ...] = ()
+    """Further files of the same corpus."""
+
+    @property
+    def source(self) -> str:
+        """The corpus as messages and facts name it."""
+        return f"{self.data} and {len(self.more):,} more" if self.more else self.data or EMBEDDED
 
 
 class SplitFacts(Config):
@@ -59,6 +67,10 @@ class SplitFacts(Config):
     """The checksum of the array as it is saved; runs of earlier versions have none."""
     num_labelled: int = 0
     """Sentences with a label."""
+    num_copies: int = 0
+    """Sentences, of those that were read, that stand in the split before."""
+    num_in_train: int = 0
+    """Sentences, of those that were read, that stand in the training set too."""
     num_shortened: int = 0
     """Sentences over the model's `max_length` that were cut or split."""
 
@@ -113,6 +125,7 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
     if options.data is not None:
         return load_splits(
             options.data,
+            more=options.more,
             valid=options.valid,
             test=options.test,
             text_column=options.text_column,
@@ -124,7 +137,7 @@ def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
             seed=config.seed,
         )
     column = options.label_column
-    names = [name for name in options._fields if getattr(options, name) is not None]
+    names = [name for name in options._fields if getattr(options, name) not in (None, ())]
     if names and (names != ["label_column"] or column not in ATTRIBUTES):
         if names == ["label_column"]:
             raise DataError(
@@ -178,9 +191,31 @@ def tokenize(
         unseen = sorted({*(part.labels or ())} - {"", *names}) if names else []
         if unseen:
             notes.append(f"{name}: labels that no training sentence has: {', '.join(unseen)[:80]}")
+    for name, (copies, in_train, first) in repeats(splits).items():
+        part = getattr(splits, name)
+        size = len(part.texts)
+        facts[name] = structs.replace(facts[name], num_copies=copies, num_in_train=in_train)
+        if copies and not source.startswith(EMBEDDED):
+            notes.append(f"{name}: {copies:,} of {size:,} sentences are copies of earlier ones")
+        if in_train and not source.startswith(EMBEDDED):
+            notes.append(
+                f"{name}: {in_train:,} of {size:,} sentences stand in the training set too (the "
+                f"first is row {part.rows[first]:,}, counted from 0), so figures on it flatter"
+            )
     size = tokenizer.vocabulary_size
     data = DataFacts(source=source, vocabulary_size=size, label_names=names, **facts)
     return RunData(tokenizer, arrays, data, texts, notes)
+
+
+def repeats(splits: Splits) -> dict[str, tuple[int, int, int]]:
+    """Of each split: copies within it, sentences that are in train too, the index of the first."""
+    train, result = set(splits.train.texts), {}
+    for name in SPLITS:
+        texts = getattr(splits, name).texts
+        leaked = [] if name == "train" else [i for i, text in enumerate(texts) if text in train]
+        copies = len(texts) - (len(train) if name == "train" else len(set(texts)))
+        result[name] = (copies, len(leaked), leaked[0] if leaked else -1)
+    return result
 
 
 def tokenize_sentences(
@@ -361,6 +396,8 @@ def describe(facts: DataFacts) -> list[str]:
             f"{name}: {split.num_sentences:,} sentences, {split.num_targets:,} tokens with </s>"
             + (f", {split.num_labelled:,} labelled" if split.num_labelled else "")
             + (f"; dropped {', '.join(reasons)}" if reasons else "")
+            + (f"; {split.num_copies:,} copies" if split.num_copies else "")
+            + (f"; {split.num_in_train:,} in train too" if split.num_in_train else "")
             + (f"; {split.num_shortened:,} cut or split" if split.num_shortened else "")
         )
     return lines

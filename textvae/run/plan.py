@@ -1,12 +1,13 @@
 """The plan of a run: its data read and tokenized, every setting chosen, and nothing trained."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from textvae.errors import ConfigError
 from textvae.model.vae import VAE
 from textvae.run.data import (
-    EMBEDDED,
     DataOptions,
     Report,
     RunData,
@@ -68,7 +69,7 @@ def plan_run(
     if "\0" in str(output):
         raise ConfigError(f"--output {str(output)!a}: no directory has a NUL in its name")
     config, choices = choose_data(config, embedded=options.data is None)
-    run = output if output is not None else Path("runs") / default_name(options.data)
+    run = output if output is not None else Path("runs") / default_name(options.data, options.more)
     if config.data.stream:
         with saying_why(run):
             run.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def plan_run(
     else:
         splits = read_splits(options, config)
         tokenizer = fit_tokenizer(config, splits.train.texts)
-        source = EMBEDDED if options.data is None else options.data
+        source = options.source
         data = tokenize(splits, tokenizer, source, config.model.max_length, config.data.too_long)
         if config.model.labels.has_labels:
             check_labels(splits, data)
@@ -88,12 +89,16 @@ def plan_run(
     return Plan(config, choices + more, data._replace(notes=[*data.notes, *notes]), run)
 
 
-def default_name(data: str | None) -> str:
+def default_name(data: str | None, more: Sequence[str] = ()) -> str:
     """The name of a run without --output: a function of DATA, so that it is found again."""
     if data is None:
         return "embedded"
     if data == "-":
         return "stdin"
+    if more or set(data) & set("*?["):  # the directory of the files, where it has a name
+        folder = Path(os.path.commonpath([data, *more])) if more else Path(data).parent
+        folder = folder.parent if folder.suffix or set(folder.name) & set("*?[") else folder
+        return folder.name.strip("*?[].") or "corpus"
     name = data.removeprefix("hf:").rstrip("/").rsplit("/", 1)[-1]
     stem = name.split(".", 1)[0].split("@", 1)[0].replace(":", "-")
     return stem or "run"

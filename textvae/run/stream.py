@@ -129,6 +129,8 @@ def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
             f"{options.data}: data.stream reads UTF-8 without --separator or --encoding; convert "
             "the file, or leave out data.stream"
         )
+    if options.more:
+        raise DataError(f"{options.data}: data.stream reads one file; put all into one")
     if is_pipe(options.data):
         raise DataError(
             f"{options.data}: is a pipe, and data.stream reads it more than once; save it to a file"
@@ -143,6 +145,8 @@ def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
         if "train" not in inputs:
             raise DataError(f"{options.data}: has nothing to train on; add a train file")
         train = inputs["train"].place
+        if inputs["train"].more:
+            raise DataError(f"{options.data}: data.stream reads one file; put all into one")
         others = {name: entry.place for name, entry in inputs.items() if name != "train"}
     for name in ("valid", "test"):
         if (place := getattr(options, name)) is not None:
