@@ -48,7 +48,37 @@ def test_sample_is_the_python_call(place: Path, invoke: Invoke) -> None:
     assert result.stdout.split("\n")[:-1] == vae.sample(11, seed=3)
     assert result.stderr == "model: runs/tiny\n"
     found = objects(invoke("sample", "runs/tiny", "-n", "11", "--seed", "3", "--json").stdout)
-    assert found == [{"index": i, "text": text} for i, text in enumerate(vae.sample(11, seed=3))]
+    samples = vae.sample_iter(11, seed=3, with_log_probs=True)
+    assert found == [
+        {"index": one.number, "text": one.text, "log_prob": one.log_prob} for one in samples
+    ]
+    assert [row["text"] for row in found] == vae.sample(11, seed=3)
+    assert all(row["log_prob"] < 0 for row in found)
+
+
+def test_words_are_banned_and_begun_with_on_the_command_line(place: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    words = [word for text in vae.sample(50, seed=3) for word in text.split()]
+    ban = sorted(set(words), key=words.count)[-2:]
+    options = ["-n", "50", "--seed", "3", "--ban", ban[0], "--ban", ban[1]]
+    texts = invoke("sample", *options).stdout.splitlines()
+    assert texts == vae.sample(50, seed=3, ban=ban)
+    assert not {*ban} & {word for text in texts for word in text.split()}
+    prefix = " ".join(words[:2])
+    for verb in (
+        ["sample", "-n", "5"],
+        ["reconstruct", "red cat"],
+        ["interpolate", "red cat", "fox"],
+    ):
+        texts = invoke(verb[0], "runs/tiny", *verb[1:], "--prefix", prefix).stdout.splitlines()
+        assert texts
+        assert all(text.startswith(prefix) for text in texts)
+    assert vae.interpolate("red cat", "fox", prefix=prefix) == texts
+    refused = invoke("sample", "--prefix", "unheardof")
+    assert refused.exit_code == 2
+    assert (
+        "--prefix 'unheardof': holds a word that is not in the model's vocabulary" in refused.stderr
+    )
 
 
 def test_a_longer_list_of_samples_begins_with_the_shorter_one(place: Path, invoke: Invoke) -> None:
@@ -176,8 +206,8 @@ def test_the_n_best_are_lines_and_with_json_have_scores(place: Path, invoke: Inv
     assert [row["rank"] for row in found] == [1, 2, 1, 2]
     for row, one in zip(found, [one for best in expected for one in best], strict=True):
         assert row["reconstruction"] == one.text
-        assert (row["log_likelihood"], row["score"]) == (one.log_likelihood, one.score)
-        assert row["log_likelihood"] <= row["score"] < 0
+        assert (row["log_prob"], row["score"]) == (one.log_prob, one.score)
+        assert row["log_prob"] <= row["score"] < 0
     refused = invoke("interpolate", FIRST, SECOND, *options)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--n-best belongs to sample and reconstruct" in refused.stderr

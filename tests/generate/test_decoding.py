@@ -66,7 +66,7 @@ def test_each_word_is_the_one_chosen_under_teacher_forcing(
     given = latents(model)
     found = write(model, given, strategy, first=23)
     assert len({tuple(ids) for ids in found.sentences}) > 3
-    for number, (ids, finished) in enumerate(zip(*found, strict=True)):
+    for number, (ids, finished) in enumerate(zip(*found[:2], strict=True)):
         logits = forced(model, ids, given[number])
         positions = torch.arange(len(ids) + 1)
         draws = Draws(key(4, "word"), torch.full_like(positions, 23 + number), positions)

@@ -6,6 +6,7 @@ from typing import Any, Unpack, get_args
 
 import pytest
 
+from textvae.data.tokenizer import WordTokenizerConfig
 from textvae.errors import ConfigError
 from textvae.generate.beam import Beam, GNMTPenalty, TokenMean
 from textvae.generate.options import STRATEGIES, Decoding, StrategyName, resolve_decoding
@@ -13,9 +14,13 @@ from textvae.generate.rules import MinLength, NoRepeatedNgrams, RepetitionPenalt
 from textvae.generate.strategies import Greedy, Nucleus, Temperature, TopK, Typical
 from textvae.generate.writing import AnyStrategy, check_strategy
 
+TOKENIZER = WordTokenizerConfig().train(["a b c"])
+
 
 def described(default: StrategyName = "temperature", **given: Unpack[Decoding]) -> AnyStrategy:
-    return resolve_decoding(given, default=default, limit=19, several=True).strategy
+    return resolve_decoding(
+        given, tokenizer=TOKENIZER, default=default, limit=19, several=True
+    ).strategy
 
 
 @pytest.mark.parametrize(

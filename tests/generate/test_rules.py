@@ -157,7 +157,7 @@ def test_each_word_is_the_one_chosen_from_the_steered_logits(
     given = latents(model)
     found = write(model, given, strategy, first=23)
     assert found != write(model, given, kind(), first=23)  # the rules bite
-    for number, (ids, finished) in enumerate(zip(*found, strict=True)):
+    for number, (ids, finished) in enumerate(zip(*found[:2], strict=True)):
         rows = forced(model, ids, given[number]).tolist()
         steered = [plain(rules, row, ids[:at]) for at, row in enumerate(rows)]
         positions = torch.arange(len(ids) + 1)

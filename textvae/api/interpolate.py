@@ -5,7 +5,7 @@ from typing import NamedTuple, Unpack
 
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
-from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.options import Decoding
 from textvae.generate.paths import PathKind, path_through
 from textvae.generate.writing import write
 from textvae.metrics.likelihood import reconstruction_at
@@ -60,12 +60,20 @@ def walk(
         DataError: as `TextVAE.encode`; fewer than two sentences.
         ConfigError: fewer than two steps, or a number out of bounds.
     """
-    strategy, seed, max_length, _ = resolve_decoding(decoding, limit=vae.config.max_length)
+    strategy, seed, max_length, _, constraint = vae.decoding_settings(decoding)
     mean = vae.encode(sentences).mean
     latents = path_through(mean, steps=steps, path=path, prior=vae.model.prior)
     held = label or vae.likeliest_label(sentences[0])
     read = decoder_conditions(vae.model, vae.labels, latents, held)
-    ids = write(vae.model, vae.tokenizer, read, strategy, seed=seed, max_length=max_length)
+    ids = write(
+        vae.model,
+        vae.tokenizer,
+        read,
+        strategy,
+        seed=seed,
+        max_length=max_length,
+        constraint=constraint,
+    )
     array = TokenArray.from_lists(ids, vae.tokenizer.start).to(vae.device)
     nats = reconstruction_at(vae.model, array, read).tolist()
     changed = changes(ids)

@@ -10,7 +10,7 @@ from textvae.api.text_vae import TextVAE
 from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import ConfigError, DataError
 from textvae.generate.neighbors import AggregateMoments, Nearest, Neighbor
-from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.options import Decoding
 from textvae.generate.writing import candidates
 from textvae.metrics.likelihood import encode_corpus
 from textvae.model.gaussian import DiagonalGaussian
@@ -104,7 +104,7 @@ def sentences_at_conditions(
     **decoding: Unpack[Decoding],
 ) -> Iterator[str]:
     """`sentences_at` for latents `[any number, Z]` that each come with a label, or one for all."""
-    settings, first = resolve_decoding(decoding, limit=vae.config.max_length), 0
+    settings, first = vae.decoding_settings(decoding), 0
     for block, label in parts:
         conditions = decoder_conditions(vae.model, vae.labels, block, label)
         for best in candidates(vae.model, vae.tokenizer, conditions, settings, first_index=first):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textvae.api.inputs import as_latents
 from textvae.api.text_vae import TextVAE
 from textvae.generate.beam import Beam
-from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.options import Decoding
 from textvae.generate.writing import Candidate, candidates
 from textvae.run.conditions import decoder_conditions
 
@@ -36,5 +36,5 @@ def n_best(
     """
     conditions = decoder_conditions(vae.model, vae.labels, as_latents(latents), label)
     options = Decoding(strategy=beam, n_best=num_best, max_length=max_length)
-    settings = resolve_decoding(options, limit=vae.config.max_length, several=True)
+    settings = vae.decoding_settings(options, several=True)
     return candidates(vae.model, vae.tokenizer, conditions, settings)

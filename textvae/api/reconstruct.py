@@ -13,7 +13,7 @@ from textvae.evaluate.reconstruction import (
     reconstruction_scores,
     sentence_scores,
 )
-from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.options import Decoding
 from textvae.generate.writing import candidates
 from textvae.metrics.likelihood import encode_corpus
 from textvae.metrics.text_quality import Tokenization, tokenization_for
@@ -36,7 +36,7 @@ class Reconstruction(NamedTuple):
     rank: int | None
     """Among the n best of a beam, from 1, as the two scores; None where words were drawn."""
     reconstruction: str
-    log_likelihood: float | None
+    log_prob: float | None
     """log p(x|z) of the reconstruction in nats, summed over the tokens, `</s>` counted."""
     score: float | None
     """The log-likelihood over the length penalty."""
@@ -83,7 +83,7 @@ def reconstructions(
     Raises:
         DataError, CheckpointError, ConfigError, TypeError: as `TextVAE.reconstruct`.
     """
-    settings = resolve_decoding(decoding, limit=vae.config.max_length, several=True)
+    settings = vae.decoding_settings(decoding, several=True)
     require_latent(vae.model, vae.path)
     parts = tokenize_stream(
         vae.tokenizer,
@@ -118,7 +118,7 @@ def reconstructions(
             *original,
             None if one.score is None else rank,
             one.text,
-            one.log_likelihood,
+            one.log_prob,
             one.score,
             *scores,
         )

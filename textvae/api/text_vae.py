@@ -18,7 +18,7 @@ from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.summary import Evaluation, evaluate
 from textvae.generate.decoding import ROWS as FIRST_BLOCK
 from textvae.generate.latents import sample_latents
-from textvae.generate.options import Decoding, resolve_decoding
+from textvae.generate.options import Decoding, StrategyName, resolve_decoding
 from textvae.generate.paths import PathKind, path_through
 from textvae.generate.writing import Candidate, DecodingSettings, candidates
 from textvae.metrics.likelihood import encode_corpus, likeliest_labels
@@ -44,11 +44,12 @@ class Sample(NamedTuple):
     label: str | None = None
     """None where the model has no labels."""
     rank: int | None = None
-    """Among the n best of a beam, from 1, as the next two; None where words were drawn."""
-    log_likelihood: float | None = None
-    """log p(x|z) in nats, summed over the tokens, `</s>` counted."""
+    """Among the n best of a beam, from 1; None where words were drawn, as the score."""
+    log_prob: float | None = None
+    """log p(x|z) in nats, summed over the tokens, `</s>` counted, by the model without rules and
+    temperature; None where words were drawn and it was not asked for."""
     score: float | None = None
-    """The log-likelihood over the length penalty."""
+    """The log-probability over the length penalty."""
 
 
 class TextVAE:
@@ -222,8 +223,7 @@ class TextVAE:
             DataError: a sentence that `encode` refuses, or an unknown label.
             CheckpointError: a label for a model without labels.
         """
-        limit = self.config.max_length
-        settings = resolve_decoding(decoding, limit=limit, default="temperature")
+        settings = self.decoding_settings(decoding, default="temperature")
         samples = self._samples(num_samples, settings, BLOCK, near, scale, label)
         return [sample.text for sample in samples]
 
@@ -234,20 +234,21 @@ class TextVAE:
         near: str | None = None,
         scale: float | None = None,
         label: str | None = None,
+        with_log_probs: bool = False,
         **decoding: Unpack[Decoding],
     ) -> Iterator[Sample]:
         """The sentences of `sample` one by one, as they are written, with what is known of each.
 
         Memory does not grow with their number. A beam with `n_best` gives several sentences for
         each index. The processes of a `torchrun` share the work, and each gets all sentences.
+        With `with_log_probs` each has its `log_prob`, which those of a beam have anyway.
 
         Raises:
             ConfigError, DataError, CheckpointError: as `sample`.
         """
-        settings = resolve_decoding(
-            decoding, limit=self.config.max_length, default="temperature", several=True
-        )
-        return self._samples(num_samples, settings, FIRST_BLOCK, near, scale, label)
+        settings = self.decoding_settings(decoding, default="temperature", several=True)
+        block = FIRST_BLOCK
+        return self._samples(num_samples, settings, block, near, scale, label, with_log_probs)
 
     def _samples(
         self,
@@ -257,6 +258,7 @@ class TextVAE:
         near: str | None,
         scale: float | None,
         label: str | None,
+        with_log_probs: bool = False,
     ) -> Iterator[Sample]:
         """Samples in blocks, of `block` latents for each process at first, then up to BLOCK."""
         _at_least(0, num_samples=num_samples)
@@ -285,14 +287,19 @@ class TextVAE:
                 label=label,
             )
             written = candidates(
-                self.model, self.tokenizer, drawn.conditions, settings, first_index=start
+                self.model,
+                self.tokenizer,
+                drawn.conditions,
+                settings,
+                first_index=start,
+                with_log_probs=with_log_probs,
             )
             labels: Sequence[str | None] = drawn.labels or (None,) * len(written)
             pairs = _all_gather(list(zip(labels, written, strict=True)))
             for number, (name, best) in enumerate(pairs, start=begin):
                 for rank, one in enumerate(best, start=1):
                     of_beam = None if one.score is None else rank
-                    yield Sample(number, one.text, name, of_beam, one.log_likelihood, one.score)
+                    yield Sample(number, one.text, name, of_beam, one.log_prob, one.score)
             begin, block = end, min(2 * block, BLOCK)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
@@ -332,7 +339,7 @@ class TextVAE:
             CheckpointError: a label for a model without labels.
             TypeError: latents that are no numbers.
         """
-        settings = resolve_decoding(decoding, limit=self.config.max_length)
+        settings = self.decoding_settings(decoding)
         conditions = decoder_conditions(self.model, self.labels, as_latents(latents), label)
         written = candidates(self.model, self.tokenizer, conditions, settings)
         return [best[0].text for best in written]
@@ -352,7 +359,7 @@ class TextVAE:
         Raises:
             DataError, CheckpointError, ConfigError, TypeError: as `encode` and `decode`.
         """
-        settings = resolve_decoding(decoding, limit=self.config.max_length)
+        settings = self.decoding_settings(decoding)
         mean = self.encode(sentences).mean
         conditions = decoder_conditions(
             self.model, self.labels, mean, label or self.likeliest_labels(sentences)
@@ -384,13 +391,34 @@ class TextVAE:
             DataError: as `encode` and `decode`; fewer than two sentences.
             ConfigError: fewer than two steps, or a prior that is no mixture for `data`.
         """
-        settings = resolve_decoding(decoding, limit=self.config.max_length)
+        settings = self.decoding_settings(decoding)
         mean = self.encode(sentences).mean
         points = path_through(mean, steps=steps, path=path, prior=self.model.prior)
         held = label or self.likeliest_label(sentences[0])
         conditions = decoder_conditions(self.model, self.labels, points, held)
         written = candidates(self.model, self.tokenizer, conditions, settings)
         return [best[0].text for best in written]
+
+    def decoding_settings(
+        self, options: Decoding, *, default: StrategyName = "greedy", several: bool = False
+    ) -> DecodingSettings:
+        """How this model writes sentences under options of decoding.
+
+        Args:
+            options: as they were given.
+            default: the strategy where none is given or implied.
+            several: whether a latent may have several sentences.
+
+        Raises:
+            ConfigError, DataError, TypeError: options that cannot be used.
+        """
+        return resolve_decoding(
+            options,
+            tokenizer=self.tokenizer,
+            limit=self.config.max_length,
+            default=default,
+            several=several,
+        )
 
     def likeliest_labels(self, sentences: Sequence[str]) -> list[str] | None:
         """The likeliest label of each sentence; None for a model without labels.

@@ -67,10 +67,12 @@ def decoding(command: F) -> F:
     choice = click.Choice(tuple(STRATEGIES))
     options = [seed, click.option("--strategy", type=choice, help="How words are chosen.")]
     for name, (kind, option) in OPTIONS.items():
+        several = kind not in (int, float, str)
         options.append(
             click.option(
                 f"--{name.replace('_', '-')}",
-                type=COUNT if kind is int else kind,
+                type=COUNT if kind is int else str if several else kind,
+                multiple=several,
                 metavar=option.metavar,
                 help=option.help,
             )

@@ -37,8 +37,8 @@ TOKENIZATIONS = ("none", "13a", "intl", "char", "zh")
 
     With --json: `row` (from 0), `sentence` (as it was read), `cut` (true for the beginning of one
     that is too long for the model) and `reconstruction`, `exact_match`, `edit_distance` (tokens)
-    and `bleu` (of the sentence, 0 to 100), and for a beam `rank`, `log_likelihood` (nats) and
-    `score`; with --scores one object.""",
+    and `bleu` (of the sentence, 0 to 100), and for a beam `rank`, `log_prob` (nats) and `score`;
+    with --scores one object.""",
 )
 @click.argument("arguments", metavar="[MODEL] [SENTENCE]...", nargs=-1)
 @click.option("--scores", is_flag=True, help="Print the scores of all, not the sentences.")

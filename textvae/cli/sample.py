@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Sentence i depends on the seed and on i alone. Words are drawn at temperature 1 unless options
     say otherwise. A model with labels draws each sentence's label from p(y), unless --label is
-    given. With --json: `index`, with labels `label`, and `text`; for a beam `rank`,
-    `log_likelihood` (nats) and `score`.
+    given. With --json: `index`, with labels `label`, `text` and `log_prob` (log p(text | latent) in
+    nats, by the model without rules and temperature); for a beam also `rank` and `score`.
 
     With --near the latents are not drawn from the prior but around a sentence: the mean of its
     posterior, plus --scale times its standard deviation times a standard normal draw, in each
@@ -66,6 +66,7 @@ def command(
             near=sentences[0] if sentences else None,
             scale=scale,
             label=label,
+            with_log_probs=as_json,
             **decoding,
         )
         for count, sample in enumerate(samples):
@@ -82,5 +83,5 @@ def _row(sample: "Sample") -> dict[str, Any]:
         "rank": sample.rank,
         "text": sample.text,
     }
-    row |= {"log_likelihood": sample.log_likelihood, "score": sample.score}
+    row |= {"log_prob": sample.log_prob, "score": sample.score}
     return {key: value for key, value in row.items() if value is not None}

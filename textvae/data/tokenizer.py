@@ -254,6 +254,24 @@ class Tokenizer:
         tokens = self._tokens[UNKNOWN + 1 :]
         return [b"", b"", *(bytes(_BYTES[character] for character in token) for token in tokens)]
 
+    def words(self) -> list[str]:
+        """The tokens but `</s>` and `<unk>`."""
+        return self._tokens[2:]
+
+    def split_prefix(self, text: str) -> tuple[list[int], bytes]:
+        """The tokens of the finished words of the beginning of a sentence, and its last word.
+
+        The last word of sub-words may go on, so its tokens are not known: it comes as UTF-8. The
+        tokens of the other kinds are whole words or characters: nothing is left over.
+        """
+        if self.kind != "bpe":
+            return self.encode(text), b""
+        finished, blank = text.rstrip(), " " * (text != text.rstrip())
+        (_, (start, _)) = self._library.pre_tokenizer.pre_tokenize_str(finished)[-1]
+        if blank:
+            return self.encode(finished), b" "
+        return self.encode(text[:start]), text[start:].encode()
+
     def to_json(self) -> str:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
         first = 2 if self.kind == "bpe" else 1

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import ConfigError
+from textvae.generate.constraints import FREE, Constraint, forced_tokens
 from textvae.generate.decoding import CUDA_POSITIONS, ROWS, WORDS
 from textvae.generate.rules import Rule, Written, check_rules, refuse_no_sentence, steer
 from textvae.generate.utf8 import TextMask
@@ -166,6 +167,7 @@ def beam_search(
     *,
     num_best: int = 1,
     max_length: int,
+    constraint: Constraint = FREE,
     dtype: torch.dtype = torch.float32,
     mask: TextMask | None = None,
 ) -> list[list[Hypothesis]]:
@@ -180,6 +182,7 @@ def beam_search(
         beam: its width and scores.
         num_best: hypotheses per latent; fewer are returned only if no more sentences exist.
         max_length: the most words of a sentence.
+        constraint: words that are not written, and words to begin with.
         dtype: of the matrix products.
         mask: of a byte-level tokenizer, on the model's device. Log-likelihoods stay the model's.
 
@@ -199,9 +202,8 @@ def beam_search(
         return hypotheses
     with torch.inference_mode():
         for block in latents.split(block_size):  # type: ignore[no-untyped-call]
-            pool = _search(
-                writer, block.to(model.device), beam, num_best, max_length, vocabulary_size, mask
-            )
+            points, start = block.to(model.device), vocabulary_size
+            pool = _search(writer, points, beam, num_best, max_length, start, constraint, mask)
             hypotheses += _best(pool, num_best)
     return hypotheses
 
@@ -213,6 +215,7 @@ def _search(
     num_best: int,
     max_length: int,
     start: int,
+    constraint: Constraint,
     mask: TextMask | None,
 ) -> _Pool:
     """Search for latents `[S, Z]` until each has its best."""
@@ -224,6 +227,8 @@ def _search(
     block: list[_Ended] = []
     num_found = pool.counts[active.rows]
     places = torch.arange(beam.size, device=latents.device)
+    rules = (*beam.rules, *constraint.rules)
+    forced = forced_tokens(writer, latents, constraint, None, seed=0, max_length=max_length)
     for position in range(max_length + 1):
         if position == active.words.shape[2]:  # room for twice as many words
             active = active._replace(words=F.pad(active.words, (0, position)))
@@ -233,10 +238,12 @@ def _search(
         if mask is not None:
             room = max_length - 1 - position
             steered = mask.apply(logits, active.text_states.flatten(), room)
-        if beam.rules:
+        if rules:
             history = active.words[:, :, :position].flatten(0, 1)
             lengths = torch.full_like(active.tokens, position).flatten()
-            steered = steer(steered, beam.rules, Written(history, lengths))
+            steered = steer(steered, rules, Written(history, lengths))
+        if forced is not None and position < forced.shape[1]:
+            steered = _only(steered, logits, forced[active.rows, position], beam.size)
         divisor = beam.length_penalty.divisor(position + 1)
         if position == max_length:
             last, ended = _close(active, logits, steered)
@@ -263,6 +270,18 @@ def _search(
             active = active.select(promising)
         num_found = pool.counts[active.rows]
     return pool
+
+
+def _only(steered: Tensor, logits: Tensor, tokens: Tensor, size: int) -> Tensor:
+    """Steered logits `[S * K, V]` with nothing but the tokens `[S]` that a sentence begins with.
+
+    These keep the logits of the model; -1 leaves a row as it is.
+    """
+    tokens = tokens.repeat_interleave(size)[:, None]
+    columns = tokens.clamp(min=0)
+    forced = logits.gather(1, columns)
+    alone = torch.full_like(logits, -torch.inf).scatter_(1, columns, forced)
+    return torch.where(tokens >= 0, alone, steered)
 
 
 def _begin(writer: Writer[Any], latents: Tensor, size: int, start: int) -> _Open:

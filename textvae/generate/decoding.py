@@ -6,7 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from textvae.generate.rules import Written, check_rules, refuse_nothing, steer
+from textvae.generate.constraints import FREE, Constraint, forced_tokens
+from textvae.generate.rules import (
+    BannedTokens,
+    Written,
+    check_rules,
+    refuse_nothing,
+    steer,
+)
 from textvae.generate.strategies import Strategy
 from textvae.generate.utf8 import TextMask
 from textvae.model.interfaces import END, DecoderState, Writer
@@ -31,6 +38,8 @@ class Decoded(NamedTuple):
     """Ids without `</s>`."""
     finished: list[bool]
     """False if the sentence was cut at `max_length` words."""
+    log_probs: list[float] | None = None
+    """log p(x|z) of the words and `</s>`, nats, whether or not it was cut; where it was wanted."""
 
 
 class _Active(NamedTuple):
@@ -80,6 +89,8 @@ def decode_latents(
     seed: int,
     max_length: int,
     first_index: int = 0,
+    constraint: Constraint = FREE,
+    with_log_probs: bool = False,
     dtype: torch.dtype = torch.float32,
     mask: TextMask | None = None,
 ) -> Decoded:
@@ -89,8 +100,8 @@ def decode_latents(
     other sentences nor their number changes it. Finished sentences make room for new ones. Memory
     grows with what is written, not with `max_length`.
 
-    On CUDA, without rules, the host reads the words once in several positions: what comes after
-    the end of a sentence is dropped, and no draw depends on another.
+    On CUDA, without rules about what is written, the host reads the words once in several
+    positions: what comes after the end of a sentence is dropped, and no draw depends on another.
 
     Args:
         model: whose decoder writes.
@@ -99,6 +110,8 @@ def decode_latents(
         seed: of the draws.
         max_length: the most words of a sentence.
         first_index: the index of the first sentence; the others follow.
+        constraint: words that are not written, and words to begin with.
+        with_log_probs: measure log p(x|z), of the model without rules and temperature.
         dtype: of the matrix products.
         mask: of a byte-level tokenizer, on the model's device.
 
@@ -106,33 +119,53 @@ def decode_latents(
         ConfigError: rules that cannot be met.
     """
     check_rules(strategy.rules, max_length)
-    count, device, rules = latents.shape[0], model.device, strategy.rules
+    rules = (*strategy.rules, *constraint.rules)
+    with_history = not all(isinstance(rule, BannedTokens) for rule in rules)
+    count, device = latents.shape[0], model.device
     draws_key, start = key(seed, "word"), model.decoder.output_bias.shape[0]
     writer = model.decoder.writer(dtype=dtype, tabulate=count * WORDS > start)
-    on_cuda = device.type == "cuda" and not rules
+    on_cuda = device.type == "cuda" and not with_history and not with_log_probs
     most_rows, num_positions = (CUDA_ROWS, CUDA_POSITIONS) if on_cuda else (ROWS, 1)
+    log_probs = torch.zeros(count, dtype=torch.float64, device=device)
     sentences, finished = [list[int]() for _ in range(count)], [False] * count
     with torch.inference_mode():
+        forced = forced_tokens(
+            writer,
+            latents.to(device),
+            constraint,
+            strategy,
+            seed=seed,
+            max_length=max_length,
+            first_index=first_index,
+        )
         active = _begin(writer, latents[:most_rows].to(device), 0, start)
         rows = list(range(active.rows.shape[0]))
         begun = len(rows)
         while rows:
             lengths = [len(sentences[row]) for row in rows]
-            if rules:
+            if with_history:
                 active = active._replace(words=_widened(active.words, max(lengths) + 1))
             words = []
             for _ in range(min(num_positions, max_length + 1 - min(lengths))):
                 logits, state = writer.step(active.tokens, active.state)
+                steered = logits
                 if mask is not None:
                     room = max_length - 1 - active.positions
-                    logits = mask.apply(logits, active.text_states, room)
+                    steered = mask.apply(logits, active.text_states, room)
                 if rules:
                     written = Written(active.words[:, : max(lengths)], active.positions)
-                    logits = steer(logits, rules, written)
-                    refuse_nothing(logits)
+                    steered = steer(steered, rules, written)
+                    if with_history:  # the others leave `</s>`; to look would wait for a device
+                        refuse_nothing(steered)
                 draws = Draws(draws_key, active.rows + first_index, active.positions)
-                words.append(strategy(logits, draws))
-                active = active.follow(words[-1], state, mask)
+                tokens = _forced(strategy(steered, draws), forced, active)
+                if with_log_probs:
+                    # The end of a sentence that is cut counts, too.
+                    scored = torch.where(active.positions < max_length, tokens, END)[:, None]
+                    token_log_probs = logits.double().log_softmax(1).gather(1, scored)
+                    log_probs[active.rows] += token_log_probs[:, 0]
+                words.append(tokens)
+                active = active.follow(tokens, state, mask)
             going = []
             for place, ids in enumerate(torch.stack(words, 1).tolist()):
                 sentence = sentences[rows[place]]
@@ -154,7 +187,16 @@ def decode_latents(
                 active = active.join(_begin(writer, new, begun, start))
                 rows += range(begun, begun + free)
                 begun += free
-    return Decoded(sentences, finished)
+    return Decoded(sentences, finished, log_probs.tolist() if with_log_probs else None)
+
+
+def _forced(tokens: Tensor, forced: Tensor | None, active: _Active) -> Tensor:
+    """Tokens `[A]`, or those that their sentences have to begin with, `[N, F]`; -1 is free."""
+    if forced is None:
+        return tokens
+    place = active.positions.clamp(max=forced.shape[1] - 1)
+    first = torch.where(active.positions == place, forced[active.rows, place], -1)
+    return torch.where(first >= 0, first, tokens)
 
 
 def _widened(words: Tensor, width: int) -> Tensor:

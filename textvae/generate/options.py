@@ -6,7 +6,7 @@ structs are imported where one is built: neither torch nor msgspec may delay a h
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import (
     TYPE_CHECKING,
@@ -22,6 +22,7 @@ from typing import (
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
+    from textvae.data.tokenizer import Tokenizer
     from textvae.generate.beam import LengthPenalty
     from textvae.generate.rules import Rule
     from textvae.generate.writing import AnyStrategy, DecodingSettings
@@ -137,6 +138,24 @@ class DecodingOptions(TypedDict, total=False):
         ),
     ]
 
+    ban: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Never write this word; repeat the option for several, as in --ban good --ban bad. "
+            "A whole word as it is written, in every tokenization.",
+            metavar="WORD",
+        ),
+    ]
+    prefix: Annotated[
+        str | None,
+        Option(
+            'Begin with this text, as in --prefix "the food": the latent is drawn as without it, '
+            "and the words after it by p(words | latent, text). The last word may go on where "
+            "tokens are pieces of words; end with a blank to finish it.",
+            metavar="TEXT",
+        ),
+    ]
+
 
 class Decoding(DecodingOptions, total=False):
     """How sentences are written: keywords of every function that writes some."""
@@ -160,18 +179,25 @@ OPTIONS = _declared()
 
 
 def resolve_decoding(
-    options: Decoding, *, limit: int, default: StrategyName = "greedy", several: bool = False
+    options: Decoding,
+    *,
+    tokenizer: "Tokenizer",
+    limit: int,
+    default: StrategyName = "greedy",
+    several: bool = False,
 ) -> "DecodingSettings":
     """Settle how sentences are written.
 
     Args:
         options: as they were given.
+        tokenizer: of the model, for the words that are banned or begin a sentence.
         limit: the most tokens where `max_length` is not given.
         default: the strategy where none is given or implied.
         several: whether a latent may have several sentences.
 
     Raises:
         ConfigError: options that do not go together, or numbers out of bounds.
+        DataError: a prefix with words that the model does not know.
         TypeError: an option that does not exist, or a strategy of another type.
     """
     for name in options:
@@ -179,6 +205,7 @@ def resolve_decoding(
             near = difflib.get_close_matches(name, OPTIONS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(OPTIONS)}"
             raise TypeError(f"there is no decoding option {name!r}; {hint}")
+    from textvae.generate.constraints import constraint_of  # noqa: PLC0415 -- torch
     from textvae.generate.writing import DecodingSettings  # noqa: PLC0415 -- torch
 
     num_best = options.get("n_best")
@@ -194,11 +221,13 @@ def resolve_decoding(
     size = getattr(strategy, "size", 1)
     if num_best is not None and not 1 <= num_best <= size:
         raise ConfigError(f"--n-best {num_best}: must be from 1 to --beam-size {size}")
+    length = limit if max_length is None else max_length
     return DecodingSettings(
         strategy=strategy,
         seed=options.get("seed", 0),
-        max_length=limit if max_length is None else max_length,
+        max_length=length,
         num_best=num_best or 1,
+        constraint=constraint_of(tokenizer, options.get("ban"), options.get("prefix"), length),
     )
 
 
@@ -216,7 +245,7 @@ def make_strategy(options: Decoding, default: StrategyName) -> "AnyStrategy":
     values: dict[str, Any] = {
         name: value
         for name, value in options.items()
-        if value is not None and name not in ("strategy", "seed", "max_length")
+        if value is not None and name not in ("strategy", "seed", "max_length", "ban", "prefix")
     }
     strategy = options.get("strategy")
     if isinstance(strategy, get_args(AnyStrategy)):

@@ -5,7 +5,7 @@ latent and of its draws. The order of rules makes no difference. Letters: L word
 """
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple, NoReturn
+from typing import Annotated, NamedTuple, NoReturn, Protocol
 
 import torch
 from msgspec import Meta
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from textvae.config import Config
 from textvae.errors import ConfigError
-from textvae.model.interfaces import END
+from textvae.model.interfaces import END, UNKNOWN
 
 
 class Written(NamedTuple):
@@ -75,10 +75,28 @@ class NoRepeatedNgrams(Config, tag_field="kind", tag="no_repeated_ngrams"):
         logits.scatter_(1, blocked, values)
 
 
-Rule = MinLength | RepetitionPenalty | NoRepeatedNgrams
+class BannedTokens(Config, tag_field="kind", tag="banned_tokens"):
+    """Tokens that are never written; the others share their probability in proportion."""
+
+    tokens: tuple[Annotated[int, Meta(ge=1)], ...] = (UNKNOWN,)
+
+    def __call__(self, logits: Tensor, written: Written) -> None:
+        """Change logits `[B, V]` in place."""
+        for token in self.tokens:  # by number: a list would be copied to a device first
+            logits[:, token] = -torch.inf
 
 
-def steer(logits: Tensor, rules: Sequence[Rule], written: Written) -> Tensor:
+Rule = MinLength | RepetitionPenalty | NoRepeatedNgrams | BannedTokens
+
+
+class AnyRule(Protocol):
+    """A rule, or a restriction that depends on the vocabulary: `generate.constraints`."""
+
+    def __call__(self, logits: Tensor, written: Written) -> None:
+        """Change logits `[B, V]` in place."""
+
+
+def steer(logits: Tensor, rules: Sequence[AnyRule], written: Written) -> Tensor:
     """Apply the rules to logits `[B, V]`: new logits, or the same tensor without rules.
 
     A row of which nothing is left holds -infinity only: see `refuse_nothing`.
@@ -99,7 +117,7 @@ def refuse_no_sentence() -> NoReturn:
     """
     raise ConfigError(
         "the rules leave a sentence no word to go on with and do not let it end; "
-        "block longer n-grams or lower the minimum length"
+        "block longer n-grams, lower the minimum length or ban fewer words"
     )
 
 

@@ -1,5 +1,6 @@
 """Latents to sentences by any strategy: drawn word by word, or searched for by a beam."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 from textvae.config import decode as decode_config
 from textvae.data.tokenizer import Tokenizer
 from textvae.generate.beam import Beam, beam_search
+from textvae.generate.constraints import FREE, Constraint
 from textvae.generate.decoding import decode_latents
 from textvae.generate.strategies import Strategy
 from textvae.generate.utf8 import text_mask
@@ -24,16 +26,19 @@ class DecodingSettings(NamedTuple):
     max_length: int
     num_best: int
     """Sentences for each latent, above 1 only for a beam."""
+    constraint: Constraint
+    """Words that are not written, and words to begin with."""
 
 
 class Candidate(NamedTuple):
     """A sentence that was written for a latent."""
 
     text: str
-    log_likelihood: float | None = None
-    """log p(x|z) in nats, summed over the tokens, `</s>` counted; None where words were drawn."""
+    log_prob: float | None = None
+    """log p(x|z) in nats, summed over the tokens, `</s>` counted; None where words were drawn and
+    it was not asked for."""
     score: float | None = None
-    """The order of the candidates of a beam: the log-likelihood over the length penalty."""
+    """The order of the candidates of a beam: the log-probability over the length penalty."""
 
 
 def check_strategy(strategy: S) -> S:
@@ -52,6 +57,7 @@ def candidates(
     settings: DecodingSettings,
     *,
     first_index: int = 0,
+    with_log_probs: bool = False,
 ) -> list[list[Candidate]]:
     """Sentences for each condition `[N, C]`: the n best of a beam, else one that is drawn.
 
@@ -61,8 +67,9 @@ def candidates(
         conditions: of the decoder.
         settings: how words are chosen.
         first_index: of the first sentence; a draw is a function of (seed, index, position).
+        with_log_probs: measure log p(x|z) of drawn sentences, too.
     """
-    strategy, seed, max_length, num_best = settings
+    strategy, seed, max_length, num_best, constraint = settings
     if isinstance(strategy, Beam):
         beams = beam_search(
             model,
@@ -71,21 +78,28 @@ def candidates(
             num_best=num_best,
             max_length=max_length,
             mask=text_mask(tokenizer, model.device),
+            constraint=constraint,
         )
         return [
             [Candidate(tokenizer.decode(one.words), one.log_likelihood, one.score) for one in beam]
             for beam in beams
         ]
-    sentences = write(
+    decoded = decode_latents(
         model,
-        tokenizer,
         conditions,
         strategy,
         seed=seed,
         max_length=max_length,
         first_index=first_index,
+        mask=text_mask(tokenizer, model.device),
+        constraint=constraint,
+        with_log_probs=with_log_probs,
     )
-    return [[Candidate(tokenizer.decode(ids))] for ids in sentences]
+    log_probs: Sequence[float | None] = decoded.log_probs or [None] * len(decoded.sentences)
+    return [
+        [Candidate(tokenizer.decode(ids), log_prob)]
+        for ids, log_prob in zip(decoded.sentences, log_probs, strict=True)
+    ]
 
 
 def write(
@@ -97,6 +111,7 @@ def write(
     seed: int,
     max_length: int,
     first_index: int = 0,
+    constraint: Constraint = FREE,
 ) -> list[list[int]]:
     """Ids without `</s>` for each condition `[N, C]`; of a beam, the best it finds.
 
@@ -104,7 +119,9 @@ def write(
     """
     mask = text_mask(tokenizer, model.device)
     if isinstance(strategy, Beam):
-        beams = beam_search(model, conditions, strategy, max_length=max_length, mask=mask)
+        beams = beam_search(
+            model, conditions, strategy, max_length=max_length, constraint=constraint, mask=mask
+        )
         return [hypotheses[0].words for hypotheses in beams]
     return decode_latents(
         model,
@@ -113,5 +130,6 @@ def write(
         seed=seed,
         max_length=max_length,
         first_index=first_index,
+        constraint=constraint,
         mask=mask,
     ).sentences
