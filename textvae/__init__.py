@@ -61,6 +61,7 @@ if TYPE_CHECKING:  # the same table for type checkers, which see no __getattr__
     from textvae.model.gaussian import DiagonalGaussian as DiagonalGaussian
     from textvae.run.experiment import ExperimentConfig as ExperimentConfig
     from textvae.run.experiment import load_config as load_config
+    from textvae.train.metrics import Event as Event
 
     __version__: str
 
@@ -87,6 +88,7 @@ _NAMES = {
     "generate.writing": "Candidate",
     "model.gaussian": "DiagonalGaussian",
     "run.experiment": "ExperimentConfig load_config",
+    "train.metrics": "Event",
 }
 """The public names of each module."""
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}

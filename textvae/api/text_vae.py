@@ -10,8 +10,10 @@ import torch
 
 from textvae import distributed
 from textvae.api.inputs import as_latents, as_sentences
-from textvae.api.train import experiment_config, train_run
+from textvae.api.train import experiment_config, history_of, train_run, watch
 from textvae.data.batching import TokenArray
+from textvae.data.columns import Columns
+from textvae.data.memory import as_data
 from textvae.data.rows import TooLong
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, TrainingError
@@ -30,6 +32,7 @@ from textvae.run.experiment import ExperimentConfig, check_device
 from textvae.run.held_out import Origin, given, held_out, subject_of, tokenize_given
 from textvae.run.model_directory import Results, load_model, publish, require_latent
 from textvae.run.plan import plan_run
+from textvae.train.metrics import Event
 
 BLOCK = 16 * FIRST_BLOCK
 """Samples whose latents are in memory at once; the first blocks are smaller and come at once."""
@@ -100,6 +103,14 @@ class TextVAE:
         """Z, the dimensions of a latent; 0 for a language model."""
         return self.config.latent_dim
 
+    @property
+    def history(self) -> list[Event]:
+        """The figures of the run that made the model, in the order of their steps.
+
+        Empty for a model whose directory holds no run.
+        """
+        return [] if self.path is None else history_of(self.path, self.results)
+
     def to(self, device: str | torch.device) -> "TextVAE":
         """Move the weights to a device, in place; returns the model itself.
 
@@ -112,49 +123,61 @@ class TextVAE:
     @classmethod
     def train(
         cls,
-        data: str | Path | None = None,
+        data: object = None,
         *,
         config: ExperimentConfig | Mapping[str, object] | None = None,
         start_from: str | Path | None = None,
         output: str | Path | None = None,
-        valid: str | Path | None = None,
-        test: str | Path | None = None,
+        valid: object = None,
+        test: object = None,
         text_column: str | None = None,
         label_column: str | None = None,
         labels: str | Path | None = None,
-        report: Callable[[str], None] = lambda line: None,
+        progress: bool = True,
+        report: Callable[[str], None] | None = None,
+        callback: Callable[[Event], object] | None = None,
     ) -> "TextVAE":
         """Train on a corpus, or continue a run that stopped.
 
         Args:
-            data: a file, a directory of splits or `hf:name`; None is the embedded corpus.
+            data: a file, a directory of splits or `hf:name`; a list of strings, a pair (texts,
+                labels), a pandas Series or DataFrame, a `datasets.Dataset`, or a dict of these
+                with `train`, `valid` and `test`; None is the embedded corpus.
             config: what to train, or only what differs from the defaults, as
                 `{"train": {"max_steps": 900}}`; None is the defaults (for the embedded corpus,
                 its recipe is `load_config(recipe="embedded")`).
             start_from: a run or model directory whose weights, tokenizer and settings a new run
                 starts with.
-            output: the run directory; None is `runs/` and the name of the data.
+            output: the run directory; None is `runs/` and the name of the data, or of texts in
+                memory a name made of their checksum.
             valid: sentences that select the parameters; carved out of `data` if it has none.
             test: sentences for the report; likewise.
             text_column: of a table.
             label_column: of a table.
             labels: a file of labels in step with `data`.
-            report: takes lines of progress.
+            progress: show a bar in a terminal or a notebook, and lines on stderr elsewhere.
+            report: takes the lines of progress instead.
+            callback: called with each `Event`: its `phase`, `step` and `metrics`.
 
         Raises:
+            TypeError: data that are no texts, or a config that is no config.
             TextVAEError: data, config or directory that cannot be used; a diverged run.
         """
+        columns = Columns(text_column, label_column)
         options = DataOptions(
-            None if data is None else str(data),
-            valid=None if valid is None else str(valid),
-            test=None if test is None else str(test),
+            as_data(data, columns),
+            valid=as_data(valid, columns, "valid"),
+            test=as_data(test, columns, "test"),
             text_column=text_column,
             label_column=label_column,
             labels=None if labels is None else str(labels),
         )
         where = None if output is None else Path(output)
+        report, monitor = watch(progress, report, callback)
         outcome = train_run(
-            lambda: plan_run(options, experiment_config(config, start_from), where), report=report
+            lambda: plan_run(options, experiment_config(config, start_from), where, report),
+            report=report,
+            monitor=monitor,
         )
         if outcome.result is not None and outcome.result.signal is not None:
             raise TrainingError(

@@ -17,6 +17,7 @@ import msgspec
 from textvae.config import Config
 from textvae.data.columns import Columns
 from textvae.data.hub import read_parquet
+from textvae.data.memory import Texts
 from textvae.data.reading import check_encoding, form_of, read_rows, text_lines
 from textvae.data.rows import Exclusion, Rows, TooLong, clean, rows_text, select_rows
 from textvae.data.segments import sentence_rank
@@ -109,7 +110,7 @@ class Splits(NamedTuple):
 
 
 def read_sentences(
-    source: str | Path,
+    source: str | Path | Texts,
     *,
     text_column: str | None = None,
     label_column: str | None = None,
@@ -163,11 +164,11 @@ def read_texts(
 
 
 def load_splits(
-    data: str | Path,
+    data: str | Path | Texts,
     *,
     more: Sequence[str] = (),
-    valid: str | Path | None = None,
-    test: str | Path | None = None,
+    valid: str | Path | Texts | None = None,
+    test: str | Path | Texts | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
     labels_file: str | Path | None = None,
@@ -183,7 +184,7 @@ def load_splits(
     the rows changes nothing, and a corpus that grows keeps its old sentences where they were.
 
     Args:
-        data: a file, a pattern, `-`, a directory, or a hub name.
+        data: a file, a pattern, `-`, a directory, a hub name, or texts in memory.
         more: further files, patterns or directories whose sentences follow.
         valid: in place of the validation set of `data`; any form that `data` may have.
         test: the same.

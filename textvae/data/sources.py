@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from textvae.data.columns import Columns
 from textvae.data.hub import HUB_PREFIX, read_hub
+from textvae.data.memory import Texts
 from textvae.data.reading import TEXT_FORMS, form_of
 from textvae.data.rows import Rows
 from textvae.data.unpacking import PACKED
@@ -55,12 +56,18 @@ class Reading(NamedTuple):
 
 
 def find_inputs(
-    place: str | Path,
+    place: str | Path | Texts,
     how: Reading,
     labels_file: str | Path | None = None,
     more: Sequence[str] = (),
 ) -> dict[str, Input]:
     """The sets at one place, `train` first; one file alone, or with `more`, is called `train`."""
+    if isinstance(place, Texts):
+        if labels_file is not None:
+            raise DataError(f"{place}: give their labels with them, as a pair (texts, labels)")
+        if place.splits.keys() == {"train"}:
+            return {"train": Input(str(place), rows=place.splits["train"])}
+        return _named_splits(str(place), place.splits)
     place = os.fspath(place)
     if more or _is_pattern(place):
         files = [file for one in (place, *more) for file in _files(one)]
@@ -206,7 +213,7 @@ def _only_one(place: str, names: Sequence[str]) -> Path | None:
 
 
 def pick_input(
-    place: str | Path, name: str, how: Reading, labels_file: str | Path | None = None
+    place: str | Path | Texts, name: str, how: Reading, labels_file: str | Path | None = None
 ) -> Input:
     """The only set of a place, or the one of that name."""
     inputs = find_inputs(place, how, labels_file)

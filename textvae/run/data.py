@@ -12,6 +12,7 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sentences_of
 from textvae.data.grammar import ATTRIBUTES, embedded_splits
+from textvae.data.memory import Texts
 from textvae.data.rows import TooLong, rows_text
 from textvae.data.segments import encode_sentences, without
 from textvae.data.tokenizer import Tokenizer
@@ -34,10 +35,11 @@ Report = Callable[[str], None]
 class DataOptions(NamedTuple):
     """The options of `textvae train` about data."""
 
-    data: str | None = None
-    """A file, a pattern, `-`, a directory or `hf:...`; None is the embedded corpus."""
-    valid: str | None = None
-    test: str | None = None
+    data: str | Texts | None = None
+    """A file, a pattern, `-`, a directory, `hf:...` or texts in memory; None is the embedded
+    corpus."""
+    valid: str | Texts | None = None
+    test: str | Texts | None = None
     text_column: str | None = None
     label_column: str | None = None
     labels: str | None = None
@@ -49,7 +51,9 @@ class DataOptions(NamedTuple):
     @property
     def source(self) -> str:
         """The corpus as messages and facts name it."""
-        return f"{self.data} and {len(self.more):,} more" if self.more else self.data or EMBEDDED
+        if self.more:
+            return f"{self.data} and {len(self.more):,} more"
+        return EMBEDDED if self.data is None else str(self.data)
 
 
 class SplitFacts(Config):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from textvae.data.memory import Texts
 from textvae.errors import ConfigError
 from textvae.model.vae import VAE
 from textvae.run.data import (
@@ -89,10 +90,12 @@ def plan_run(
     return Plan(config, choices + more, data._replace(notes=[*data.notes, *notes]), run)
 
 
-def default_name(data: str | None, more: Sequence[str] = ()) -> str:
+def default_name(data: str | Texts | None, more: Sequence[str] = ()) -> str:
     """The name of a run without --output: a function of DATA, so that it is found again."""
     if data is None:
         return "embedded"
+    if isinstance(data, Texts):
+        return f"texts-{data.digest[:8]}"
     if data == "-":
         return "stdin"
     if more or set(data) & set("*?["):  # the directory of the files, where it has a name

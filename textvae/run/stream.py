@@ -20,6 +20,7 @@ from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
+from textvae.data.memory import Texts
 from textvae.data.reading import is_pipe
 from textvae.data.rows import TooLong, exclusion
 from textvae.data.segments import EncodedSentences, SplitRule, encode_segments
@@ -122,7 +123,8 @@ def stream_run_data(
 
 
 def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
-    if options.data is None or options.data == "-":
+    others: dict[str, str | Texts] = {}
+    if not isinstance(options.data, str) or options.data == "-":
         raise DataError("data.stream: needs a file or a hub data set that can be read twice")
     if options.separator is not None or options.encoding is not None:
         raise DataError(
@@ -139,7 +141,7 @@ def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
         raise DataError(f"{options.data}: labels are not streamed; leave out data.stream or labels")
     limit = None if config.data.too_long in ("cut", "split") else config.data.max_characters
     if options.data.startswith("hf:"):
-        train, others = options.data, dict[str, str]()
+        train = options.data
     else:
         inputs = find_inputs(options.data, Reading(Columns(options.text_column, None), limit, None))
         if "train" not in inputs:

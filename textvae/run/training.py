@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import torch
 from msgspec import structs
 
@@ -34,6 +35,7 @@ from textvae.storage.files import saying_why, write_file
 from textvae.storage.lock import LOCK, only_writer
 from textvae.storage.training_state import load_state
 from textvae.train.loop import TrainResult, train
+from textvae.train.metrics import DEFAULT_MONITOR, Event, Monitor
 
 
 class RunOutcome(NamedTuple):
@@ -47,7 +49,7 @@ class RunOutcome(NamedTuple):
     """None if a signal stopped the run."""
 
 
-def execute(plan: Plan, *, report: Report) -> RunOutcome:
+def execute(plan: Plan, *, report: Report, monitor: Monitor = DEFAULT_MONITOR) -> RunOutcome:
     """Train a run, or continue it; then measure it and publish the model directory.
 
     Raises:
@@ -67,7 +69,7 @@ def execute(plan: Plan, *, report: Report) -> RunOutcome:
         if not _is_begun(plan):  # again: another process may have begun it meanwhile
             _begin(plan)
         _announce(plan.run, finished=False)
-        return _train(plan, report)
+        return _train(plan, report, monitor)
 
 
 def follow() -> RunOutcome:
@@ -90,7 +92,7 @@ def _announce(run: Path, *, finished: bool) -> None:
     distributed.all_reduce_max(int(finished))
 
 
-def _train(plan: Plan, report: Report) -> RunOutcome:
+def _train(plan: Plan, report: Report, monitor: Monitor = DEFAULT_MONITOR) -> RunOutcome:
     """Train from the newest state, measure, and publish."""
     model, arrays, config = plan.build_model(), plan.data.arrays, plan.config
     state = load_state(plan.run)
@@ -104,6 +106,7 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
         seed=config.seed,
         run=plan.run,
         report=report,
+        monitor=monitor,
         validate_first=config.start_from is not None,
     )
     training = TrainingFacts(
@@ -119,6 +122,8 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
         temperature=result.temperature,
     )
     evaluation = _measure(plan, model) if result.signal is None else None
+    if evaluation is not None and monitor.callback is not None:
+        monitor.callback(evaluation_event(result.steps, evaluation))
     results = Results(
         data=plan.data.facts,
         training=training,
@@ -129,6 +134,14 @@ def _train(plan: Plan, report: Report) -> RunOutcome:
         names = plan.data.facts.label_names
         publish(plan.run, model, config.model, plan.data.tokenizer, results, labels=names)
     return RunOutcome(plan.run, model, result, evaluation)
+
+
+def evaluation_event(step: int, evaluation: Evaluation) -> Event:
+    """The event at the end of training: the figures of the test set that are numbers."""
+    figures = msgspec.to_builtins(evaluation)
+    return Event(
+        "evaluation", step, {n: x for n, x in figures.items() if isinstance(x, int | float)}
+    )
 
 
 def _is_begun(plan: Plan) -> bool:

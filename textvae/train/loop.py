@@ -19,7 +19,15 @@ from textvae.train.averaging import Average
 from textvae.train.config import StepSettings, TrainConfig
 from textvae.train.graph import StepGraphs, reason_against
 from textvae.train.labelled import LabelledBatches, labelling_of
-from textvae.train.metrics import Interval, Journal, Progress, Report, RunningSums
+from textvae.train.metrics import (
+    DEFAULT_MONITOR,
+    Interval,
+    Journal,
+    Monitor,
+    Progress,
+    Report,
+    RunningSums,
+)
 from textvae.train.objective import Loss
 from textvae.train.optimizer import NoPlateau, UpdateGuard, set_learning_rate
 from textvae.train.prior import fit_density, fitted_prior
@@ -60,6 +68,7 @@ def train(
     seed: int,
     run: Path | None,
     report: Report,
+    monitor: Monitor = DEFAULT_MONITOR,
     validate_first: bool = False,
 ) -> TrainResult:
     """Train a model in place and leave it with the parameters of its best validation.
@@ -72,6 +81,7 @@ def train(
         seed: of everything drawn.
         run: directory of the training state and metrics.jsonl, from which a run resumes; or None.
         report: receives lines of progress.
+        monitor: a callback that receives the figures, and whether a bar is shown.
         validate_first: also validate, and maybe select, the parameters before the first step.
 
     Raises:
@@ -85,8 +95,8 @@ def train(
     sums = RunningSums(model.prior.latent_dim, model.device)
     state = TrainingState(model, optimizer, average, sums, begin).restored(run)
     run = run if distributed.rank() == 0 else None  # from here on: where this process writes
-    journal = Journal(run / "metrics.jsonl" if run else None, state.position.step)
-    progress = Progress(total, state.position.step, sums, report)
+    journal = Journal(run / "metrics.jsonl" if run else None, state.position.step, monitor)
+    progress = Progress(total, state.position.step, sums, report, monitor)
     corpus, valid, lengths = corpus.near(model.device), valid.to(model.device), corpus.lookup()
     select = Selector(corpus, valid, config, seed, progress, journal)
     if validate_first and state.position.step == 0:
@@ -127,8 +137,7 @@ def train(
             state = state._replace(position=position)
             progress.advance()
             if _is_due(step, config.log_every, total):
-                epochs = step / batches_per_epoch
-                _log_interval(sums.read(), position, epochs, result.loss, select)
+                _log_interval(sums.read(), state, step / batches_per_epoch, result.loss, select)
             if _is_due(step, config.validate_every, total):
                 state = validate_and_select(state, select)
                 position = state.position
@@ -175,12 +184,13 @@ def _run_update(
 
 def _log_interval(
     interval: Interval,
-    position: Position,
+    state: TrainingState,
     epochs: float,
     loss: Loss,
     select: "Selector",
 ) -> None:
     """Report the figures of the last steps: a line of progress, and one of metrics.jsonl."""
+    position = state.position
     select.journal.write(
         step=position.step,
         epoch=epochs,

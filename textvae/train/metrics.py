@@ -4,20 +4,46 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from textvae import distributed
 from textvae.metrics.latent_usage import ACTIVE_VARIANCE
 from textvae.model.inferred import ElboTerms
-from textvae.storage.files import saying_why, write_file
+from textvae.storage.files import read_bytes, saying_why, write_file
 
 Report = Callable[[str], None]
 """Receives a line of progress; the command line prints it on stderr."""
+
+
+class Event(NamedTuple):
+    """Figures of a run at a step, which a callback receives.
+
+    Of `train`, the figures since the last such event, with dropout, in nats per sentence:
+    `reconstruction`, `kl`, `loss`, `kl_weight`, `active_units`, `num_targets`, `epoch`,
+    `tokens_per_second` and `seconds`. Of `validation`: `elbo`, `kl`, `active_units`, and whether
+    the parameters were `selected`. Of `evaluation`, at the end: the figures of the test set.
+    """
+
+    phase: Literal["train", "validation", "evaluation"]
+    step: int
+    metrics: dict[str, float]
+
+
+class Monitor(NamedTuple):
+    """How a run is watched, beside the lines of its report."""
+
+    callback: Callable[[Event], object] | None = None
+    """Receives events in the first process; an exception in it ends the run."""
+    bar: bool = True
+    """Show a bar in a terminal or a notebook."""
+
+
+DEFAULT_MONITOR = Monitor()
 
 
 class Interval(NamedTuple):
@@ -82,18 +108,41 @@ class RunningSums:
 class Journal:
     """metrics.jsonl: one object per line, and no line twice after a resume."""
 
-    def __init__(self, path: Path | None, step: int) -> None:
+    def __init__(self, path: Path | None, step: int, monitor: Monitor = DEFAULT_MONITOR) -> None:
         """Open for appending, and remove lines beyond `step`, of a run that was interrupted."""
         self._path = path
+        self._callback = monitor.callback if distributed.is_first() else None
         if path is not None and path.exists():
             lines = path.read_bytes().splitlines(keepends=True)
             write_file(path, b"".join(line for line in lines if _step(line) <= step))
 
     def write(self, **facts: object) -> None:
-        """Append one line."""
+        """Append one line, and call the callback."""
+        if self._callback is not None:
+            self._callback(_event(facts))
         if self._path is not None:
             with saying_why(self._path, ours=True), self._path.open("ab") as file:
                 file.write(msgspec.json.encode(facts) + b"\n")
+
+
+def read_history(path: Path) -> list[Event]:
+    """The events of metrics.jsonl; none where there is no such file.
+
+    Raises:
+        CheckpointError: a file that cannot be read.
+    """
+    if not path.is_file():
+        return []
+    lines = read_bytes(path, at_most=2**30).splitlines(keepends=True)
+    return [_event(msgspec.json.decode(line)) for line in lines if _step(line) < float("inf")]
+
+
+def _event(facts: Mapping[str, Any]) -> Event:
+    """The event of a line of metrics.jsonl."""
+    phase: Literal["train", "validation"] = "validation" if "validation" in facts else "train"
+    figures = {**facts, **facts.get("validation", {})}
+    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    return Event(phase, int(numbers.pop("step")), numbers)
 
 
 def _step(line: bytes) -> float:
@@ -106,16 +155,29 @@ def _step(line: bytes) -> float:
         return float("inf")
 
 
+def _in_notebook() -> bool:
+    """True in a Jupyter kernel, whose output is no terminal and yet shows a bar."""
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_shell is not None and type(get_shell()).__name__ == "ZMQInteractiveShell"
+
+
 class Progress:
     """The progress line: a bar on a terminal, else a plain line per interval."""
 
-    def __init__(self, total: int, step: int, sums: RunningSums, report: Report) -> None:
+    def __init__(
+        self,
+        total: int,
+        step: int,
+        sums: RunningSums,
+        report: Report,
+        monitor: Monitor = DEFAULT_MONITOR,
+    ) -> None:
         """Show a run of `total` steps that starts at `step`, with the sums so far."""
         self._carried = sums.targets()  # of an interval begun by an earlier process
         self._printed = set[str]()
         self._total, self._latent_dim, self._report = total, sums.latent_dim, report
         self._bar = None
-        if sys.stderr.isatty() and distributed.is_first():
+        if monitor.bar and distributed.is_first() and (sys.stderr.isatty() or _in_notebook()):
             self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
         self._since = time.perf_counter()
 
