@@ -24,6 +24,7 @@ NAMES = [
     "DiagonalGaussian",
     "EncodedPart",
     "Evaluation",
+    "Event",
     "ExperimentConfig",
     "GNMTPenalty",
     "Greedy",
