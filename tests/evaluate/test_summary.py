@@ -6,14 +6,12 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from small import small_config
 
 from textvae.api.evaluate import run_evaluators
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
 from textvae.evaluate.summary import Evaluation
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.vae import ModelConfig
 
 V = 11
 
@@ -25,11 +23,7 @@ def vae(tiny_run: Path) -> TextVAE:
 
 @pytest.fixture(scope="module")
 def found(evaluate_tokens: Callable[..., Evaluation]) -> Evaluation:
-    config = ModelConfig(
-        latent_dim=3,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7),
-        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
-    )
+    config = small_config(3, 5, 7)
     data = TokenArray.from_lists([[2, 3, 4] * 4, [5], [], [6, 7]], V)
     model = config.build(V).eval()
     return evaluate_tokens(model, data, num_words=4, num_characters=41, num_samples=5, seed=0)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import small_config
 
 from textvae.data.batching import TokenArray
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.vae import VAE, ModelConfig
+from textvae.model.vae import VAE
 from textvae.randomness import hashes, key
 from textvae.storage.training_state import load_state
 from textvae.train.config import TrainConfig
@@ -25,11 +24,7 @@ V = 17
 
 
 def _model() -> VAE:
-    return ModelConfig(
-        latent_dim=3,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7, dropout_rate=0.1),
-        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
-    ).build(V, seed=1)
+    return small_config(3, 5, 7, encoder={"dropout_rate": 0.1}).build(V, seed=1)
 
 
 def _corpus(name: str, size: int) -> TokenArray:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from small import small_config
 
 from textvae.data.batching import TokenArray
 from textvae.metrics.latent_usage import (
@@ -12,10 +13,8 @@ from textvae.metrics.latent_usage import (
     mutual_information,
     permutation_costs,
 )
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
-from textvae.model.vae import VAE, ModelConfig
+from textvae.model.vae import VAE
 from textvae.randomness import key, normals
 
 
@@ -83,11 +82,7 @@ def test_information_is_at_most_the_kl() -> None:
 
 
 def model_and_data() -> tuple[VAE, TokenArray]:
-    config = ModelConfig(
-        latent_dim=2,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=11),
-        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=11),
-    )
+    config = small_config(2, 5, 11)
     data = TokenArray.from_lists([[2 + i % 7] * (i % 5) for i in range(29)], 23)
     return config.build(23, seed=1).eval(), data
 

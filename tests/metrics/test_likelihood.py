@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 import torch
+from small import small_config
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -33,10 +34,8 @@ V, Z = 23, 2
 
 def tiny(latent_dim: int = Z, vocabulary_size: int = V, scale: float = 4.0) -> VAE:
     """A model whose latent matters: initial weights, scaled up."""
-    config = ModelConfig(
-        latent_dim=latent_dim,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=11, dropout_rate=0.5),
-        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=11, dropout_rate=0.5),
+    config = small_config(
+        latent_dim, 5, 11, encoder={"dropout_rate": 0.5}, decoder={"dropout_rate": 0.5}
     )
     model = config.build(vocabulary_size, seed=3).eval()
     with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small import drawn_corpus
 
 from textvae.config import decode
 from textvae.data.batching import Batch, TokenArray
@@ -16,7 +17,6 @@ from textvae.metrics.likelihood import encode_corpus, importance_weighted
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
 
 V, E, H, N = 23, 5, 11, 31
 
@@ -36,8 +36,7 @@ def build(vocabulary_size: int = V, **decoder: Any) -> VAE:
 
 
 def corpus() -> TokenArray:
-    words = hashes(key(1, "corpus"), torch.arange(N), lanes=7) % (V - 1) + 1
-    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    return drawn_corpus("corpus", N, V)
 
 
 def whole(data: TokenArray) -> Batch:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 from msgspec import structs
+from small import small_config
 
 from textvae.config import decode
 from textvae.data.batching import TokenArray
 from textvae.errors import ConfigError
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
-from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.labelling import Labelled, Labelling, label_pairs
 from textvae.model.labels import M2LabelsConfig
@@ -23,12 +23,7 @@ SENTENCES = [[2, 7, 3, 9], [], [10, 4]]
 UNKNOWN = torch.full((B,), -1)
 
 
-CONFIG = ModelConfig(
-    latent_dim=Z,
-    encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, bidirectional=True),
-    decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H),
-    labels=M2LabelsConfig(),
-)
+CONFIG = small_config(Z, E, H, encoder={"bidirectional": True}, labels=M2LabelsConfig())
 
 
 def build() -> VAE:
@@ -219,10 +214,6 @@ def test_the_labelled_sentences_teach_q_alone() -> None:
 
 
 def test_a_language_model_has_no_labels() -> None:
-    values = {
-        "latent_dim": 0,
-        "encoder": {"kind": "none"},
-        "labels": {"kind": "m2"},
-    }
+    values = {"latent_dim": 0, "encoder": {"kind": "none"}, "labels": {"kind": "m2"}}
     with pytest.raises(ConfigError, match=r"no encoder to classify labels"):
         decode(values, ModelConfig, source="here")

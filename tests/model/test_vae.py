@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from small import small_config
 
 from textvae.config import decode
 from textvae.errors import ConfigError
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.inferred import ElboTerms
 from textvae.model.prior_mixture import MixturePriorConfig
@@ -18,10 +17,8 @@ from textvae.randomness import Noise, hashes, key, normals
 
 B, T, V, E, H, Z = 3, 7, 23, 5, 11, 2
 LENGTHS = torch.tensor([7, 1, 4])  # the second sentence is empty: its one target is </s>
-CONFIG = ModelConfig(
-    latent_dim=Z,
-    encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, bidirectional=True, dropout_rate=0.2),
-    decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=0.3),
+CONFIG = small_config(
+    Z, E, H, encoder={"bidirectional": True, "dropout_rate": 0.2}, decoder={"dropout_rate": 0.3}
 )
 
 

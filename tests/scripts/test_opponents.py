@@ -5,13 +5,12 @@ import math
 import opponents
 import pytest
 import torch
+from small import small_config
 from torch import Tensor
 
 from textvae.data.batching import Batch, TokenArray
 from textvae.metrics.likelihood import encode_corpus, importance_weighted
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.vae import VAE, ModelConfig, sum_by_sentence
+from textvae.model.vae import VAE, sum_by_sentence
 from textvae.randomness import hash64, key, normals
 
 V, E, H, Z, N = 53, 13, 19, 5, 23
@@ -19,16 +18,11 @@ V, E, H, Z, N = 53, 13, 19, 5, 23
 
 def build() -> VAE:
     """Large weights and biases that are not zero, so that each of them matters."""
-    config = ModelConfig(
-        latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H),
-        decoder=GRUDecoderConfig(
-            embedding_dim=E,
-            hidden_dim=H,
-            tie_embeddings=False,
-            output_dropout_rate=0.0,
-            skip_connection=False,
-        ),
+    config = small_config(
+        Z,
+        E,
+        H,
+        decoder={"tie_embeddings": False, "output_dropout_rate": 0.0, "skip_connection": False},
     )
     model = config.build(V, seed=2)
     with torch.no_grad():

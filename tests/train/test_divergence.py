@@ -8,13 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from small import drawn_corpus, small_config
 
 from textvae.data.batching import TokenArray
 from textvae.errors import TrainingError
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
+from textvae.model.vae import VAE
 from textvae.storage.training_state import load_state, save_state
 from textvae.train.averaging import Average, NoAveraging
 from textvae.train.config import TrainConfig
@@ -37,16 +35,11 @@ CONFIG = TrainConfig(
 
 
 def model() -> VAE:
-    return ModelConfig(
-        latent_dim=3,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7),
-        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7, tie_embeddings=False),
-    ).build(V, seed=1)
+    return small_config(3, 5, 7, decoder={"tie_embeddings": False}).build(V, seed=1)
 
 
 def corpus(name: str, size: int) -> TokenArray:
-    words = hashes(key(1, name), torch.arange(size), lanes=7) % (V - 1) + 1
-    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    return drawn_corpus(name, size, V)
 
 
 def run(path: Path, stop: int | None = None) -> dict[str, torch.Tensor]:

@@ -6,14 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from small import drawn_corpus, small_config
 
 from textvae.data.batching import TokenArray
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.labels import LabelsConfig, M2LabelsConfig
 from textvae.model.posterior import BatchNormConfig
-from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
+from textvae.model.vae import VAE
 from textvae.storage.training_state import load_state
 from textvae.train.config import TrainConfig
 from textvae.train.labelled import LabelledBatches
@@ -29,20 +27,13 @@ KINDS = [M2LabelsConfig(), M2LabelsConfig(summed_labels=2)]
 
 
 def model(labels: LabelsConfig, **encoder: Any) -> VAE:
-    config = ModelConfig(
-        latent_dim=2,
-        encoder=GRUEncoderConfig(embedding_dim=5, hidden_dim=7, **encoder),
-        decoder=GRUDecoderConfig(embedding_dim=5, hidden_dim=7),
-        labels=labels,
-    )
+    config = small_config(2, 5, 7, encoder=encoder, labels=labels)
     return config.build(V, num_labels=L, seed=1)
 
 
 def corpus() -> TokenArray:
-    words = hashes(key(1, "train"), torch.arange(N), lanes=7) % (V - 1) + 1
-    lists = [row[: row[0] % 7] for row in words.tolist()]
     labels = torch.arange(N) % L
-    return TokenArray.from_lists(lists, V)._replace(labels=labels.where(labels.gt(0), -1))
+    return drawn_corpus("train", N, V)._replace(labels=labels.where(labels.gt(0), -1))
 
 
 @pytest.mark.parametrize("labels", KINDS)

@@ -9,26 +9,20 @@ import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file
+from small import small_config
 
 from textvae.data.batching import TokenArray
 from textvae.metrics.latent_usage import permutation_costs
 from textvae.metrics.likelihood import encode_corpus, reconstruction_at
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig
-from textvae.model.vae import VAE, ModelConfig
+from textvae.model.vae import VAE
 from textvae.randomness import hashes, key
 from textvae.train.config import DTYPES, StepSettings, TrainConfig
 from textvae.train.loop import train
 from textvae.train.objective import FreeBitsPerDimension, NoFreeBits, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig, LearningRateConfig, SGDConfig
 from textvae.train.rate import ControlledRate, LagrangianRate
-from textvae.train.schedules import (
-    Clock,
-    ConstantSchedule,
-    CosineRestartsSchedule,
-    LinearSchedule,
-)
+from textvae.train.schedules import Clock, ConstantSchedule, CosineRestartsSchedule, LinearSchedule
 from textvae.train.step import train_step
 from textvae.train.validation import validate
 
@@ -36,16 +30,12 @@ V, E, H, Z, N = 23, 5, 31, 2, 61
 
 
 def model(dropout: float = 0.0, **encoder: Any) -> VAE:
-    config = ModelConfig(
-        latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=dropout, **encoder),
-        decoder=GRUDecoderConfig(
-            embedding_dim=E,
-            hidden_dim=H,
-            tie_embeddings=False,
-            dropout_rate=dropout,
-            output_dropout_rate=dropout,
-        ),
+    config = small_config(
+        Z,
+        E,
+        H,
+        encoder={"dropout_rate": dropout, **encoder},
+        decoder={"tie_embeddings": False, "dropout_rate": dropout, "output_dropout_rate": dropout},
     )
     return config.build(V)
 

@@ -11,13 +11,11 @@ from typing import Any, get_args
 import msgspec
 import pytest
 import torch
+from small import drawn_corpus, small_config
 
 from textvae.data.batching import TokenArray
 from textvae.errors import TrainingError
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
-from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
+from textvae.model.vae import VAE
 from textvae.storage.training_state import load_state
 from textvae.train.config import TrainConfig
 from textvae.train.loop import TrainResult, train
@@ -31,9 +29,7 @@ from textvae.train.validation import validate
 V, E, H, Z, N = 23, 5, 11, 2, 61
 CONSTANT = LearningRateConfig(warmup_share=0.0, decay=ConstantSchedule())
 CLEAN = ObjectiveConfig(
-    kl_weight=ConstantSchedule(),
-    free_bits=NoFreeBits(),
-    word_dropout=ConstantSchedule(value=0.0),
+    kl_weight=ConstantSchedule(), free_bits=NoFreeBits(), word_dropout=ConstantSchedule(value=0.0)
 )
 NOISY = ObjectiveConfig(
     kl_weight=LinearSchedule(share=0.5),
@@ -60,23 +56,18 @@ def changed(**fields: Any) -> TrainConfig:
 
 
 def model(dropout: float = 0.2) -> VAE:
-    config = ModelConfig(
-        latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H, dropout_rate=dropout),
-        decoder=GRUDecoderConfig(
-            embedding_dim=E,
-            hidden_dim=H,
-            tie_embeddings=False,
-            output_dropout_rate=dropout,
-            skip_connection=False,
-        ),
+    config = small_config(
+        Z,
+        E,
+        H,
+        encoder={"dropout_rate": dropout},
+        decoder={"tie_embeddings": False, "output_dropout_rate": dropout, "skip_connection": False},
     )
     return config.build(V, seed=1)
 
 
 def corpus(name: str = "train", size: int = N) -> TokenArray:
-    words = hashes(key(1, name), torch.arange(size), lanes=7) % (V - 1) + 1
-    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    return drawn_corpus(name, size, V)
 
 
 def run(

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec import structs
+from small import small_config
 
 from textvae.data.batching import TokenArray
 from textvae.metrics.likelihood import encode_corpus
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.gaussian import DiagonalGaussian, aggregate_covariance
 from textvae.model.prior import PriorConfig
 from textvae.model.prior_flow import FlowPrior, FlowPriorConfig
@@ -20,7 +19,7 @@ from textvae.model.prior_gaussian import (
     StandardNormalPriorConfig,
 )
 from textvae.model.prior_mixture import MixturePrior, MixturePriorConfig
-from textvae.model.vae import VAE, ModelConfig
+from textvae.model.vae import VAE
 from textvae.randomness import key, normals
 from textvae.train.config import TrainConfig
 from textvae.train.loop import train
@@ -33,12 +32,7 @@ V, GAUSSIAN = 19, GaussianPriorConfig()
 
 
 def model(prior: PriorConfig = GAUSSIAN) -> VAE:
-    return ModelConfig(
-        latent_dim=3,
-        encoder=GRUEncoderConfig(embedding_dim=7, hidden_dim=11, dropout_rate=0.3),
-        decoder=GRUDecoderConfig(embedding_dim=7, hidden_dim=11),
-        prior=prior,
-    ).build(V)
+    return small_config(3, 7, 11, encoder={"dropout_rate": 0.3}, prior=prior).build(V)
 
 
 def corpus(size: int = 101) -> TokenArray:
@@ -175,12 +169,7 @@ def test_a_flow_stays_where_it_is_better_on_both_held_out_sets(
         (403, 9.0, 1.0, "prior: validation nll <= -1.000  kl 2.00"),
         (403, 9.0, -1.0, "prior: N(m, C) stays, for its validation is no worse: nll <= -0.000"),
         (403, 0.0, 1.0, "above N(m, C), which stays"),
-        (
-            101,
-            2.8,
-            1.0,
-            "prior: 4 Gaussians, 0.040 +- 0.350 nats per latent above N(m, C), which",
-        ),
+        (101, 2.8, 1.0, "prior: 4 Gaussians, 0.040 +- 0.350 nats per latent above N(m, C), which"),
         (403, 1e160, 1.0, "prior: N(m, C) stays: latents are too far from zero"),
     ],
 )
@@ -189,8 +178,7 @@ def test_the_gaussian_stays_where_the_mixture_is_not_surely_better(
 ) -> None:
     vae, data, lines = model(MixturePriorConfig()).double(), corpus(size), list[str]()
     monkeypatch.setattr(
-        "textvae.train.prior.encode_corpus",
-        lambda _, some: posterior(some.num_sentences, spread),
+        "textvae.train.prior.encode_corpus", lambda _, some: posterior(some.num_sentences, spread)
     )
     prior = vae.prior
     assert isinstance(prior, MixturePrior)

@@ -5,16 +5,15 @@ from typing import Any, get_args
 import msgspec
 import pytest
 import torch
+from small import drawn_corpus, small_config
 from torch import nn
 
 from textvae.config import decode
 from textvae.data.batching import TokenArray
 from textvae.errors import ConfigError
-from textvae.model.decoder import GRUDecoderConfig
-from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.initialization import initialize
-from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
+from textvae.model.vae import VAE
+from textvae.randomness import key
 from textvae.train.config import StepSettings, TrainConfig
 from textvae.train.loop import train
 from textvae.train.objective import NoFreeBits, ObjectiveConfig
@@ -44,17 +43,12 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name
 
 
 def model() -> VAE:
-    config = ModelConfig(
-        latent_dim=Z,
-        encoder=GRUEncoderConfig(embedding_dim=E, hidden_dim=H),
-        decoder=GRUDecoderConfig(embedding_dim=E, hidden_dim=H, tie_embeddings=False),
-    )
+    config = small_config(Z, E, H, decoder={"tie_embeddings": False})
     return config.build(V, seed=1)
 
 
 def corpus(size: int = N) -> TokenArray:
-    words = hashes(key(1, "train"), torch.arange(size), lanes=7) % (V - 1) + 1
-    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    return drawn_corpus("train", size, V)
 
 
 def update(
@@ -226,10 +220,7 @@ WORDS = 9.0
 
 
 def updates(
-    losses: list[float],
-    clock: Clock = FIRST,
-    state: ProcedureState = NEW,
-    share: float = 0.1,
+    losses: list[float], clock: Clock = FIRST, state: ProcedureState = NEW, share: float = 0.1
 ) -> list[Update]:
     """The updates of a step in which they have these losses per token."""
     procedure = AggressiveProcedure(share=share, max_updates=12, check_every=3)

@@ -8,13 +8,13 @@ from typing import Any, get_args
 import msgspec
 import pytest
 import torch
+from small import drawn_corpus
 
 from textvae.data.batching import TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import EncoderConfig, GRUEncoderConfig, NoEncoderConfig
 from textvae.model.posterior import BatchNormConfig
 from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
 from textvae.storage.training_state import State, load_state, save_state
 from textvae.train.averaging import AveragingConfig, ExponentialAveraging, TailAveraging
 from textvae.train.config import TrainConfig
@@ -67,8 +67,7 @@ def model(encoder: EncoderConfig | None = None) -> VAE:
 
 
 def corpus(name: str = "train", size: int = N) -> TokenArray:
-    words = hashes(key(1, name), torch.arange(size), lanes=7) % (V - 1) + 1
-    return TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
+    return drawn_corpus(name, size, V)
 
 
 def run(

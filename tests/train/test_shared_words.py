@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import drawn_corpus
 from torch import nn
 
 from textvae.api.text_vae import TextVAE
@@ -11,7 +12,6 @@ from textvae.data.batching import Batch, TokenArray
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.vae import VAE, ModelConfig
-from textvae.randomness import hashes, key
 from textvae.run.data import DataOptions
 from textvae.run.experiment import load_config
 from textvae.run.plan import plan_run
@@ -35,9 +35,7 @@ def model() -> VAE:
 
 
 def batch() -> Batch:
-    words = hashes(key(1, "train"), torch.arange(B), lanes=7) % (V - 1) + 1
-    corpus = TokenArray.from_lists([row[: row[0] % 7] for row in words.tolist()], V)
-    return corpus.batch(torch.arange(B))
+    return drawn_corpus("train", B, V).batch(torch.arange(B))
 
 
 def update(vae: VAE, optimizer: torch.optim.Optimizer, part: Part | None = None) -> set[str]:
