@@ -14,7 +14,7 @@ from textvae.config import Config, decode, read_config_file, resolve
 from textvae.data.batching import Lengths
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
-from textvae.errors import ConfigError
+from textvae.errors import CheckpointError, ConfigError
 from textvae.evaluate.evaluators import EvaluatorConfig, repeated
 from textvae.model.encoder import NoEncoderConfig
 from textvae.model.vae import ModelConfig
@@ -22,6 +22,7 @@ from textvae.train.config import TrainConfig
 from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
 from textvae.train.procedures import AggressiveProcedure, PretrainingProcedure
 from textvae.train.rate import ControlledRate, LagrangianRate
+from textvae.version import installed_version
 
 EPOCHS = 20
 """The default number of passes over a corpus, within the bounds of STEPS."""
@@ -138,8 +139,30 @@ def load_config(
 
 
 def read_experiment(path: Path) -> ExperimentConfig:
-    """The experiment.json of a run; ConfigError for a file that cannot be understood."""
-    return decode(read_config_file(path), ExperimentConfig, source=str(path))
+    """The experiment.json of a run.
+
+    Raises:
+        ConfigError: a file that cannot be read or understood.
+        CheckpointError: the run trained a kind of model that was removed.
+    """
+    values = read_config_file(path)
+    refuse_removed_labels(values.get("model"), path)
+    return decode(values, ExperimentConfig, source=str(path))
+
+
+def refuse_removed_labels(model: object, path: Path) -> None:
+    """Refuse a saved model config, as plain values, with labels of the removed kind M1+M2.
+
+    Raises:
+        CheckpointError: its labels are of that kind.
+    """
+    labels = model.get("labels") if isinstance(model, dict) else None
+    if isinstance(labels, dict) and labels.get("kind") == "m1_m2":
+        raise CheckpointError(
+            f"{path}: was trained with labels of kind m1_m2, which textvae {installed_version()} "
+            "no longer reads; use the version that saved it, or train again with "
+            "model.labels.kind=m2"
+        )
 
 
 def choose_data(config: ExperimentConfig, *, embedded: bool) -> tuple[ExperimentConfig, list[str]]:

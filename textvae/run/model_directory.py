@@ -17,7 +17,7 @@ from textvae.evaluate.summary import Evaluation
 from textvae.model.interfaces import CheckedBuffers
 from textvae.model.vae import VAE, ModelConfig
 from textvae.run.data import DATA, DataFacts, load_facts
-from textvae.run.experiment import StartFrom, read_experiment
+from textvae.run.experiment import StartFrom, read_experiment, refuse_removed_labels
 from textvae.run.label_file import label_files, read_labels
 from textvae.storage.checkpoint import (
     CARD,
@@ -174,6 +174,7 @@ def _config(path: Path, data: bytes) -> ModelConfig:
         value = parse_json(data.decode())
     except (ValueError, RecursionError):
         raise CheckpointError(f"{path / CONFIG}: not JSON, so the file is damaged") from None
+    refuse_removed_labels(value, path / CONFIG)
     return decode(value, ModelConfig, source=str(path / CONFIG))
 
 
