@@ -242,7 +242,9 @@ def test_evaluation_is_shared_bit_for_bit(tmp_path: Path) -> None:
     def figures(rank: int) -> None:
         posterior = encode_corpus(vae, data)
         found = importance_weighted(vae, data, posterior, num_samples=3, seed=2, rows=11)
-        figures = torch.cat([*posterior, torch.stack(found, dim=1).float()], dim=1)
+        figures = torch.cat(
+            [posterior.mean, posterior.log_variance, torch.stack(found, dim=1).float()], dim=1
+        )
         (tmp_path / f"{distributed.size()}-{rank}").write_bytes(figures.numpy().tobytes())
 
     figures(0)

@@ -223,7 +223,7 @@ def test_streaming_equals_the_formula_written_out() -> None:
     found = importance_weighted(model, data, posterior, num_samples=num_samples, seed=5, rows=7)
     for i in range(data.num_sentences):
         batch = data.batch(torch.tensor([i]))
-        q = posterior.select(torch.tensor([i]))
+        q = posterior[torch.tensor([i])]
         k = key(5, "importance")
         noise = normals(k, torch.tensor([i]), torch.arange(num_samples)[:, None], lanes=Z)
         z = q.sample(noise)

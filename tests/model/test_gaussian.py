@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
@@ -70,7 +71,7 @@ def test_log_densities_equal_those_of_torch_and_broadcast_over_samples() -> None
 
 
 def test_a_draw_is_the_mean_plus_the_deviation_times_the_normals_and_differentiable() -> None:
-    mean, log_variance = gaussian()
+    mean, log_variance = gaussian().mean, gaussian().log_variance
     mean.requires_grad_()
     log_variance.requires_grad_()
     noise = draws("noise", K, B, Z)
@@ -85,6 +86,20 @@ def test_a_draw_is_the_mean_plus_the_deviation_times_the_normals_and_differentia
 
 def test_selecting_rows_keeps_mean_and_variance_together() -> None:
     q, rows = gaussian(), torch.tensor([2, 0, 2, 1])
-    found = q.select(rows)
+    found = q[rows]
     assert torch.equal(found.mean, q.mean[rows])
     assert torch.equal(found.log_variance, q.log_variance[rows])
+
+
+def test_many_have_a_length_and_an_index_and_numpy_takes_their_means() -> None:
+    q = DiagonalGaussian(torch.arange(6.0).view(3, 2), torch.zeros(3, 2).sub(2.0).requires_grad_())
+    assert len(q) == len(list(q)) == 3
+    assert torch.equal(q[1].mean, torch.tensor([2.0, 3.0]))
+    assert torch.equal(q[1:].log_variance, torch.full((2, 2), -2.0))
+    assert torch.equal(q[np.array([2, 0])].mean, q.mean[[2, 0]])
+    assert torch.equal(q.stddev, torch.full((3, 2), math.exp(-1.0)))
+    assert np.asarray(q).tolist() == q.mean.tolist()
+    assert np.asarray(q, dtype=np.float64).dtype == np.float64
+    assert np.asarray(DiagonalGaussian(q.log_variance, q.mean)).shape == (3, 2)  # with a gradient
+    with pytest.raises(IndexError):
+        q[3]

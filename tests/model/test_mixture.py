@@ -234,4 +234,4 @@ def test_a_fit_whose_time_is_over_ends_with_the_best_so_far() -> None:
 def test_a_single_sentence_is_refused() -> None:
     posterior = posteriors(11, torch.zeros(1, 2), 0.5)
     with pytest.raises(DataError, match="at least 2 sentences, found 1"):
-        select_mixture(posterior.select(torch.tensor([3])), PRIOR, seed=0)
+        select_mixture(posterior[torch.tensor([3])], PRIOR, seed=0)

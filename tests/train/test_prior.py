@@ -148,7 +148,7 @@ def test_a_flow_stays_where_it_is_better_on_both_held_out_sets(
     vae, data, lines = model(FLOW), corpus(403), list[str]()
 
     def encoded(_: VAE, some: TokenArray) -> DiagonalGaussian:
-        return DiagonalGaussian(*(part.float() for part in posterior(some.num_sentences, 9.0)))
+        return posterior(some.num_sentences, 9.0).apply(torch.Tensor.float)
 
     monkeypatch.setattr("textvae.train.prior.encode_corpus", encoded)
     prior = vae.prior

@@ -31,7 +31,6 @@ from textvae.api.latent_space import EncodedPart
 from textvae.data.reading import LINE_BYTES
 from textvae.data.stream import chunks
 from textvae.errors import DataError
-from textvae.model.gaussian import DiagonalGaussian
 from textvae.storage.files import open_to_read, replacing, saying_why
 
 FORMS = (".npz", ".jsonl")
@@ -108,7 +107,8 @@ def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
             shape[0] += len(part.texts)
             shape[1] = part.posterior.mean.shape[1]
             numbers = (torch.tensor(part.rows), torch.tensor(part.cut))
-            columns = (*(values.float().cpu() for values in part.posterior), *numbers)
+            gaussian = part.posterior.apply(lambda values: values.float().cpu())
+            columns = gaussian.mean, gaussian.log_variance, *numbers
             with saying_why(path):
                 for name, values in zip(described, columns, strict=True):
                     data = values.contiguous().numpy().astype(described[name])
@@ -121,7 +121,7 @@ def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
                 # The date of the file and not of the clock: equal latents are equal bytes.
                 member = zipfile.ZipInfo(f"{name}.npy")
                 with archive.open(member, "w", force_zip64=True) as out:
-                    size = tuple(shape) if name in DiagonalGaussian._fields else (shape[0],)
+                    size = tuple(shape) if name in ("mean", "log_variance") else (shape[0],)
                     header = {"descr": described[name], "fortran_order": False, "shape": size}
                     npy.write_array_header_1_0(out, header)
                     copyfileobj(spool, out)

@@ -63,7 +63,7 @@ class LatentEvaluator(Config, tag_field="kind", tag="latent"):
         if model.is_language_model:
             return
         rows = subject.subset(self.max_sentences, "latent").to(subject.posterior.mean.device)
-        posterior, data, size = subject.posterior.select(rows), subject.data, len(rows)
+        posterior, data, size = subject.posterior[rows], subject.data, len(rows)
         if size < data.num_sentences:
             data = data.select(rows)
         draws = aggregate_draws(posterior, seed=subject.seed)

@@ -73,7 +73,7 @@ def encode_corpus(
             posterior = model.posterior(batch.targets, batch.lengths, dtype=dtype)
             result.mean[batch.indices] = posterior.mean.to(result.mean)
             result.log_variance[batch.indices] = posterior.log_variance.to(result.mean)
-    return DiagonalGaussian(*map(distributed.all_reduce_sum, result))
+    return result.apply(distributed.all_reduce_sum)
 
 
 def _zeros(model: VAE, data: TokenArray, *sizes: int) -> Tensor:
@@ -139,7 +139,7 @@ def importance_weighted(
     with torch.inference_mode():
         kl = _kl(model, data, posterior).double()
         for batch in data.shared_batches(group):
-            local = posterior.select(batch.indices)
+            local = posterior[batch.indices]
             at_once = min(rows, max(ROWS, CELLS // batch.inputs.shape[1]))
             chunk = max(1, at_once // group)
             sentences = batch.indices

@@ -126,7 +126,7 @@ def aggregate_of(posterior: DiagonalGaussian) -> Aggregate:
     So it can be inverted, and a dimension that carries nothing has a variance of about 1, and not
     the tiny one of its means, which would make noise of the encoder into distance.
     """
-    posterior = DiagonalGaussian(*(part.cpu().double() for part in posterior))
+    posterior = posterior.apply(lambda part: part.cpu().double())
     covariance = aggregate_covariance(posterior)
     return Aggregate(posterior.mean.mean(0), torch.linalg.cholesky(covariance))
 

@@ -107,20 +107,16 @@ def split_posteriors(posterior: DiagonalGaussian, *, seed: int) -> Split:
         raise DataError("latents are too far from zero for a prior; the model has diverged")
     order = permutation(key(seed, "held out"), size).to(posterior.mean.device)
     num_held_out = max(1, round(HELD_OUT * size))
-    held_out = posterior.select(order[:num_held_out])
-    return Split(
-        posterior.select(order[num_held_out:]), posterior_draws(held_out, seed, "held out")
-    )
+    held_out = posterior[order[:num_held_out]]
+    return Split(posterior[order[num_held_out:]], posterior_draws(held_out, seed, "held out"))
 
 
 def posterior_draws(posterior: DiagonalGaussian, seed: int, purpose: str) -> Tensor:
     """Draws of posteriors `[N, Z]`: float64 `[DRAWS, N, Z]`, on the CPU."""
-    mean, log_variance = (part.detach().cpu().double() for part in posterior)
-    index = torch.arange(mean.shape[0])
-    noise = [
-        normals(key(seed, purpose, number), index, lanes=mean.shape[1]) for number in range(DRAWS)
-    ]
-    return DiagonalGaussian(mean, log_variance).sample(torch.stack(noise).double())
+    wide = posterior.apply(lambda part: part.detach().cpu().double())
+    index, dim = torch.arange(len(wide)), wide.mean.shape[1]
+    noise = [normals(key(seed, purpose, number), index, lanes=dim) for number in range(DRAWS)]
+    return wide.sample(torch.stack(noise).double())
 
 
 def gain_of(log_prob: Tensor, baseline: Tensor) -> Gain:

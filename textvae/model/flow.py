@@ -288,7 +288,7 @@ def fit_flow(
         numbers = torch.arange(step * batch_size, (step + 1) * batch_size, device=device)
         rows = shuffled(key(seed, "flow rows"), size, numbers % size)
         noise = normals(key(seed, "flow draws"), numbers, lanes=shape.dim)
-        points = to_points(posterior.select(rows).sample(noise))
+        points = to_points(posterior[rows].sample(noise))
         current = AutoregressiveFlow(*weights)
         current = current._replace(
             **{name: getattr(current, name) * mask for name, mask in masks.items()}

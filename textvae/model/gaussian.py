@@ -1,27 +1,52 @@
 """The diagonal Gaussian: pure mathematics, natural logarithms, float32 or better."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
-class DiagonalGaussian(NamedTuple):
-    """Independent normals, one for each latent dimension."""
+@dataclass(frozen=True, slots=True, eq=False)
+class DiagonalGaussian:
+    """Independent normals, one for each latent dimension.
+
+    Of N sentences it has a length and an index, and numpy takes it for its means `[N, Z]`.
+    """
 
     mean: Tensor
     """`[..., Z]`."""
     log_variance: Tensor
     """`[..., Z]`, natural logarithm."""
 
+    @property
+    def stddev(self) -> Tensor:
+        """The standard deviations, `[..., Z]`."""
+        return (0.5 * self.log_variance).exp()
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, rows: Any) -> "DiagonalGaussian":
+        """The distributions at an index of the first axis, as tensors are indexed."""
+        return DiagonalGaussian(self.mean[rows], self.log_variance[rows])
+
+    def __iter__(self) -> Iterator["DiagonalGaussian"]:
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        array = self.mean.detach().cpu().numpy()
+        return array.astype(dtype, copy=bool(copy)) if dtype is not None or copy else array
+
     def sample(self, normals: Tensor) -> Tensor:
         """Mean + standard deviation * normals; `normals` `[..., Z]` broadcasts, as `[K, B, Z]`.
 
         The reparameterization of Kingma and Welling (2014): the draw is differentiable.
         """
-        return self.mean + (0.5 * self.log_variance).exp() * normals
+        return self.mean + self.stddev * normals
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """Log-density in nats, summed over Z: `[..., Z]` -> `[...]`."""
@@ -33,9 +58,9 @@ class DiagonalGaussian(NamedTuple):
         variance = self.log_variance.exp()
         return 0.5 * (self.mean.square() + variance - 1.0 - self.log_variance)
 
-    def select(self, rows: Tensor) -> "DiagonalGaussian":
-        """The distributions at int64 indices of the first axis."""
-        return DiagonalGaussian(self.mean[rows], self.log_variance[rows])
+    def apply(self, function: Callable[[Tensor], Tensor]) -> "DiagonalGaussian":
+        """The distributions with a function applied to means and log-variances."""
+        return DiagonalGaussian(function(self.mean), function(self.log_variance))
 
 
 def standard_normal_log_prob(latents: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ class M2Labels(SeededModule):
         if labelling is None:
             labelling = Labelling(unknown_labels(log_posterior))
         pairs = label_pairs(log_posterior, labelling, summed=self.config.summed_labels)
-        posterior = self.posterior(base.select(pairs.rows), pairs.labels)
+        posterior = self.posterior(base[pairs.rows], pairs.labels)
         kl = pairs.weights[:, None] * prior.kl(posterior)
         labels = torch.where(labelling.labels >= 0, labelling.labels, log_posterior.argmax(1))
         cost = label_kl(log_posterior, self.log_prior(), labelling.labels)

@@ -118,7 +118,7 @@ class MixturePrior(FittedDensityPrior):
         if not self.num_components:
             return exact
         gain = torch.zeros_like(exact, dtype=torch.float64)
-        wide = DiagonalGaussian(*(part.detach().double() for part in posterior))
+        wide = posterior.apply(lambda part: part.detach().double())
         mixture, normal = self._mixture(exact.device), self._normal()
         draws = matched_normals(self.latent_dim).to(exact.device)
         for draw in draws:
