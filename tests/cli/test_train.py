@@ -119,7 +119,7 @@ def test_text_and_label_columns(copy: Path, tiny_options: list[str], invoke: Inv
     columns = ["--text-column", "said", "--label-column", "kind"]
     result = invoke("train", "rows.csv", *columns, *tiny_options, "--dry-run")
     assert result.exit_code == 0, result.stderr
-    assert "text from column 'said'" in result.stderr
+    assert "text from column 'said'" in result.stdout
     assert "--text-column said --label-column kind" in result.stderr
 
 
@@ -147,3 +147,96 @@ def test_the_embedded_corpus_says_how_far_it_is_from_the_truth(
     assert [line.split(maxsplit=1)[1] for line in text.splitlines() if "grammatical" in line] == [
         f"{share:<22}of 1,000 samples"
     ]
+
+
+# -- everyday settings -----------------------------------------------------------------------------
+
+EVERYDAY = {
+    "--epochs 2": "train.max_epochs=2",
+    "--batch-size 7": "train.batch_size=7",
+    "--learning-rate 0.01": "train.optimizer.learning_rate=0.01",
+    "--latent-dim 3": "model.latent_dim=3",
+    "--tokenizer char": "data.tokenizer.kind=char",
+    "--too-long cut": "data.too_long=cut",
+}
+
+
+def test_everyday_settings_are_options(copy: Path, invoke: Invoke) -> None:
+    from textvae.cli.train import OPTIONS, _config  # noqa: PLC0415 -- no public name
+
+    nothing = {option.name: None for option in OPTIONS}
+    for option, setting in EVERYDAY.items():
+        flag, value = option.split()
+        name = flag.removeprefix("--").replace("-", "_")
+        assert _config((), nothing | {name: value}) == _config((setting,), nothing)
+    both = ("model.encoder.hidden_dim=11", "model.decoder.hidden_dim=11")
+    assert _config((), nothing | {"hidden_dim": 11}) == _config(both, nothing)
+    for option in ("--lr", "--lr=3", "--hidden-size", "--vocab_size"):
+        result = invoke("train", "tiny.txt", option, "3")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "No such option" in result.stderr
+        assert "; use --" in result.stderr
+    assert "give one of them" in invoke("train", "--minutes", "1", "--epochs", "2").stderr
+
+
+def test_the_schedule_fits_the_minutes(copy: Path, tiny_options: list[str], invoke: Invoke) -> None:
+    place = tiny_options.index("--max-steps")
+    options = tiny_options[:place] + tiny_options[place + 2 :]
+    options = [*options, "--dry-run", "--json", "--minutes"]
+    few, many = (
+        json.loads(invoke("train", "tiny.txt", "--output", "new", *options, minutes).stdout)
+        for minutes in ("0.01", "1")
+    )
+    assert 1 <= few["max_steps"] < many["max_steps"]
+    assert 5 < many["seconds"] < 600  # a minute, on a machine that has other work
+    # A run that has begun keeps its number of steps.
+    begun = invoke("train", "tiny.txt", "--output", "runs/tiny", *options, "1").stdout
+    assert json.loads(begun)["max_steps"] == 29
+
+
+def test_a_dry_run_begins_with_what_is_read(
+    copy: Path, tiny_options: list[str], invoke: Invoke
+) -> None:
+    (copy / "odd.csv").write_text(
+        "id;text\n1;the cat sees\n2;\n3;the dog sees\n4;the dog sees\n5;a a\n6;b b\n7;c\n",
+        encoding="utf-8",
+    )
+    result = invoke("train", "odd.csv", *tiny_options, "--output", "new", "--dry-run")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "read"
+    read = lines[1 : lines.index("data: odd.csv")]
+    assert "  odd.csv: 1 row (row 1, counted from 0) blank or missing, left out" in read
+    assert "  odd.csv: cells are separated by ';'" in read
+    assert "  odd.csv: text from column 'text'" in read
+    assert any("sentences of" in line and "1 copies" in line for line in read)
+    assert "unknown: " in result.stdout
+    found = json.loads(
+        invoke("train", "odd.csv", *tiny_options, "--output", "new", "--dry-run", "--json").stdout
+    )
+    assert [f"  {line}" for line in found["read"]] == read
+
+
+def test_tokenizers_of_files_and_runs(copy: Path, tiny_options: list[str], invoke: Invoke) -> None:
+    (copy / "words.vocab").write_text("<pad>\nthe\ncat\nsees\n.\nthe\n", encoding="utf-8")
+    kinds = [word for word in tiny_options if not word.startswith("data.tokenizer")]
+    kinds = [
+        a for i, a in enumerate(kinds) if not (a == "--set" and kinds[i + 1 : i + 2] == ["--set"])
+    ]
+    sizes = []
+    for tokenizer in ("./words.vocab", "runs/tiny/tokenizer.json", "./runs/tiny"):
+        words = ["train", "tiny.txt", *kinds, "--tokenizer", tokenizer, "--dry-run", "--json"]
+        result = invoke(*words, "--output", "new")
+        assert result.exit_code == 0, result.stderr
+        sizes.append(json.loads(result.stdout)["vocabulary_size"])
+    vocabulary = textvae.TextVAE.from_pretrained("runs/tiny").tokenizer.vocabulary_size
+    assert sizes == [6, vocabulary, vocabulary]
+    (copy / "bad.json").write_text("{}", encoding="utf-8")
+    (copy / "two.vocab").write_text("the cat\n", encoding="utf-8")
+    for name, said in {
+        "bad.json": "bad.json: the tokenizer file was not written by textvae",
+        "./none": "none: the tokenizer cannot be read",
+        "./two.vocab": "'the cat' is not one word",
+    }.items():
+        result = invoke("train", "tiny.txt", *kinds, "--tokenizer", name, "--output", "new")
+        assert result.exit_code == 2
+        assert said in result.stderr

@@ -1,5 +1,6 @@
 """`textvae train`."""
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,57 @@ from textvae.data.rows import TOO_LONG
 from textvae.errors import ConfigError
 
 if TYPE_CHECKING:
+    from textvae.data.corpus import Splits
     from textvae.run.experiment import ExperimentConfig
     from textvae.run.plan import Plan
 
 Values = dict[str, Any]
 """The values of OPTIONS, by their names; None is an option that was not given."""
+
+
+MINUTES = "minutes"
+MEANT = {
+    "lr": "--learning-rate",
+    "bs": "--batch-size",
+    "steps": "--max-steps",
+    "num-steps": "--max-steps",
+    "num-epochs": "--epochs",
+    "max-epochs": "--epochs",
+    "max-minutes": "--minutes",
+    "latent-size": "--latent-dim",
+    "z-dim": "--latent-dim",
+    "hidden-size": "--hidden-dim",
+    "output-dir": "--output",
+    "random-seed": "--seed",
+    "gpu": "--device cuda",
+    "cuda": "--device cuda",
+    "embedding-dim": "--set model.decoder.embedding_dim=N",
+    "embedding-size": "--set model.decoder.embedding_dim=N",
+    "num-layers": "--set model.encoder.num_layers=N --set model.decoder.num_layers=N",
+    "max-length": "--set model.max_length=N",
+    "vocab-size": "--set data.tokenizer.vocabulary_size=N",
+    "vocabulary-size": "--set data.tokenizer.vocabulary_size=N",
+    "patience": "--set train.patience=N",
+    "beta": "--set train.objective.rate.kind=... (see the reference of settings)",
+    "word-dropout": "--set train.objective.word_dropout.share=0.3",
+}
+"""Options of other programs, with what is meant."""
+
+
+class TrainCommand(click.Command):
+    """A command that answers options of other programs with its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an unknown option is a UsageError that names the one meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = MEANT.get(error.option_name.lstrip("-").replace("_", "-"))
+            if meant is None:
+                raise
+            raise click.UsageError(
+                f"No such option {error.option_name}; use {meant}.", ctx
+            ) from None
 
 
 class TrainOption(NamedTuple):
@@ -31,6 +78,8 @@ class TrainOption(NamedTuple):
     type: "click.ParamType[Any] | None" = None
     setting: str | None = None
     """The setting of the config that it overrides."""
+    other_setting: str | None = None
+    """A second one, which gets the same value."""
     describes_data: bool = False
     """A field of `DataOptions` has its name."""
 
@@ -77,6 +126,45 @@ OPTIONS = (
     TrainOption("seed", "Of everything drawn.  [default: 0]", type=options.SEED, setting="seed"),
     TrainOption("max_steps", "Length of the run.", type=options.COUNT, setting="train.max_steps"),
     TrainOption(
+        "epochs",
+        "Length in passes over the corpus, such as 10 or 0.5.",
+        type=click.FloatRange(min=0, min_open=True),
+        setting="train.max_epochs",
+    ),
+    TrainOption(
+        MINUTES,
+        "Length in time on this machine, by timing steps: `--minutes 5`.",
+        type=click.FloatRange(min=0, min_open=True),
+    ),
+    TrainOption(
+        "batch_size", "Sentences per step.", type=options.COUNT, setting="train.batch_size"
+    ),
+    TrainOption(
+        "learning_rate",
+        "Its highest value.",
+        type=click.FLOAT,
+        setting="train.optimizer.learning_rate",
+    ),
+    TrainOption(
+        "latent_dim",
+        "Dimensions of the latent.",
+        type=click.IntRange(0, 65_536),
+        setting="model.latent_dim",
+    ),
+    TrainOption(
+        "hidden_dim",
+        "Width of the GRUs of encoder and decoder.",
+        type=options.COUNT,
+        setting="model.encoder.hidden_dim",
+        other_setting="model.decoder.hidden_dim",
+    ),
+    TrainOption(
+        "tokenizer",
+        "word, bpe, char, smiles; or a file: a tokenizer.json, a vocabulary of one word "
+        "a line, or the directory of a run.  [default: bpe]",
+        "KIND|PATH",
+    ),
+    TrainOption(
         "save_every",
         "Steps between saved states.",
         type=options.COUNT,
@@ -105,6 +193,7 @@ def _add_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(
     "train",
+    cls=TrainCommand,
     help="""DATA is a file (.txt, .csv, .tsv, .jsonl, .json, each also .gz, .bz2, .xz; .parquet),
     `-` for standard input, a directory with train, valid and test files (also as in ptb.train.txt)
     or else of text files, or hf:name[:config][@revision]; several files, or a quoted pattern such
@@ -195,29 +284,60 @@ def command(
 def _dry_run(
     data: tuple[str, ...], settings: tuple[str, ...], values: Values, *, as_json: bool
 ) -> None:
-    from textvae.run.dry_run import dry_run  # noqa: PLC0415 -- imports torch, 1.5 s
+    from msgspec import structs  # noqa: PLC0415 -- 20 ms
+
+    from textvae.run.data import describe_splits  # noqa: PLC0415 -- imports torch, 1.5 s
+    from textvae.run.dry_run import dry_run  # noqa: PLC0415 -- as above
 
     if _config(settings, values).data.stream:
         raise ConfigError("data.stream: writes into the run directory, so there is no --dry-run")
-    plan = _plan(data, settings, values)
-    for line in (*plan.data.notes, explicit_command(data, settings, values, plan)):
-        log(line)
-    result = dry_run(plan)
+    lines: list[str] = []
+
+    def read(splits: "Splits") -> None:
+        lines.extend(describe_splits(splits))
+        if not as_json:  # at once: tokenizing and timing take longer
+            emit_lines("\n".join(["read", *(f"  {line}" for line in lines)]))
+            flush()
+
+    plan = _plan(data, settings, values, read)
+    for line in plan.data.notes:
+        if line not in lines:
+            log(line)
+    log(explicit_command(data, settings, values, plan))
+    result = structs.replace(dry_run(plan), read=lines)
     emit_json(result) if as_json else emit_lines("\n".join(result.lines()))
 
 
-def _plan(data: tuple[str, ...], settings: tuple[str, ...], values: Values) -> "Plan":
+def _plan(
+    data: tuple[str, ...],
+    settings: tuple[str, ...],
+    values: Values,
+    read: "Callable[[Splits], None]" = lambda splits: None,
+) -> "Plan":
     from textvae.run.data import DataOptions  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.run.plan import plan_run  # noqa: PLC0415 -- as above
 
     fields = {option.name: values[option.name] for option in OPTIONS if option.describes_data}
     output = None if values["output"] is None else Path(values["output"])
-    return plan_run(
+    plan = plan_run(
         DataOptions(data[0] if data else None, more=data[1:], **fields),
         _config(settings, values),
         output,
         report=log,
+        read=read,
     )
+    if values[MINUTES] is None:
+        return plan
+    from textvae.run.dry_run import fit_minutes  # noqa: PLC0415 -- as above
+
+    return fit_minutes(plan, values[MINUTES])
+
+
+def _tokenizer_settings(name: str) -> list[str]:
+    """The settings of a kind of tokenizer, or of a file, which holds a slash or ends in .json."""
+    if "/" in name or os.sep in name or name.endswith(".json"):
+        return ["data.tokenizer.kind=file", f"data.tokenizer.path={name}"]
+    return [f"data.tokenizer.kind={name}"]
 
 
 def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
@@ -225,10 +345,15 @@ def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
 
     file = None if values["config"] is None else Path(values["config"])
     overrides = [
-        f"{option.setting}={values[option.name]}"
+        f"{setting}={values[option.name]}"
         for option in OPTIONS
-        if option.setting is not None and values[option.name] is not None
+        for setting in (option.setting, option.other_setting)
+        if setting is not None and values[option.name] is not None
     ]
+    if (tokenizer := values["tokenizer"]) is not None:
+        overrides += _tokenizer_settings(tokenizer)
+    if values[MINUTES] is not None and (values["max_steps"] or values["epochs"]):
+        raise ConfigError("--minutes, --epochs and --max-steps are three lengths: give one of them")
     origin = values["start_from"]
     if origin is None:
         return load_config(file, [*settings, *overrides], recipe=values["recipe"])
@@ -250,7 +375,7 @@ def explicit_command(
     words += () if dashed else data
     set_options = [option for option in OPTIONS if values[option.name] is not None]
     for option in set_options:
-        if option.setting is None:
+        if option.setting is None and option.name != MINUTES:  # which has chosen the steps
             words += [option.flag, str(values[option.name])]
     for setting in settings:
         words += ["--set", setting]

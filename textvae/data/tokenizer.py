@@ -13,6 +13,7 @@ tokenizer from parts named here; the library never sees the file.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import msgspec
@@ -25,6 +26,8 @@ from textvae.errors import DataError
 END = 0
 UNKNOWN = 1
 _UNKNOWN_WORD = "<unk>"
+_SPECIAL_WORDS = ("", _UNKNOWN_WORD, "<s>", "</s>", "<pad>", "<eos>", "<bos>", "<PAD>", "<UNK>")
+"""Words of a vocabulary file that stand for no word of text."""
 _MAX_FILE_BYTES = 64 * 2**20  # some three million words: more than a softmax can hold
 _MIN_PAIR_COUNT = 2  # a pair of bytes seen once would spell out rare words whole
 
@@ -123,8 +126,47 @@ class SmilesTokenizerConfig(Config, tag_field="kind", tag="smiles"):
         return Tokenizer("smiles", _most_common(counts, None, self.min_count))
 
 
+class FileTokenizerConfig(Config, tag_field="kind", tag="file"):
+    """A tokenizer from a file: of another run, or a vocabulary of one word a line."""
+
+    path: str
+    """A tokenizer.json, a run or model directory, or a text file of words."""
+
+    def train(self, sentences: Iterable[str]) -> "Tokenizer":
+        """Read the file; DataError where there is none, or no tokenizer of this package in it."""
+        path = Path(self.path)
+        path = path / "tokenizer.json" if path.is_dir() else path
+        try:
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{path}: the tokenizer cannot be read: {reason}") from None
+        if path.suffix == ".json":
+            try:
+                return Tokenizer.from_json(data)
+            except DataError as error:
+                raise DataError(
+                    f"{path}: {error}; or give a text file of one word a line"
+                ) from None
+        try:
+            lines = [line.strip() for line in data.decode().splitlines()]
+        except UnicodeError:
+            raise DataError(f"{path}: a vocabulary is UTF-8 text, one word a line") from None
+        words = [word for word in dict.fromkeys(lines) if word not in _SPECIAL_WORDS]
+        for word in words:
+            if len(word.split()) != 1:
+                raise DataError(f"{path}: {word[:40]!r} is not one word; give one word a line")
+        if not words:
+            raise DataError(f"{path}: holds no word; give one word a line")
+        return Tokenizer("word", words)
+
+
 TokenizerConfig = (
-    WordTokenizerConfig | BPETokenizerConfig | CharTokenizerConfig | SmilesTokenizerConfig
+    WordTokenizerConfig
+    | BPETokenizerConfig
+    | CharTokenizerConfig
+    | SmilesTokenizerConfig
+    | FileTokenizerConfig
 )
 
 

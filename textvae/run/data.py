@@ -222,6 +222,19 @@ def repeats(splits: Splits) -> dict[str, tuple[int, int, int]]:
     return result
 
 
+def describe_splits(splits: Splits) -> list[str]:
+    """What was read, before it is tokenized: rows, reasons, lengths, copies and leaks."""
+    lines = list(splits.notes)
+    for name, (copies, in_train, _) in repeats(splits).items():
+        lengths = sorted(map(len, getattr(splits, name).texts))
+        lines.append(
+            f"{name}: {len(lengths):,} sentences of {lengths[0]:,} to {lengths[-1]:,} characters, "
+            f"half of them up to {lengths[len(lengths) // 2]:,}; {copies:,} copies"
+            + (f", {in_train:,} in train too" if name != "train" else "")
+        )
+    return lines
+
+
 def tokenize_sentences(
     part: Sentences,
     tokenizer: Tokenizer,

@@ -5,17 +5,24 @@ import time
 import msgspec
 from msgspec import structs
 
+from textvae.evaluate.subject import count_unknown
 from textvae.model.prior_gaussian import GaussianPriorConfig
 from textvae.run.data import describe
+from textvae.run.experiment import choose_training, read_experiment
 from textvae.run.plan import Plan, no_report
+from textvae.storage.checkpoint import EXPERIMENT
 from textvae.train.loop import train
 
 TIMED_STEPS = 5
+TIMING = 0.02
+"""The fraction of a given time that is spent on timing steps, twice."""
 
 
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of `train --dry-run`: the size of the data and the model, memory and time."""
 
+    read: list[str] = []
+    """What was read, before it was tokenized."""
     source: str
     rows: list[str]
     """Rows kept and dropped, and why, a line per split."""
@@ -28,13 +35,16 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     """Steps times seconds per step, validations included."""
     choices: list[str]
+    unknown: dict[str, float] = {}
+    """The fraction of unknown tokens of each split."""
 
     def lines(self) -> list[str]:
         """The figures as lines to print."""
         return [
             f"data: {self.source}",
             *(f"  {row}" for row in self.rows),
-            f"vocabulary: {self.vocabulary_size:,}",
+            f"vocabulary: {self.vocabulary_size:,}; unknown: "
+            + ", ".join(f"{100 * part:.1f} % of {name}" for name, part in self.unknown.items()),
             f"parameters: {self.num_parameters:,}",
             f"memory: about {self.memory_bytes / 2**20:,.0f} MiB",
             f"steps: {self.max_steps:,} at {1000 * self.seconds_per_step:,.0f} ms: "
@@ -42,7 +52,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def dry_run(plan: Plan) -> DryRun:
+def dry_run(plan: Plan, timed_steps: int = TIMED_STEPS) -> DryRun:
     """Time a few steps of the plan on its device; writes nothing."""
     config, facts = plan.config, plan.data.facts
     model = plan.build_model()
@@ -52,10 +62,10 @@ def dry_run(plan: Plan) -> DryRun:
     steps = config.train.max_steps or 1
     short = structs.replace(
         config.train,
-        max_steps=TIMED_STEPS,
-        validate_every=TIMED_STEPS,
+        max_steps=timed_steps,
+        validate_every=timed_steps,
         save_every=None,
-        log_every=TIMED_STEPS,
+        log_every=timed_steps,
         calibrate=False,
     )
     few = plan.data.arrays["valid"].head(1)
@@ -66,7 +76,7 @@ def dry_run(plan: Plan) -> DryRun:
     train(
         model, plan.data.arrays["train"], few, short, seed=config.seed, run=None, report=no_report
     )
-    seconds = (time.perf_counter() - start) / TIMED_STEPS
+    seconds = (time.perf_counter() - start) / timed_steps
     parameters = sum(p.numel() for p in model.parameters())
     longest = int(plan.data.arrays["train"].lengths.max())
     per_validation = facts.valid.num_targets / max(1, facts.train.num_targets)
@@ -83,4 +93,36 @@ def dry_run(plan: Plan) -> DryRun:
         # a validation is a forward pass, about a third of a step over the same tokens
         seconds=seconds * steps * (1 + validations * per_validation / max(epochs, 1e-9) / 3),
         choices=plan.choices,
+        unknown={
+            name: count_unknown(array) / array.num_targets
+            for name, array in plan.data.arrays.items()
+        },
     )
+
+
+def fit_minutes(plan: Plan, minutes: float) -> Plan:
+    """The plan with as many steps as fit the time on this machine, validations included.
+
+    A run that has begun keeps its number of steps.
+
+    Raises:
+        ConfigError: the experiment.json of the run cannot be read.
+    """
+    begun = plan.run / EXPERIMENT
+    if begun.is_file():
+        steps = read_experiment(begun).train.max_steps or 1
+    else:
+        first = dry_run(plan).seconds_per_step
+        timed = dry_run(plan, min(max(TIMED_STEPS, int(TIMING * 60.0 * minutes / first)), 500))
+        steps = max(1, int(60.0 * minutes * timed.max_steps / max(timed.seconds, 1e-9)))
+    open_again = {choice.partition("=")[0].removeprefix("train.") for choice in plan.choices}
+    fields = dict.fromkeys(open_again & set(plan.config.train.__struct_fields__))
+    train_config = structs.replace(plan.config.train, **fields | {"max_steps": steps})
+    config, choices = choose_training(
+        structs.replace(plan.config, train=train_config),
+        lengths=plan.data.arrays["train"].lookup(),
+        begun=begun,
+    )
+    others = [choice for choice in plan.choices if not choice.startswith("train.")]
+    choices = [*others, f"train.max_steps={steps}", *choices]
+    return plan._replace(config=config, choices=choices)

@@ -1,10 +1,11 @@
 """The plan of a run: its data read and tokenized, every setting chosen, and nothing trained."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from textvae.data.corpus import Splits
 from textvae.data.memory import Texts
 from textvae.errors import ConfigError
 from textvae.model.vae import VAE
@@ -57,11 +58,12 @@ def plan_run(
     config: ExperimentConfig,
     output: Path | None,
     report: Report = no_report,
+    read: Callable[[Splits], None] = lambda splits: None,
 ) -> Plan:
     """Read and tokenize the data, and choose every setting that is None.
 
     Writes nothing, except with `data.stream`: a streamed corpus goes to the run directory at once,
-    and `report` takes lines of progress.
+    and `report` takes lines of progress. `read` takes the sentences, before they are tokenized.
 
     Raises:
         DataError: text that cannot be read as it is.
@@ -78,6 +80,7 @@ def plan_run(
             data = stream_run_data(options, config, run, report=report)
     else:
         splits = read_splits(options, config)
+        read(splits)
         tokenizer = fit_tokenizer(config, splits.train.texts)
         source = options.source
         data = tokenize(splits, tokenizer, source, config.model.max_length, config.data.too_long)
