@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # the same table for type checkers, which see no __getattr__
     from textvae.api.score import threshold as threshold
     from textvae.api.score_reference import Reference as Reference
     from textvae.api.score_reference import reference_of as reference_of
-    from textvae.api.text_vae import Sample as Sample
     from textvae.api.text_vae import TextVAE as TextVAE
     from textvae.errors import CheckpointError as CheckpointError
     from textvae.errors import ConfigError as ConfigError
@@ -58,6 +57,7 @@ if TYPE_CHECKING:  # the same table for type checkers, which see no __getattr__
     from textvae.generate.strategies import TopK as TopK
     from textvae.generate.strategies import Typical as Typical
     from textvae.generate.writing import Candidate as Candidate
+    from textvae.generate.writing import Sample as Sample
     from textvae.model.gaussian import DiagonalGaussian as DiagonalGaussian
     from textvae.run.experiment import ExperimentConfig as ExperimentConfig
     from textvae.run.experiment import load_config as load_config
@@ -76,7 +76,7 @@ _NAMES = {
     "api.reconstruct": "Reconstruction Reconstructions reconstructions",
     "api.score": "Scored score threshold",
     "api.score_reference": "Reference reference_of",
-    "api.text_vae": "Sample TextVAE",
+    "api.text_vae": "TextVAE",
     "errors": "CheckpointError ConfigError DataError TextVAEError TrainingError",
     "evaluate.measurements": "Measurements",
     "evaluate.summary": "Evaluation",
@@ -85,7 +85,7 @@ _NAMES = {
     "generate.options": "Decoding",
     "generate.rules": "MinLength NoRepeatedNgrams RepetitionPenalty",
     "generate.strategies": "Greedy Nucleus Temperature TopK Typical",
-    "generate.writing": "Candidate",
+    "generate.writing": "Candidate Sample",
     "model.gaussian": "DiagonalGaussian",
     "run.experiment": "ExperimentConfig load_config",
     "train.metrics": "Event",

@@ -1,6 +1,7 @@
 """Scores by the stream, what they are compared with, and the threshold."""
 
 import itertools
+import math
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from textvae.api.score_reference import Reference, reference_of
 from textvae.api.text_vae import TextVAE
 from textvae.data.batching import TokenArray
 from textvae.errors import CheckpointError, ConfigError, DataError
+from textvae.metrics.likelihood import encode_corpus, importance_weighted, reconstruction_at
 from textvae.metrics.scores import measure_features
+from textvae.randomness import key, normals
 from textvae.run.model_directory import publish
 
 KINDS = ("nll", "elbo", "nll_per_token", "likelihood_ratio", "kl", "mahalanobis", "combined")
@@ -251,3 +254,85 @@ def test_a_language_model_scores_and_has_no_latent_scores(
     assert [one.score for one in ratios] == pytest.approx(differences, rel=1e-5)
     with pytest.raises(ConfigError, match="measured with another background model"):
         list(score(vae, lines, against, by="likelihood_ratio"))
+
+
+# -- log-probabilities of tokens -------------------------------------------------------------------
+
+
+def test_token_log_probs_add_up_to_the_likelihood(vae: TextVAE) -> None:
+    sentences = ["red cat eats", "fox", "red cat zzyzx"]
+    array = TokenArray.from_lists(vae.tokenizer.encode_batch(sentences), vae.tokenizer.start)
+    posterior = encode_corpus(vae.model, array)
+    same = torch.zeros(3, dtype=torch.int64)
+    bound = importance_weighted(
+        vae.model, array, posterior, num_samples=7, seed=3, numbers=same
+    ).nll
+    at_mean = reconstruction_at(vae.model, array, posterior.mean)
+    rows = vae.token_log_probs(sentences, num_samples=7, seed=3)
+    assert [row.tokens for row in rows] == [[*text.split(), "</s>"] for text in sentences]
+    assert vae.spelling is not None
+    spelled = torch.tensor([0.0, 0.0, vae.spelling.log_prob("zzyzx")], dtype=torch.float64)
+    assert float(spelled[2]) < -10
+    sums = torch.tensor([sum(row.at_mean) for row in rows], dtype=torch.float64)
+    assert torch.allclose(sums, spelled - at_mean, atol=1e-4)
+    total = vae.log_prob(sentences, num_samples=7, seed=3)
+    assert torch.allclose(total, spelled - bound, atol=1e-4)
+    assert torch.allclose(vae.log_prob(sentences[1:2], num_samples=7, seed=3), total[1:2])
+
+
+def test_increments_are_those_of_the_bound_of_shorter_texts(vae: TextVAE) -> None:
+    """Each is the difference of two bounds by the same samples of z, computed one by one."""
+    text, samples = "red cat eats", 5
+    (row,) = vae.token_log_probs([text], num_samples=samples, seed=3)
+    ids = vae.tokenizer.encode(text)
+    array = TokenArray.from_lists([ids], vae.tokenizer.start)
+    posterior = encode_corpus(vae.model, array)
+    noise = normals(
+        key(3, "importance"),
+        torch.zeros(1, dtype=torch.int64),
+        torch.arange(samples)[:, None],
+        lanes=vae.latent_dim,
+    )
+    latents = posterior.sample(noise)  # [K, 1, Z]
+    weights = (vae.model.prior.log_prob(latents) - posterior.log_prob(latents)).double()[:, 0]
+    writer = vae.model.decoder.writer(dtype=torch.float32, tabulate=False)
+    state, tokens = writer.start(latents[:, 0]), torch.full((samples,), vae.tokenizer.start)
+    bounds = [float(weights.logsumexp(0)) - math.log(samples)]
+    for token in [*ids, 0]:
+        logits, state = writer.step(tokens, state)
+        weights = weights + logits.double().log_softmax(1)[:, token]
+        bounds.append(float(weights.logsumexp(0)) - math.log(samples))
+        tokens = torch.full((samples,), token)
+    assert row.latent == pytest.approx(bounds[0], abs=1e-4)
+    differences = [after - before for before, after in itertools.pairwise(bounds)]
+    assert row.increments == pytest.approx(differences, abs=1e-4)
+
+
+# -- unknown words ---------------------------------------------------------------------------------
+
+
+def test_unknown_words_cost_their_spelling_in_every_likelihood(
+    vae: TextVAE, normal: Reference
+) -> None:
+    texts = ["red cat eats", "red zzyzx eats", "red zzyzx qwrtpsdfg"]
+    closed = TextVAE(vae.model, vae.tokenizer, vae.config)
+    assert vae.spelling is not None
+    costs = vae.spelling.nats(texts, vae.tokenizer)
+    for kind in ("nll", "elbo", "likelihood_ratio"):
+        rows = list(score(vae, texts, normal, by=kind))
+        others = list(score(closed, texts, normal, by=kind))
+        charged = costs if kind != "likelihood_ratio" else [0.0, 0.0, 0.0]
+        for one, other, cost in zip(rows, others, charged, strict=True):
+            assert one.score == pytest.approx(other.score + cost, abs=1e-3)
+        assert [one.num_unknown for one in rows] == [0, 1, 2]
+    assert rows[2].nll > rows[1].nll > rows[0].nll
+
+
+def test_normal_sentences_are_charged_alike(vae: TextVAE, tmp_path: Path) -> None:
+    """From the run's own data, which hold no text, as from a file of the same sentences."""
+    texts = [f"red cat {word}" for word in ("zzyzx", "eats", "qwrtp", "likes")]
+    file = tmp_path / "more.txt"
+    file.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    reference = reference_of(vae, train=file, valid=file, num_samples=3, seed=1, keep=False)
+    scored = [one.nll for one in score(vae, texts, reference, by="nll")]
+    assert sorted(reference.train.nll.tolist()) == pytest.approx(sorted(scored), abs=1e-3)

@@ -15,13 +15,14 @@ import textvae
 from textvae.api.score import DEFAULT
 from textvae.cli import options
 from textvae.metrics.scores import SCORE_KINDS
+from textvae.run.model_directory import publish
 
 ROOT = Path(__file__).parents[2]
 LINES = ["the dog sees the cat .", "the the cow cow", "a fox finds the bird ."]
 STDIN = "\n".join(LINES).encode()
 FEW = ["--samples", "3"]
 KEYS = ["sentence", "row", "cut", "score", "nll", "kl", "reconstruction"]
-KEYS += ["num_tokens", "percentile"]
+KEYS += ["num_tokens", "num_unknown", "percentile"]
 BLANK = "standard input: 2 rows (the first is row 3, counted from 0) blank or missing, left out\n"
 
 Invoke = Callable[..., Result]
@@ -49,6 +50,34 @@ def test_a_filter_is_the_python_call(copy: Path, invoke: Invoke) -> None:
     (copy / "lines.txt").write_bytes(STDIN)
     buffered = invoke("score", "runs/tiny", "lines.txt", *FEW, "--line-buffered").stdout
     assert buffered == invoke("score", "runs/tiny", "-", *FEW, stdin=STDIN).stdout
+
+
+def test_many_unknown_words_are_counted_and_warned_of(copy: Path, invoke: Invoke) -> None:
+    text = b"the zzyzx qwrtp\nthe dog sees the cat .\n"
+    result = invoke("score", "runs/tiny", *FEW, "--json", stdin=text)
+    assert [json.loads(row)["num_unknown"] for row in result.stdout.splitlines()] == [2, 0]
+    warning = "18 % of the tokens are words unknown to the model"
+    assert f"standard input: {warning}\n" in result.stderr
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")  # a model from before there was one:
+    publish(copy / "runs" / "tiny", vae.model, vae.config, vae.tokenizer, vae.results)
+    shutil.rmtree(next((copy / "runs" / "tiny").glob("scoring*")))
+    older = invoke("score", "runs/tiny", *FEW, stdin=text)
+    assert older.exit_code == 0
+    assert "has no model of spelling; an unknown word costs no more than <unk>" in older.stderr
+
+
+def test_the_log_probabilities_of_tokens_are_those_of_python(copy: Path, invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    options = ["--json", "--token-log-probs", *FEW]
+    result = invoke("score", "runs/tiny", *options, stdin=STDIN)
+    rows = [json.loads(row) for row in result.stdout.splitlines()]
+    for row, tokens in zip(rows, vae.token_log_probs(LINES, num_samples=3), strict=True):
+        assert row["tokens"] == [*row["sentence"].split(), "</s>"]
+        assert row["increments"] == pytest.approx(tokens.increments, abs=1e-4)
+        assert row["latent"] + sum(row["increments"]) == pytest.approx(-row["nll"], abs=1e-4)
+    refused = invoke("score", "runs/tiny", "--token-log-probs", stdin=STDIN)
+    assert refused.exit_code == 2
+    assert "--token-log-probs: goes with --json" in refused.stderr
 
 
 def test_a_threshold_says_what_is_strange(copy: Path, invoke: Invoke) -> None:

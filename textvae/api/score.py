@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from textvae.api.inputs import TokenizedPart, tokenize_stream
-from textvae.api.score_reference import Reference, check_background
+from textvae.api.score_reference import Reference, check_background, spelling_nats
 from textvae.api.text_vae import TextVAE
 from textvae.data.rows import RowCounts, TooLong
 from textvae.errors import ConfigError, DataError
@@ -22,6 +22,7 @@ from textvae.metrics.scores import (
     fit_score,
     measure_features,
 )
+from textvae.model.interfaces import UNKNOWN
 from textvae.run.model_directory import require_latent
 
 TOGETHER = 256
@@ -47,6 +48,8 @@ class Scored(NamedTuple):
     """-log p(x|z) averaged over the samples, nats."""
     num_tokens: int
     """`</s>` counted, where the sentence has one."""
+    num_unknown: int
+    """Words that are not in the vocabulary, among the tokens."""
     percentile: float
     """The percentage of training sentences with a lower score, ties counted half."""
 
@@ -123,13 +126,16 @@ def _scored(
         unigram=reference.unigram,
         background=None if background is None else background.model,
         aggregate=reference.aggregate,
+        spelling=spelling_nats(vae, part.texts),
     )
     scores = fitted(features)
     columns = (scores, features.nll, features.kl, features.reconstruction)
     numbers = (column.tolist() for column in columns)
     lengths = features.num_tokens.long().tolist()
     ranks = _percentiles(normal, scores).tolist()
-    for one in zip(part.texts, part.rows, part.cut, *numbers, lengths, ranks, strict=True):
+    unknown = [ids.count(UNKNOWN) for ids in part.tokens]
+    places = part.texts, part.rows, part.cut
+    for one in zip(*places, *numbers, lengths, unknown, ranks, strict=True):
         yield Scored(*one)
 
 

@@ -5,7 +5,7 @@ run starts at once. A reference belongs to the weights it was measured with: for
 measured again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from textvae import distributed
 from textvae.api.text_vae import TextVAE
+from textvae.api.token_log_probs import NUM_SAMPLES
 from textvae.config import Config, decode, encode_json, parse_json
 from textvae.data.batching import TokenArray
 from textvae.data.corpus import read_sentences
@@ -27,14 +28,12 @@ from textvae.metrics.scores import (
     unigram_log_probs,
 )
 from textvae.randomness import key, permutation
-from textvae.run.data import DATA, load_facts, open_split, tokenize_sentences
+from textvae.run.data import DATA, load_facts, open_spelling_nats, open_split, tokenize_sentences
 from textvae.run.model_directory import weights_sha256
 from textvae.storage.files import saying_why, write_file
 from textvae.storage.manifest import MANIFEST, check_file, make_manifest, read_manifest
 from textvae.storage.tensors import tensors_from_bytes, tensors_to_bytes
 
-NUM_SAMPLES = 20
-"""The default of K."""
 SENTENCES = 1000
 """The most of each split that are measured, drawn at random: a percentile is then exact to 1.6
 points."""
@@ -86,11 +85,13 @@ class _Part(NamedTuple):
     data: TokenArray
     source: str
     sha256: str
+    spelling: Tensor | None
+    """The cost of the unknown words of each, float64 `[N]`; None for a closed vocabulary."""
 
-    def subset(self, seed: int) -> TokenArray:
-        """At most SENTENCES of them, drawn at random."""
-        rows = permutation(key(seed, "score reference"), self.data.num_sentences)
-        return self.data.select(rows[:SENTENCES])
+    def subset(self, seed: int) -> tuple[TokenArray, Tensor | None]:
+        """At most SENTENCES of them, drawn at random, and the cost of their unknown words."""
+        rows = permutation(key(seed, "score reference"), self.data.num_sentences)[:SENTENCES]
+        return self.data.select(rows), None if self.spelling is None else self.spelling[rows]
 
     def facts(self) -> SplitSource:
         """Where they are from."""
@@ -160,6 +161,13 @@ def reference_of(
     return reference
 
 
+def spelling_nats(vae: TextVAE, texts: Sequence[str]) -> Tensor | None:
+    """The cost of the unknown words of each sentence, float64 `[N]`; None: a closed vocabulary."""
+    if vae.spelling is None:
+        return None
+    return torch.tensor(vae.spelling.nats(texts, vae.tokenizer), dtype=torch.float64)
+
+
 def _store(folder: Path, reference: Reference, report: Callable[[str], None]) -> None:
     """Write a reference; where that is impossible, scores only take longer the next time."""
     try:
@@ -193,16 +201,20 @@ def check_background(vae: TextVAE, background: TextVAE) -> str:
 def _part(vae: TextVAE, name: str, file: str | Path | None) -> _Part | None:
     """The sentences of a file, or of a split of the run; None where there are none."""
     if file is not None:
-        data, facts, *_ = tokenize_sentences(
+        data, facts, texts, *_ = tokenize_sentences(
             read_sentences(str(file), split="train" if name == "train" else "valid"),
             vae.tokenizer,
             vae.config.max_length,
         )
+        spelling = spelling_nats(vae, texts)
     elif vae.path is None or load_facts(vae.path / DATA) is None:
         return None
     else:
         data, facts = open_split(vae.path / DATA, name)
-    return _Part(data, facts.read.source, facts.read.sha256)
+        spelling = None
+        if vae.spelling is not None:
+            spelling = open_spelling_nats(vae.path / DATA, name, data.num_sentences)
+    return _Part(data, facts.read.source, facts.read.sha256, spelling)
 
 
 def _measured(
@@ -212,11 +224,11 @@ def _measured(
     unseen: _Part | None,
     facts: ReferenceFacts,
 ) -> Reference:
-    train, unigram = normal.subset(facts.seed), unigram_log_probs(normal.data)
+    (train, spelling), unigram = normal.subset(facts.seed), unigram_log_probs(normal.data)
     posterior = encode_corpus(vae.model, train.to(vae.device))
     aggregate = aggregate_of(posterior)
 
-    def measured(data: TokenArray) -> ScoreFeatures:
+    def measured(data: TokenArray, spelling: Tensor | None) -> ScoreFeatures:
         return measure_features(
             vae.model,
             data,
@@ -225,10 +237,11 @@ def _measured(
             unigram=unigram,
             background=None if background is None else background.model,
             aggregate=aggregate,
+            spelling=spelling,
         )
 
-    held_out = None if unseen is None else measured(unseen.subset(facts.seed))
-    return Reference(unigram, aggregate, measured(train), held_out, facts)
+    held_out = None if unseen is None else measured(*unseen.subset(facts.seed))
+    return Reference(unigram, aggregate, measured(train, spelling), held_out, facts)
 
 
 # -- on disk ---------------------------------------------------------------------------------------

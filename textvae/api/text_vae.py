@@ -1,58 +1,37 @@
 """TextVAE: text in, text out, the class that users of the package call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
-import msgspec
 import torch
+from torch import Tensor
 
-from textvae import distributed
 from textvae.api.inputs import as_latents, as_sentences
+from textvae.api.sampling import BLOCK, FIRST_BLOCK, draw_samples
+from textvae.api.token_log_probs import NUM_SAMPLES, TokenLogProbs, measure_token_log_probs
 from textvae.api.train import experiment_config, history_of, train_run, watch
 from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
 from textvae.data.memory import as_data
 from textvae.data.rows import TooLong
+from textvae.data.spelling import SpellingModel
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, TrainingError
 from textvae.evaluate.summary import Evaluation, evaluate
-from textvae.generate.decoding import ROWS as FIRST_BLOCK
-from textvae.generate.latents import sample_latents
 from textvae.generate.options import Decoding, StrategyName, resolve_decoding
 from textvae.generate.paths import PathKind, path_through
-from textvae.generate.writing import Candidate, DecodingSettings, candidates
+from textvae.generate.writing import DecodingSettings, Sample, candidates
 from textvae.metrics.likelihood import encode_corpus, likeliest_labels
 from textvae.model.gaussian import DiagonalGaussian
 from textvae.model.vae import VAE, ModelConfig
-from textvae.run.conditions import decoder_conditions, sample_conditions
+from textvae.run.conditions import decoder_conditions
 from textvae.run.data import DataOptions
 from textvae.run.experiment import ExperimentConfig, check_device
 from textvae.run.held_out import Origin, given, held_out, subject_of, tokenize_given
 from textvae.run.model_directory import Results, load_model, publish, require_latent
 from textvae.run.plan import plan_run
 from textvae.train.metrics import Event
-
-BLOCK = 16 * FIRST_BLOCK
-"""Samples whose latents are in memory at once; the first blocks are smaller and come at once."""
-
-
-class Sample(NamedTuple):
-    """A sentence of `TextVAE.sample_iter`."""
-
-    number: int
-    """i: the sentence is a function of (seed, i)."""
-    text: str
-    label: str | None = None
-    """None where the model has no labels."""
-    rank: int | None = None
-    """Among the n best of a beam, from 1; None where words were drawn, as the score."""
-    log_prob: float | None = None
-    """log p(x|z) in nats, summed over the tokens, `</s>` counted, by the model without rules and
-    temperature; None where words were drawn and it was not asked for."""
-    score: float | None = None
-    """The log-probability over the length penalty."""
 
 
 class TextVAE:
@@ -73,10 +52,11 @@ class TextVAE:
         results: Results | None = None,
         path: Path | None = None,
         labels: Sequence[str] = (),
+        spelling: SpellingModel | None = None,
     ) -> None:
         self.model, self.tokenizer, self.config = model.eval(), tokenizer, config
         self.results, self.path = results, path
-        self.labels = tuple(labels)
+        self.labels, self.spelling = tuple(labels), spelling
 
     def __repr__(self) -> str:
         words = f"{self.tokenizer.vocabulary_size:,} {self.tokenizer.kind} tokens"
@@ -209,6 +189,7 @@ class TextVAE:
             results=loaded.results,
             path=Path(path),
             labels=loaded.labels,
+            spelling=loaded.spelling,
         )
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -220,7 +201,8 @@ class TextVAE:
         where = Path(path)
         if where.exists() and (not where.is_dir() or any(where.iterdir())):
             raise CheckpointError(f"{where}: is in use; save to a directory that is new or empty")
-        publish(where, self.model, self.config, self.tokenizer, self.results, self.labels)
+        parts = self.model, self.config, self.tokenizer, self.results, self.labels
+        publish(where, *parts, self.spelling)
 
     def sample(
         self,
@@ -247,7 +229,7 @@ class TextVAE:
             CheckpointError: a label for a model without labels.
         """
         settings = self.decoding_settings(decoding, default="temperature")
-        samples = self._samples(num_samples, settings, BLOCK, near, scale, label)
+        samples = draw_samples(self, num_samples, settings, BLOCK, near, scale, label)
         return [sample.text for sample in samples]
 
     def sample_iter(
@@ -271,59 +253,7 @@ class TextVAE:
         """
         settings = self.decoding_settings(decoding, default="temperature", several=True)
         block = FIRST_BLOCK
-        return self._samples(num_samples, settings, block, near, scale, label, with_log_probs)
-
-    def _samples(
-        self,
-        num_samples: int,
-        settings: DecodingSettings,
-        block: int,
-        near: str | None,
-        scale: float | None,
-        label: str | None,
-        with_log_probs: bool = False,
-    ) -> Iterator[Sample]:
-        """Samples in blocks, of `block` latents for each process at first, then up to BLOCK."""
-        _at_least(0, num_samples=num_samples)
-        posterior = None
-        if near is not None:
-            posterior, label = self.encode([near]), label or self.likeliest_label(near)
-        begin = 0
-        while begin < num_samples:
-            end = min(num_samples, begin + block * distributed.size())
-            start = min(end, begin + block * distributed.rank())
-            latents = sample_latents(
-                self.model.prior,
-                min(block, end - start),
-                seed=settings.seed,
-                start=start,
-                posterior=posterior,
-                scale=scale,
-            )
-            drawn = sample_conditions(
-                self.model,
-                self.labels,
-                latents,
-                seed=settings.seed,
-                start=start,
-                near=near is not None,
-                label=label,
-            )
-            written = candidates(
-                self.model,
-                self.tokenizer,
-                drawn.conditions,
-                settings,
-                first_index=start,
-                with_log_probs=with_log_probs,
-            )
-            labels: Sequence[str | None] = drawn.labels or (None,) * len(written)
-            pairs = _all_gather(list(zip(labels, written, strict=True)))
-            for number, (name, best) in enumerate(pairs, start=begin):
-                for rank, one in enumerate(best, start=1):
-                    of_beam = None if one.score is None else rank
-                    yield Sample(number, one.text, name, of_beam, one.log_prob, one.score)
-            begin, block = end, min(2 * block, BLOCK)
+        return draw_samples(self, num_samples, settings, block, near, scale, label, with_log_probs)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
         """The posteriors of sentences, mean and log-variance `[N, Z]`.
@@ -340,6 +270,30 @@ class TextVAE:
         sentences = as_sentences(sentences)
         array, _ = tokenize_given(self.origin, given(sentences), sentences)
         return encode_corpus(self.model, array.to(self.device))
+
+    def log_prob(
+        self, sentences: Sequence[str], *, num_samples: int = NUM_SAMPLES, seed: int = 0
+    ) -> Tensor:
+        """Log p of sentences by the importance-weighted bound, nats, float64 `[N]`.
+
+        It is minus the nll of `textvae.score`: `</s>` counts, and where the model has a model of
+        spelling, an unknown word costs its spelling. Args and errors: `token_log_probs`.
+        """
+        tokens = self.token_log_probs(sentences, num_samples=num_samples, seed=seed)
+        sums = [one.latent + sum(one.increments) for one in tokens]
+        return torch.tensor(sums, dtype=torch.float64)
+
+    def token_log_probs(
+        self, sentences: Sequence[str], *, num_samples: int = NUM_SAMPLES, seed: int = 0
+    ) -> list[TokenLogProbs]:
+        """Log p of each token of N sentences, by `num_samples` draws of the latent, in two ways.
+
+        Raises:
+            DataError, TypeError: as `encode`.
+            ConfigError: no samples.
+        """
+        parts = self.model, self.spelling, self.origin, sentences
+        return measure_token_log_probs(*parts, num_samples=num_samples, seed=seed)
 
     def decode(
         self,
@@ -425,22 +379,10 @@ class TextVAE:
     def decoding_settings(
         self, options: Decoding, *, default: StrategyName = "greedy", several: bool = False
     ) -> DecodingSettings:
-        """How this model writes sentences under options of decoding.
-
-        Args:
-            options: as they were given.
-            default: the strategy where none is given or implied.
-            several: whether a latent may have several sentences.
-
-        Raises:
-            ConfigError, DataError, TypeError: options that cannot be used.
-        """
+        """The settings of `generate.options.resolve_decoding` for this model."""
+        tokenizer, limit = self.tokenizer, self.config.max_length
         return resolve_decoding(
-            options,
-            tokenizer=self.tokenizer,
-            limit=self.config.max_length,
-            default=default,
-            several=several,
+            options, tokenizer=tokenizer, limit=limit, default=default, several=several
         )
 
     def likeliest_labels(self, sentences: Sequence[str]) -> list[str] | None:
@@ -507,15 +449,3 @@ def _at_least(least: int, **numbers: int) -> None:
     for name, value in numbers.items():
         if value < least:
             raise ConfigError(f"{name} {value}: must be at least {least}")
-
-
-Written = list[tuple[str | None, list[Candidate]]]
-"""The label and the sentences of each latent."""
-
-
-def _all_gather(written: Written) -> Written:
-    """The lists of all processes, in the order of their ranks."""
-    if distributed.size() == 1:
-        return written
-    texts = distributed.all_gather(msgspec.json.encode(written).decode())
-    return list(chain.from_iterable(msgspec.json.decode(text, type=Written) for text in texts))

@@ -12,7 +12,7 @@ from textvae.errors import DataError
 from textvae.generate.options import Decoding
 
 if TYPE_CHECKING:
-    from textvae.api.text_vae import Sample
+    from textvae.generate.writing import Sample
 
 
 @click.command(

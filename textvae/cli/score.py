@@ -1,9 +1,9 @@
 """`textvae score`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -20,8 +20,12 @@ from textvae.cli.terminal import RowWriter, flush, log, log_model
 from textvae.data.rows import Exclusion, TooLong
 from textvae.errors import ConfigError
 
+MANY_UNKNOWN = 0.1
+"""The fraction of unknown tokens above which a warning is given."""
+
 if TYPE_CHECKING:
     from textvae.api.score import Scored
+    from textvae.api.token_log_probs import TokenLogProbs
 
 
 @click.command(
@@ -35,7 +39,8 @@ if TYPE_CHECKING:
     \b
     nll_per_token     the nll (below) over the number of tokens
     combined          nll beyond that of normal sentences as long, and as rare
-    nll               -log p(x), by the importance-weighted bound, in nats
+    nll               -log p(x), by the importance-weighted bound, in nats; an unknown word costs
+                      its spelling, by the characters of the training words, besides <unk>
     elbo              the same by the ELBO
     likelihood_ratio  nll minus that of a background model: unigrams, or --background
     kl                of the posterior from the prior
@@ -49,8 +54,13 @@ if TYPE_CHECKING:
     above the score that 1 % of the validation sentences exceed.
 
     With --json: `sentence`, `row` (of FILE, from 0), `cut` (true for the beginning of one that is
-    too long for the model), `score`, `nll`, `kl`, `reconstruction`, `num_tokens`, `percentile` (the
-    percentage of the training sentences that score lower) and, with --threshold, `strange`.""",
+    too long for the model), `score`, `nll`, `kl`, `reconstruction`, `num_tokens`, `num_unknown`
+    (words that the model does not know), `percentile` (the percentage of the training sentences
+    that score lower) and, with --threshold, `strange`.
+
+    With --json --token-log-probs also, of sentences that are not cut, `tokens` and their
+    log-probabilities in nats: `at_mean`, given the posterior mean, and `increments`, what each adds
+    to the bound of the text so far, which begins with `latent`: these add up to -nll.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
 @click.option(
@@ -87,6 +97,9 @@ if TYPE_CHECKING:
 @options.encoding
 @options.too_long("cut")
 @click.option("--skip-too-long", is_flag=True, hidden=True)  # the former name of --too-long drop
+@click.option(
+    "--token-log-probs", is_flag=True, help="With --json: the log-probability of each token, too."
+)
 @click.option("--line-buffered", is_flag=True, help="Score each line at once; slower.")
 @options.device
 @options.as_json
@@ -104,6 +117,7 @@ def command(
     encoding: str | None,
     too_long: TooLong,
     skip_too_long: bool,
+    token_log_probs: bool,
     line_buffered: bool,
     device: str,
     as_json: bool,
@@ -112,11 +126,14 @@ def command(
     options.at_most(arguments, 2, "MODEL and FILE")
     where, file = split_model_and_data(arguments)
     _check(kind, background, rate)
+    if token_log_probs and not as_json:
+        raise ConfigError("--token-log-probs: goes with --json")
     taken = partial(
         take_stream, file, text_column, separator=separator, encoding=encoding, may_be_empty=True
     )
     stream = taken() if distributed.is_first() else OTHERS
     writer = RowWriter(empty_lines=not as_json, at_once=line_buffered)
+    emitted = _Emitted()
     with distributed.joined():
         vae = options.load(where, device)
         other = None if background is None else options.load(find_model(background), device)
@@ -149,12 +166,20 @@ def command(
                 counts=writer,
                 together=together,
             )
-            _emit_scores(scored, bound, together, writer, as_json=as_json)
+            tokens_of = None
+            if token_log_probs:
+                tokens_of = partial(vae.token_log_probs, num_samples=num_samples, seed=seed)
+            emitted = _emit_scores(scored, bound, together, writer, tokens_of, as_json=as_json)
         else:
             for row in range(len(head)):
                 writer.exclude(row, Exclusion.BLANK)
     log_model(where, named=len(arguments) > (file is not None))
     writer.finish(stream.where, vae.config.max_length)
+    if vae.spelling is None and emitted.unknown and vae.tokenizer.kind != "bpe":
+        log(f"{where}: has no model of spelling; an unknown word costs no more than <unk>")
+    if emitted.unknown > MANY_UNKNOWN * emitted.tokens:
+        percentage = 100 * emitted.unknown / emitted.tokens
+        log(f"{stream.where}: {percentage:.0f} % of the tokens are words unknown to the model")
 
 
 def _through_first_sentence(rows: Iterator[str]) -> list[str]:
@@ -174,23 +199,36 @@ def _check(kind: str, background: str | None, rate: float | None) -> None:
         raise ConfigError("--threshold nan: a false-alarm rate is above 0 and below 1")
 
 
+class _Emitted(NamedTuple):
+    """The tokens of the sentences that were scored."""
+
+    tokens: int = 0
+    unknown: int = 0
+
+
 def _emit_scores(
     scored: "Iterable[Scored]",
     bound: float | None,
     together: int,
     writer: RowWriter,
+    tokens_of: "Callable[[list[str]], list[TokenLogProbs]] | None",
     *,
     as_json: bool,
-) -> None:
-    """A line each, handed over `together` at a time."""
+) -> _Emitted:
+    """A line each, handed over `together` at a time; how many tokens they had."""
+    tokens = unknown = 0
     for count, one in enumerate(scored, start=1):
         is_anomaly = None if bound is None else one.score > bound
         if as_json:
-            row = {"sentence": one.text, **one._asdict()}
+            row: dict[str, Any] = {"sentence": one.text, **one._asdict()}
             del row["text"]
+            if tokens_of is not None and not one.cut:
+                row |= tokens_of([one.text])[0]._asdict()
             writer.emit_json(one.row, row if is_anomaly is None else row | {"strange": is_anomaly})
         else:
             mark = () if is_anomaly is None else ("strange" if is_anomaly else "normal",)
             writer.emit(one.row, f"{one.score:.4f}", *mark)
+        tokens, unknown = tokens + one.num_tokens, unknown + one.num_unknown
         if count % together == 0:
             flush()
+    return _Emitted(tokens, unknown)

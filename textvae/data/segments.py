@@ -130,6 +130,21 @@ def shortened(
     return pieces[:1] if too_long == "cut" else pieces
 
 
+def read_texts(
+    texts: Sequence[str], tokenizer: Tokenizer, max_length: int, too_long: TooLong
+) -> Sequence[str]:
+    """The texts as a model reads them: of one that is cut or split, the parts of it."""
+    if too_long not in ("cut", "split"):
+        return texts
+    read: list[str] = []
+    for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        parts = [(ids, text)]
+        if len(ids) > max_length:
+            parts = shortened(text, tokenizer, max_length, too_long)
+        read += [part for _, part in parts]
+    return read
+
+
 def without(items: Sequence[T], indices: Iterable[int]) -> list[T]:
     """The items that are not at `indices`."""
     excluded = set(indices)

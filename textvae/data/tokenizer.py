@@ -217,13 +217,7 @@ class Tokenizer:
         # splits where Python does, as does every count of words elsewhere in the package.
         # A literal `</s>` or `<s>` is an ordinary word; a literal `<unk>` is not in the dictionary.
         find = self._ids.get
-        if self.kind == "char":
-            return [[find(character, UNKNOWN) for character in text] for text in sentences]
-        if self.kind == "smiles":
-            return [[find(token, UNKNOWN) for token in _cut_smiles(text)] for text in sentences]
-        if self.lowercase:
-            sentences = [text.lower() for text in sentences]
-        return [[find(word, UNKNOWN) for word in text.split()] for text in sentences]
+        return [[find(piece, UNKNOWN) for piece in self.token_texts(text)] for text in sentences]
 
     def _encode_bytes(self, sentences: Sequence[str]) -> list[list[int]]:
         try:
@@ -295,6 +289,24 @@ class Tokenizer:
             return None
         tokens = self._tokens[UNKNOWN + 1 :]
         return [b"", b"", *(bytes(_BYTES[character] for character in token) for token in tokens)]
+
+    def token_texts(self, sentence: str) -> list[str]:
+        """The text of each token, unknown ones too; not for sub-words, which know every text."""
+        if self.kind == "char":
+            return list(sentence)
+        if self.kind == "smiles":
+            return _cut_smiles(sentence)
+        return (sentence.lower() if self.lowercase else sentence).split()
+
+    def is_known(self, piece: str) -> bool:
+        """True if a piece of text has a token of its own."""
+        return piece in self._ids
+
+    def unknown_words(self, sentence: str) -> list[str]:
+        """The pieces of a sentence that become `<unk>`."""
+        if self.kind == "bpe":
+            return []
+        return [piece for piece in self.token_texts(sentence) if piece not in self._ids]
 
     def words(self) -> list[str]:
         """The tokens but `</s>` and `<unk>`."""

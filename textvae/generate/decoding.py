@@ -166,15 +166,7 @@ def decode_latents(
                     log_probs[active.rows] += token_log_probs[:, 0]
                 words.append(tokens)
                 active = active.follow(tokens, state, mask)
-            going = []
-            for place, ids in enumerate(torch.stack(words, 1).tolist()):
-                sentence = sentences[rows[place]]
-                room_left = max_length - len(sentence)
-                length = ids.index(END) if END in ids else len(ids)
-                sentence += ids[: min(length, room_left)]
-                finished[rows[place]] = length < len(ids) and length <= room_left
-                if length == len(ids) and length <= room_left:
-                    going.append(place)
+            going = _extend(sentences, finished, rows, words, max_length)
             if len(going) < len(rows):
                 places = torch.tensor(going, dtype=torch.int64)
                 if on_cuda:
@@ -188,6 +180,26 @@ def decode_latents(
                 rows += range(begun, begun + free)
                 begun += free
     return Decoded(sentences, finished, log_probs.tolist() if with_log_probs else None)
+
+
+def _extend(
+    sentences: list[list[int]],
+    finished: list[bool],
+    rows: list[int],
+    words: list[Tensor],
+    max_length: int,
+) -> list[int]:
+    """Add words `[A]` of some positions to the sentences of `rows`; the places that are open."""
+    going = []
+    for place, ids in enumerate(torch.stack(words, 1).tolist()):
+        sentence = sentences[rows[place]]
+        room = max_length - len(sentence)
+        length = ids.index(END) if END in ids else len(ids)
+        sentence += ids[: min(length, room)]
+        finished[rows[place]] = length < len(ids) and length <= room
+        if length == len(ids) and length <= room:
+            going.append(place)
+    return going
 
 
 def _forced(tokens: Tensor, forced: Tensor | None, active: _Active) -> Tensor:

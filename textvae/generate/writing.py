@@ -41,6 +41,23 @@ class Candidate(NamedTuple):
     """The order of the candidates of a beam: the log-probability over the length penalty."""
 
 
+class Sample(NamedTuple):
+    """A sentence of `TextVAE.sample_iter`."""
+
+    number: int
+    """i: the sentence is a function of (seed, i)."""
+    text: str
+    label: str | None = None
+    """None where the model has no labels."""
+    rank: int | None = None
+    """Among the n best of a beam, from 1; None where words were drawn, as the score."""
+    log_prob: float | None = None
+    """log p(x|z) in nats, summed over the tokens, `</s>` counted, by the model without rules and
+    temperature; None where words were drawn and it was not asked for."""
+    score: float | None = None
+    """The log-probability over the length penalty."""
+
+
 def check_strategy(strategy: S) -> S:
     """The strategy itself, which may have been made in Python, where bounds are not checked.
 

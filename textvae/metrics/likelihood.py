@@ -172,19 +172,11 @@ def _stream(
     """Sums of the weights of one group of sentences, `chunk` samples at a time."""
     zeros = torch.zeros(batch.lengths.shape[0], dtype=torch.float64, device=batch.lengths.device)
     sums = _Sums(zeros - math.inf, zeros - math.inf, zeros, zeros)
-    samples_key = key(seed, "importance")
     for first in range(0, num_samples, chunk):
         numbers = torch.arange(first, min(first + chunk, num_samples), device=zeros.device)
-        noise = normals(samples_key, sentences, numbers[:, None], lanes=posterior.mean.shape[1])
-        local, labels, extra = posterior, None, torch.zeros(())
-        if model.labels.num_labels:
-            draws = uniforms(key(seed, "importance label"), sentences, numbers[:, None])
-            local, labels, extra = _labelled(model, batch, draws)
-        latents = local.sample(noise)
-        conditions = model.condition(latents, labels)
+        conditions, density = _proposals(model, batch, sentences, posterior, numbers, seed)
         likelihood = log_likelihood(model, batch, conditions, dtype=dtype).double()
-        density = model.prior.log_prob(latents) - local.log_prob(latents) + extra
-        log_weights = likelihood + density.double()
+        log_weights = likelihood + density
         sums = _Sums(
             torch.logaddexp(sums.weight, log_weights.logsumexp(0)),
             torch.logaddexp(sums.squared_weight, (2 * log_weights).logsumexp(0)),
@@ -192,6 +184,80 @@ def _stream(
             sums.log_likelihood + likelihood.sum(0),
         )
     return sums
+
+
+def _proposals(
+    model: VAE,
+    batch: Batch,
+    sentences: Tensor,
+    posterior: DiagonalGaussian,
+    numbers: Tensor,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Draws from the posteriors: conditions `[K, B, C]`, and log p(z) - log q(z|x), `[K, B]`."""
+    draws_key = key(seed, "importance")
+    noise = normals(draws_key, sentences, numbers[:, None], lanes=posterior.mean.shape[1])
+    local, labels, extra = posterior, None, torch.zeros(())
+    if model.labels.num_labels:
+        draws = uniforms(key(seed, "importance label"), sentences, numbers[:, None])
+        local, labels, extra = _labelled(model, batch, draws)
+    latents = local.sample(noise)
+    density = model.prior.log_prob(latents) - local.log_prob(latents) + extra
+    return model.condition(latents, labels), density.double()
+
+
+class TokenLikelihoods(NamedTuple):
+    """Log-probabilities of the tokens of N sentences, `</s>` counted, nats, float64."""
+
+    at_mean: list[Tensor]
+    """log p(token | those before, z) at the posterior mean of each sentence."""
+    increments: list[Tensor]
+    """The growth of the importance-weighted bound of the text by each token, with the same
+    samples of z throughout: an estimate of log p(token | those before)."""
+    latent: Tensor
+    """`[N]`: the bound before the first token, log of the mean of p(z) / q(z|x). With the
+    increments it adds up to the bound of the sentence."""
+
+
+def token_likelihoods(
+    model: VAE, data: TokenArray, posterior: DiagonalGaussian, *, num_samples: int, seed: int
+) -> TokenLikelihoods:
+    """The log-probability of each token, of sentences that all have the same draws.
+
+    Args:
+        model: in evaluation mode.
+        data: N sentences.
+        posterior: from `encode_corpus`, `[N, Z]`.
+        num_samples: K.
+        seed: of the samples.
+    """
+    first = data.lengths.cumsum(0) - data.lengths
+    flat = torch.zeros(2, data.num_targets, dtype=torch.float64, device=model.device)
+    latent = torch.zeros(data.num_sentences, dtype=torch.float64, device=model.device)
+    means = at_own_labels(model, data, posterior.mean)
+    numbers = torch.arange(num_samples, device=model.device)
+    with torch.inference_mode():
+        for batch in data.shared_batches(max(1, ROWS // num_samples)):
+            same, local = torch.zeros_like(batch.indices), posterior.select(batch.indices)
+            conditions, density = _proposals(model, batch, same, local, numbers, seed)
+            tokens = token_log_likelihoods(model, batch, conditions).double()
+            sums = torch.cat([density[None], density + tokens.cumsum(0)])
+            bound = sums.logsumexp(1) - math.log(num_samples)
+            at_mean = token_log_likelihoods(model, batch, means[batch.indices][None])[:, 0]
+            mask = target_mask(batch.lengths, batch.targets.shape[1])
+            places = first.to(mask.device)[batch.indices][:, None] + torch.arange(
+                mask.shape[1], device=mask.device
+            )
+            flat[0, places[mask]] = at_mean.t().double()[mask]
+            flat[1, places[mask]] = bound.diff(dim=0).t()[mask]
+            latent[batch.indices] = bound[0]
+    lengths = data.lengths.tolist()
+    at_mean, increments = distributed.all_reduce_sum(flat.cpu())
+    return TokenLikelihoods(
+        list(at_mean.split(lengths)),
+        list(increments.split(lengths)),
+        distributed.all_reduce_sum(latent.cpu()),
+    )
 
 
 def _labelled(model: VAE, batch: Batch, draws: Tensor) -> tuple[DiagonalGaussian, Tensor, Tensor]:
@@ -231,6 +297,14 @@ def log_likelihood(
     model: VAE, batch: Batch, conditions: Tensor, *, dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Log p(x|z) in nats for conditions `[K, B, C]` of a batch: `[K, B]`, summed over targets."""
+    return token_log_likelihoods(model, batch, conditions, dtype=dtype).sum(0)
+
+
+@torch.no_grad()
+def token_log_likelihoods(
+    model: VAE, batch: Batch, conditions: Tensor, *, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Log p of each target given those before, `[T, K, B]`, for conditions `[K, B, C]`; else 0."""
     features = model.decoder.expanded(batch.inputs, conditions, dtype=dtype)
     targets = batch.targets.t()[:, None, :].expand(features.shape[:3])
     tokens = token_log_likelihood(
@@ -241,7 +315,7 @@ def log_likelihood(
         dtype=dtype,
     ).view(features.shape[:3])
     mask = target_mask(batch.lengths, batch.targets.shape[1]).t()[:, None, :]
-    return (tokens * mask).sum(0)
+    return tokens * mask
 
 
 def reconstruction_at(

@@ -140,6 +140,7 @@ def measure_features(
     unigram: Tensor | None = None,
     background: VAE | None = None,
     aggregate: Aggregate | None = None,
+    spelling: Tensor | None = None,
 ) -> ScoreFeatures:
     """The features of N sentences.
 
@@ -171,12 +172,13 @@ def measure_features(
         offsets = data.offsets
         ends = unigram[END] * (data.lengths - offsets.diff())  # 0 where a sentence is cut
         other = -(words[offsets[1:]] - words[offsets[:-1]] + ends)
+    spelled = 0.0 if spelling is None else spelling.to(likelihoods.nll)
     return ScoreFeatures(
-        nll=likelihoods.nll,
-        elbo=likelihoods.elbo,
-        reconstruction=likelihoods.reconstruction,
+        nll=likelihoods.nll + spelled,
+        elbo=likelihoods.elbo - spelled,
+        reconstruction=likelihoods.reconstruction + spelled,
         kl=likelihoods.kl,
         num_tokens=data.lengths.double(),
-        background_nll=other,
+        background_nll=other + spelled,
         distance=distance,
     )

@@ -7,6 +7,7 @@ from typing import NamedTuple, NoReturn
 
 import torch
 from msgspec import structs
+from torch import Tensor
 
 from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
@@ -14,16 +15,19 @@ from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sent
 from textvae.data.grammar import ATTRIBUTES, embedded_splits
 from textvae.data.memory import Texts
 from textvae.data.rows import TooLong, rows_text
-from textvae.data.segments import encode_sentences, without
+from textvae.data.segments import encode_sentences, read_texts, without
+from textvae.data.spelling import SpellingModel, fit_spelling
 from textvae.data.tokenizer import Tokenizer
-from textvae.errors import DataError
+from textvae.errors import CheckpointError, DataError
 from textvae.run.experiment import ExperimentConfig
-from textvae.storage.files import saying_why, write_file
+from textvae.storage.files import read_bytes, saying_why, write_file
+from textvae.storage.tensors import tensors_from_bytes, tensors_to_bytes
 
 EMBEDDED = "the embedded corpus"
 SPLITS = ("train", "valid", "test")
 DATA = "data"
 FACTS = "data.json"
+SPELLING_NATS = "spelling.safetensors"
 MAX_LABELS = 1000
 ENCODED_TOGETHER = 10_000
 """Sentences tokenized at once: the library's encodings take a kilobyte each."""
@@ -118,6 +122,10 @@ class RunData(NamedTuple):
     """Notes for the user on how the data were read."""
     streamed: bool = False
     """True if the arrays are those of the run directory itself."""
+    spelling: SpellingModel | None = None
+    """The model of the training words; None for sub-words, and for a stream: no text is kept."""
+    spelling_nats: dict[str, Tensor] | None = None
+    """The cost of the unknown words of each sentence, float64 `[N]` for each split."""
 
 
 def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
@@ -186,12 +194,17 @@ def tokenize(
     arrays: dict[str, TokenArray] = {}
     facts: dict[str, SplitFacts] = {}
     texts: list[str] = []
+    spelling = fit_spelling(splits.train.texts, tokenizer)
+    nats: dict[str, Tensor] = {}
     for name in SPLITS:
         part: Sentences = getattr(splits, name)
         arrays[name], facts[name], texts, long = tokenize_sentences(
             part, tokenizer, max_length, too_long=too_long, label_names=names
         )
         notes += [f"{name}: {note}" for note in long]
+        if spelling is not None:
+            read = read_texts(texts, tokenizer, max_length, too_long)
+            nats[name] = torch.tensor(spelling.nats(read, tokenizer), dtype=torch.float64)
         unseen = sorted({*(part.labels or ())} - {"", *names}) if names else []
         if unseen:
             notes.append(f"{name}: labels that no training sentence has: {', '.join(unseen)[:80]}")
@@ -208,7 +221,9 @@ def tokenize(
             )
     size = tokenizer.vocabulary_size
     data = DataFacts(source=source, vocabulary_size=size, label_names=names, **facts)
-    return RunData(tokenizer, arrays, data, texts, notes)
+    return RunData(
+        tokenizer, arrays, data, texts, notes, spelling=spelling, spelling_nats=nats or None
+    )
 
 
 def repeats(splits: Splits) -> dict[str, tuple[int, int, int]]:
@@ -345,6 +360,8 @@ def save_run_data(folder: Path, data: RunData) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for name, tokens in () if data.streamed else data.arrays.items():
         tokens.save(folder / name)
+    if data.spelling_nats is not None:
+        write_file(folder / SPELLING_NATS, tensors_to_bytes(data.spelling_nats))
     write_file(folder / FACTS, encode_json(data.facts))
 
 
@@ -385,6 +402,22 @@ def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
             "name the sentences to evaluate"
         )
     return tokens, split
+
+
+def open_spelling_nats(folder: Path, name: str, num_sentences: int) -> Tensor:
+    """The cost of the unknown words of each sentence of a split, float64 `[N]`.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    file = folder / SPELLING_NATS
+    try:
+        nats = tensors_from_bytes(read_bytes(file, at_most=2**34), file).get(name)
+    except CheckpointError as error:
+        raise DataError(f"{error}; name the sentences to compare with") from None
+    if nats is None or nats.shape != (num_sentences,) or not bool((nats >= 0).all()):
+        raise DataError(f"{file}: does not belong to the data; name the sentences to compare with")
+    return nats
 
 
 def data_differences(before: DataFacts, now: DataFacts) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from textvae.config import Config, decode, encode_json, parse_json
+from textvae.data.spelling import MAX_FILE_BYTES, SpellingModel
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, ConfigError, DataError
 from textvae.evaluate.measurements import decode_figures
@@ -36,6 +37,7 @@ from textvae.storage.training_state import load_state
 from textvae.version import installed_version
 
 RESULTS = "results.json"
+SPELLING = "spelling.json"
 LARGEST_WEIGHT = 1e15
 """The largest magnitude of a weight: a product of two, summed over a layer, stays in float32."""
 
@@ -79,6 +81,8 @@ class LoadedModel(NamedTuple):
     results: Results | None
     labels: tuple[str, ...] = ()
     """The names of the labels; empty for a model without labels."""
+    spelling: SpellingModel | None = None
+    """The probability of unknown words; None for sub-words and for models from before it."""
 
 
 def publish(
@@ -88,6 +92,7 @@ def publish(
     tokenizer: Tokenizer,
     results: Results | None,
     labels: Sequence[str] = (),
+    spelling: SpellingModel | None = None,
 ) -> None:
     """Write a model directory: config, weights, tokenizer, card, results, and their checksums.
 
@@ -107,6 +112,8 @@ def publish(
     if model.labels.num_labels:
         assert len(labels) == model.labels.num_labels
         files |= label_files(labels)
+    if spelling is not None:
+        files[SPELLING] = spelling.to_json()
     save_model_directory(path, files)
 
 
@@ -127,7 +134,8 @@ def load_model(path: Path, *, verify: bool = True) -> LoadedModel:
     labels = read_labels(path, has_labels=config.labels.has_labels, verify=verify)
     model = _model_for_weights(path, config, tokenizer, files.shapes, len(labels))
     _load_weights(model, files.read_tensors(), path / WEIGHTS)
-    return LoadedModel(model.eval(), tokenizer, config, read_results(path), labels)
+    spelling = _spelling(path) if SPELLING in files.manifest.files else None
+    return LoadedModel(model.eval(), tokenizer, config, read_results(path), labels, spelling)
 
 
 def _load_unfinished(path: Path) -> LoadedModel:
@@ -148,7 +156,8 @@ def _load_unfinished(path: Path) -> LoadedModel:
         labels = facts.label_names
     model = _model_for_weights(path, config, tokenizer, shapes, len(labels))
     _load_weights(model, weights, path)
-    return LoadedModel(model.eval(), tokenizer, config, None, labels=labels)
+    spelling = _spelling(path) if (path / SPELLING).is_file() else None
+    return LoadedModel(model.eval(), tokenizer, config, None, labels, spelling)
 
 
 def read_results(path: Path) -> Results | None:
@@ -183,6 +192,13 @@ def _tokenizer(path: Path, data: bytes) -> Tokenizer:
         return Tokenizer.from_json(data)
     except DataError as error:
         raise CheckpointError(f"{path / TOKENIZER}: {error}") from None
+
+
+def _spelling(path: Path) -> SpellingModel:
+    try:
+        return SpellingModel.from_json(read_bytes(path / SPELLING, at_most=MAX_FILE_BYTES))
+    except DataError as error:
+        raise CheckpointError(f"{path / SPELLING}: {error}") from None
 
 
 def _model_for_weights(

@@ -27,7 +27,14 @@ from textvae.run.data import (
 )
 from textvae.run.experiment import StartFrom, read_experiment
 from textvae.run.held_out import HeldOut, Origin, subject_of
-from textvae.run.model_directory import Results, TrainingFacts, load_model, publish, read_results
+from textvae.run.model_directory import (
+    SPELLING,
+    Results,
+    TrainingFacts,
+    load_model,
+    publish,
+    read_results,
+)
 from textvae.run.plan import Plan, no_report
 from textvae.run.stream import STREAM
 from textvae.storage.checkpoint import EXPERIMENT, TOKENIZER
@@ -132,7 +139,10 @@ def _train(plan: Plan, report: Report, monitor: Monitor = DEFAULT_MONITOR) -> Ru
     )
     if distributed.rank() == 0:
         names = plan.data.facts.label_names
-        publish(plan.run, model, config.model, plan.data.tokenizer, results, labels=names)
+        # A run that was begun before there were models of spelling stays as it was begun.
+        spelling = plan.data.spelling if (plan.run / SPELLING).is_file() else None
+        tokenizer = plan.data.tokenizer
+        publish(plan.run, model, config.model, tokenizer, results, names, spelling)
     return RunOutcome(plan.run, model, result, evaluation)
 
 
@@ -176,6 +186,8 @@ def _begin(plan: Plan) -> None:
     write_file(run / EXPERIMENT, encode_json(plan.config))
     # Before there are weights, so that a saved state can be loaded as a model.
     write_file(run / TOKENIZER, plan.data.tokenizer.to_json().encode())
+    if plan.data.spelling is not None:
+        write_file(run / SPELLING, plan.data.spelling.to_json())
     save_run_data(run / DATA, plan.data)
 
 
