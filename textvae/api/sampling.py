@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from textvae import distributed
+from textvae.data.tokenizer import Tokenizer
 from textvae.errors import ConfigError
 from textvae.generate.decoding import ROWS
 from textvae.generate.latents import sample_latents
 from textvae.generate.writing import Candidate, DecodingSettings, Sample, candidates
+from textvae.model.gaussian import DiagonalGaussian
+from textvae.model.vae import VAE
 from textvae.run.conditions import sample_conditions
-
-if TYPE_CHECKING:
-    from textvae.api.text_vae import TextVAE
 
 FIRST_BLOCK = ROWS
 BLOCK = 16 * FIRST_BLOCK
@@ -24,27 +23,30 @@ Written = list[tuple[str | None, list[Candidate]]]
 
 
 def draw_samples(
-    vae: "TextVAE",
+    model: VAE,
+    tokenizer: Tokenizer,
+    label_names: Sequence[str],
     num_samples: int,
     settings: DecodingSettings,
-    block: int,
-    near: str | None,
+    *,
+    posterior: DiagonalGaussian | None,
     scale: float | None,
     label: str | None,
+    block: int = FIRST_BLOCK,
     with_log_probs: bool = False,
 ) -> Iterator[Sample]:
-    """Samples in blocks, of `block` latents for each process at first, then up to BLOCK."""
+    """Samples in blocks, of `block` latents for each process at first, then up to BLOCK.
+
+    Latents are drawn from the prior, or around a `posterior`, `[1, Z]`.
+    """
     if num_samples < 0:
         raise ConfigError(f"num_samples {num_samples}: must be at least 0")
-    posterior = None
-    if near is not None:
-        posterior, label = vae.encode([near]), label or vae.likeliest_label(near)
     begin = 0
     while begin < num_samples:
         end = min(num_samples, begin + block * distributed.size())
         start = min(end, begin + block * distributed.rank())
         latents = sample_latents(
-            vae.model.prior,
+            model.prior,
             min(block, end - start),
             seed=settings.seed,
             start=start,
@@ -52,17 +54,17 @@ def draw_samples(
             scale=scale,
         )
         drawn = sample_conditions(
-            vae.model,
-            vae.labels,
+            model,
+            label_names,
             latents,
             seed=settings.seed,
             start=start,
-            near=near is not None,
+            near=posterior is not None,
             label=label,
         )
         written = candidates(
-            vae.model,
-            vae.tokenizer,
+            model,
+            tokenizer,
             drawn.conditions,
             settings,
             first_index=start,

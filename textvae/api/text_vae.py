@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from textvae.api.inputs import as_latents, as_sentences
-from textvae.api.sampling import BLOCK, FIRST_BLOCK, draw_samples
+from textvae.api.sampling import BLOCK, draw_samples
 from textvae.api.token_log_probs import NUM_SAMPLES, TokenLogProbs, measure_token_log_probs
 from textvae.api.train import experiment_config, history_of, train_run, watch
 from textvae.data.batching import TokenArray
@@ -229,7 +229,7 @@ class TextVAE:
             CheckpointError: a label for a model without labels.
         """
         settings = self.decoding_settings(decoding, default="temperature")
-        samples = draw_samples(self, num_samples, settings, BLOCK, near, scale, label)
+        samples = self._samples(num_samples, settings, near, label, scale=scale, block=BLOCK)
         return [sample.text for sample in samples]
 
     def sample_iter(
@@ -252,8 +252,22 @@ class TextVAE:
             ConfigError, DataError, CheckpointError: as `sample`.
         """
         settings = self.decoding_settings(decoding, default="temperature", several=True)
-        block = FIRST_BLOCK
-        return draw_samples(self, num_samples, settings, block, near, scale, label, with_log_probs)
+        parts = num_samples, settings, near, label
+        return self._samples(*parts, scale=scale, with_log_probs=with_log_probs)
+
+    def _samples(
+        self,
+        num_samples: int,
+        settings: DecodingSettings,
+        near: str | None,
+        label: str | None,
+        **options: Any,
+    ) -> Iterator[Sample]:
+        posterior = None if near is None else self.encode([near])
+        if near is not None:
+            label = label or self.likeliest_label(near)
+        parts = self.model, self.tokenizer, self.labels, num_samples, settings
+        return draw_samples(*parts, posterior=posterior, label=label, **options)
 
     def encode(self, sentences: Sequence[str]) -> DiagonalGaussian:
         """The posteriors of sentences, mean and log-variance `[N, Z]`.

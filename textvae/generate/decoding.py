@@ -1,5 +1,6 @@
 """Latents in, sentences of ids out: the one batched loop behind every verb that writes text."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from textvae.generate.constraints import FREE, Constraint, forced_tokens
 from textvae.generate.rules import (
+    AnyRule,
     BannedTokens,
     Written,
     check_rules,
@@ -148,22 +150,13 @@ def decode_latents(
             words = []
             for _ in range(min(num_positions, max_length + 1 - min(lengths))):
                 logits, state = writer.step(active.tokens, active.state)
-                steered = logits
-                if mask is not None:
-                    room = max_length - 1 - active.positions
-                    steered = mask.apply(logits, active.text_states, room)
-                if rules:
-                    written = Written(active.words[:, : max(lengths)], active.positions)
-                    steered = steer(steered, rules, written)
-                    if with_history:  # the others leave `</s>`; to look would wait for a device
-                        refuse_nothing(steered)
+                steered = _steered(logits, active, rules, mask, max_length, max(lengths))
                 draws = Draws(draws_key, active.rows + first_index, active.positions)
                 tokens = _forced(strategy(steered, draws), forced, active)
                 if with_log_probs:
                     # The end of a sentence that is cut counts, too.
                     scored = torch.where(active.positions < max_length, tokens, END)[:, None]
-                    token_log_probs = logits.double().log_softmax(1).gather(1, scored)
-                    log_probs[active.rows] += token_log_probs[:, 0]
+                    log_probs[active.rows] += logits.double().log_softmax(1).gather(1, scored)[:, 0]
                 words.append(tokens)
                 active = active.follow(tokens, state, mask)
             going = _extend(sentences, finished, rows, words, max_length)
@@ -200,6 +193,24 @@ def _extend(
         if length == len(ids) and length <= room:
             going.append(place)
     return going
+
+
+def _steered(
+    logits: Tensor,
+    active: _Active,
+    rules: Sequence[AnyRule],
+    mask: TextMask | None,
+    max_length: int,
+    longest: int,
+) -> Tensor:
+    """Logits `[A, V]` under a mask and rules; at most `longest` words are written."""
+    if mask is not None:
+        logits = mask.apply(logits, active.text_states, max_length - 1 - active.positions)
+    if rules:
+        logits = steer(logits, rules, Written(active.words[:, :longest], active.positions))
+        if active.words.shape[1]:  # without a history there is `</s>`; to look would wait
+            refuse_nothing(logits)
+    return logits
 
 
 def _forced(tokens: Tensor, forced: Tensor | None, active: _Active) -> Tensor:
