@@ -238,7 +238,7 @@ def token_likelihoods(
     numbers = torch.arange(num_samples, device=model.device)
     with torch.inference_mode():
         for batch in data.shared_batches(max(1, ROWS // num_samples)):
-            same, local = torch.zeros_like(batch.indices), posterior.select(batch.indices)
+            same, local = torch.zeros_like(batch.indices), posterior[batch.indices]
             conditions, density = _proposals(model, batch, same, local, numbers, seed)
             tokens = token_log_likelihoods(model, batch, conditions).double()
             sums = torch.cat([density[None], density + tokens.cumsum(0)])
