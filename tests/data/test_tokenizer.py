@@ -386,7 +386,11 @@ def test_configs_decode_by_kind() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_pieces_are_the_sentence(kind: str, limit: int) -> None:
     texts = {"smiles": ["CC(=O)Oc1ccccc1C(=O)O", "BrC[NH+]=C"]}.get(kind)
-    texts = texts or ["der süße Käse, 日本語 is  nice", "a", "naïve 🧀🧀 cheese please please"]
+    texts = texts or [
+        "der s\u00fc\u00dfe K\u00e4se, \u65e5\u672c\u8a9e is  nice",
+        "a",
+        "na\u00efve \U0001f9c0\U0001f9c0 cheese please please",
+    ]
     configs = {
         "word": WordTokenizerConfig(min_count=2),
         "bpe": BPETokenizerConfig(vocabulary_size=300),

@@ -20,16 +20,11 @@ def sample_latents(
 ) -> Tensor:
     """Draws from a prior, or around a posterior: `[N, Z]`; draw i is a function of (seed, i).
 
+    `start` is the index i of the first draw; a posterior is that of one sentence, `[1, Z]`, with a
+    scale from 0 to 1000, where None is 1.
+
     Around a posterior a draw is mean + scale * standard deviation * e, with e standard normal: 1
     is the posterior itself, 0 its mean.
-
-    Args:
-        prior: of the model, where to draw from without a posterior.
-        num_samples: N.
-        seed: of the draws.
-        start: the index i of the first draw.
-        posterior: of one sentence, `[1, Z]`.
-        scale: from 0 to 1000; None is 1.
 
     Raises:
         ConfigError: a scale out of bounds, or without a posterior.
@@ -47,11 +42,7 @@ def sample_latents(
 
 
 def check_latents(latents: Tensor, latent_dim: int) -> None:
-    """Refuse latents that are not `[N, latent_dim]`.
-
-    Raises:
-        DataError: they are not.
-    """
+    """Refuse latents that are not `[N, latent_dim]`: a DataError."""
     if latents.dim() != 2 or latents.shape[1] != latent_dim:
         raise DataError(
             f"latents of shape {tuple(latents.shape)}: this model takes (any number, {latent_dim})"

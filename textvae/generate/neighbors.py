@@ -31,15 +31,9 @@ class Nearest:
     """
 
     def __init__(self, queries: Tensor, size: int, scale: Tensor | None = None) -> None:
-        """Start without candidates.
+        """Start without candidates for queries `[Q, Z]`, n = `size` >= 1 neighbours each.
 
-        Args:
-            queries: `[Q, Z]`.
-            size: n.
-            scale: `[Z]`, by which every difference is divided; None is 1.
-
-        Raises:
-            ConfigError: n below 1.
+        Every difference is divided by `scale` `[Z]`; None is 1.
         """
         if size < 1:
             raise ConfigError(f"the nearest {size}: must be at least 1")

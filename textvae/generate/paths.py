@@ -113,18 +113,12 @@ def spherical_path(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
 
 
 def data_path(start: Tensor, end: Tensor, steps: int, density: GaussianMixture) -> Tensor:
-    """Points on the shortest path, at equal distances along it.
+    """`steps` points `[steps, Z]` of the shortest path, both ends included, at equal distances.
+
+    From `[Z]` to `[Z]` under a density of the latents of data; of the type and on the device of
+    `start`.
 
     Never longer than the straight line. The same both ways, but for rounding.
-
-    Args:
-        start: `[Z]`.
-        end: `[Z]`.
-        steps: how many points, both ends included.
-        density: of the latents of data.
-
-    Returns:
-        `[steps, Z]`, of the type and on the device of `start`.
     """
     first, last = (point.detach().cpu().double().clone() for point in (start, end))
     fractions = torch.linspace(0.0, 1.0, SEGMENTS + 1, dtype=torch.float64)

@@ -110,11 +110,7 @@ def steer(logits: Tensor, rules: Sequence[AnyRule], written: Written) -> Tensor:
 
 
 def refuse_no_sentence() -> NoReturn:
-    """Say that a sentence can neither go on nor end.
-
-    Raises:
-        ConfigError: always.
-    """
+    """Raise the ConfigError of a sentence that can neither go on nor end."""
     raise ConfigError(
         "the rules leave a sentence no word to go on with and do not let it end; "
         "block longer n-grams, lower the minimum length or ban fewer words"
@@ -122,21 +118,13 @@ def refuse_no_sentence() -> NoReturn:
 
 
 def refuse_nothing(logits: Tensor) -> None:
-    """Refuse logits `[B, V]` of which a row leaves no word.
-
-    Raises:
-        ConfigError: there is such a row.
-    """
+    """Refuse logits `[B, V]` of which a row leaves no word: a ConfigError."""
     if bool(logits.amax(1).isneginf().any()):
         refuse_no_sentence()
 
 
 def check_rules(rules: Sequence[Rule], max_length: int) -> None:
-    """Refuse rules that no sentence of `max_length` tokens can meet.
-
-    Raises:
-        ConfigError: a minimum above the maximum.
-    """
+    """Refuse rules that no sentence of `max_length` tokens can meet: a ConfigError."""
     for rule in rules:
         if isinstance(rule, MinLength) and rule.tokens > max_length:
             raise ConfigError(

@@ -59,11 +59,7 @@ class Sample(NamedTuple):
 
 
 def check_strategy(strategy: S) -> S:
-    """The strategy itself, which may have been made in Python, where bounds are not checked.
-
-    Raises:
-        ConfigError: a number out of bounds.
-    """
+    """The strategy itself, which may have been made in Python, where bounds are not checked."""
     return decode_config(strategy, type(strategy), source=type(strategy).__name__)
 
 

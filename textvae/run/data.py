@@ -1,4 +1,7 @@
-"""The corpus of a run: read, tokenized, filtered, and kept beside the run as flat arrays."""
+"""The corpus of a run: read, tokenized, filtered, and kept beside the run as flat arrays.
+
+Sentences that cannot be read, and data of a run that are not there or damaged, are a DataError.
+"""
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -129,11 +132,7 @@ class RunData(NamedTuple):
 
 
 def read_splits(options: DataOptions, config: ExperimentConfig) -> Splits:
-    """The sentences of the three splits.
-
-    Raises:
-        DataError: nothing to read, or text that cannot be read as it is.
-    """
+    """The sentences of the three splits."""
     if options.data is not None:
         return load_splits(
             options.data,
@@ -183,9 +182,6 @@ def tokenize(
     """Sentences to flat arrays; those over `max_length` tokens are counted, and by default dropped.
 
     Labels stay with their sentences. More than MAX_LABELS different ones are ignored, with a note.
-
-    Raises:
-        DataError: a split of which nothing is left; too long a sentence, to be refused.
     """
     names, notes = tuple(sorted({*(splits.train.labels or ())} - {""})), list(splits.notes)
     if len(names) > MAX_LABELS:
@@ -320,11 +316,7 @@ def refuse_too_long(part: Sentences, index: int, max_length: int) -> NoReturn:
 
 
 def check_labels(splits: Splits, data: RunData) -> None:
-    """Refuse labels from which a model cannot learn, or on which it cannot be evaluated.
-
-    Raises:
-        DataError: no labels, one class, too many, or one that no training sentence has.
-    """
+    """Refuse labels from which a model cannot learn, or on which it cannot be evaluated."""
     train, names = splits.train, data.facts.label_names
     if not names:
         kinds = len({*(train.labels or ())} - {""})
@@ -372,11 +364,7 @@ def load_facts(folder: Path) -> DataFacts | None:
 
 
 def open_run_data(folder: Path, tokenizer: Tokenizer) -> RunData:
-    """The data of a run as another process has saved them, memory-mapped, without the texts.
-
-    Raises:
-        DataError: they are not there, or damaged.
-    """
+    """The data of a run as another process has saved them, memory-mapped, without the texts."""
     facts = load_facts(folder)
     if facts is None:
         raise DataError(f"{folder}: is not there; processes of one run need one file system")
@@ -385,11 +373,7 @@ def open_run_data(folder: Path, tokenizer: Tokenizer) -> RunData:
 
 
 def open_split(folder: Path, name: str) -> tuple[TokenArray, SplitFacts]:
-    """One split of a run, memory-mapped.
-
-    Raises:
-        DataError: the run's data are not there, or damaged.
-    """
+    """One split of a run, memory-mapped."""
     facts = load_facts(folder)
     if facts is None:
         raise DataError(

@@ -97,9 +97,6 @@ def publish(
     """Write a model directory: config, weights, tokenizer, card, results, and their checksums.
 
     With the names of the labels of a model that has labels.
-
-    Raises:
-        CheckpointError: it cannot be written.
     """
     files = {
         CONFIG: encode_json(config),
@@ -161,11 +158,7 @@ def _load_unfinished(path: Path) -> LoadedModel:
 
 
 def read_results(path: Path) -> Results | None:
-    """results.json of a model directory, or None.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
+    """results.json of a model directory, or None."""
     file = path / RESULTS
     if not (path / MANIFEST).exists() or not file.is_file():
         return None
@@ -264,11 +257,7 @@ def weights_sha256(model: VAE) -> str:
 
 
 def require_latent(model: VAE, path: Path | None) -> None:
-    """Refuse a language model where posteriors are needed.
-
-    Raises:
-        CheckpointError: the model has no latent.
-    """
+    """Refuse a language model where posteriors are needed: a CheckpointError."""
     if model.is_language_model:
         raise CheckpointError(
             f"{path or 'this model'}: is a language model without a latent, so it has no posterior "

@@ -64,10 +64,6 @@ def plan_run(
 
     Writes nothing, except with `data.stream`: a streamed corpus goes to the run directory at once,
     and `report` takes lines of progress. `read` takes the sentences, before they are tokenized.
-
-    Raises:
-        DataError: text that cannot be read as it is.
-        ConfigError: settings that do not fit the data or the machine.
     """
     if "\0" in str(output):
         raise ConfigError(f"--output {str(output)!a}: no directory has a NUL in its name")

@@ -80,11 +80,7 @@ def execute(plan: Plan, *, report: Report, monitor: Monitor = DEFAULT_MONITOR) -
 
 
 def follow() -> RunOutcome:
-    """Train, in every process but the first, the run that the first one executes.
-
-    Raises:
-        RankError: the first one could not begin, and reports why.
-    """
+    """Train, in every process but the first, the run that the first one executes."""
     run, finished = Path(distributed.broadcast(None)), bool(distributed.all_reduce_max(0))
     if finished:
         return RunOutcome(run, load_model(run).model, None, None)

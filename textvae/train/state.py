@@ -45,12 +45,7 @@ class TrainingState(NamedTuple):
     """A `snapshot` at the best validation, for a learning rate that falls on a plateau."""
 
     def save(self, run: Path) -> None:
-        """Save the state in the directory of a run.
-
-        Raises:
-            CheckpointError: it could not be written.
-            TrainingError: a tensor is not finite.
-        """
+        """Save the state in the directory of a run."""
         tensors = self._tensors()
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"rewind.{name}": value for name, value in self.rewind.items()}
@@ -70,11 +65,7 @@ class TrainingState(NamedTuple):
         save_state(run, position.step, tensors, facts)
 
     def restored(self, run: Path | None) -> "TrainingState":
-        """Load the newest undamaged state of a run; the state itself where nothing was saved.
-
-        Raises:
-            CheckpointError: all saved states are damaged.
-        """
+        """Load the newest undamaged state of a run; the state itself where nothing was saved."""
         saved = load_state(run) if run is not None else None
         if saved is None:
             return self
