@@ -39,7 +39,24 @@ class TrainingError(TextVAEError, RuntimeError):
     exit_code = 4
 
 
+class MemoryLimitError(TextVAEError, MemoryError):
+    """Work that needs more memory than there is, found before it began or when memory ran out."""
+
+    exit_code = 71
+
+
 class RankError(TextVAEError, RuntimeError):
     """Another process of the same run has ended, and this one cannot continue without it."""
 
     exit_code = 75
+
+
+_MEMORY_MESSAGES = ("not enough memory", "can't allocate memory", "std::bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell lack of memory from other errors: torch has a type for CUDA, only messages for a CPU."""
+    # By its name: torch is not imported to find out.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_MESSAGES)

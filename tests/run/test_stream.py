@@ -1,11 +1,15 @@
 """A streamed corpus: the arrays of one that is in memory, whatever interrupts it on the way."""
 
+import json
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from textvae.errors import CheckpointError, DataError
+from textvae.errors import CheckpointError, DataError, RankError
 from textvae.run import stream as stream_module
 from textvae.run.data import SPLITS, DataOptions, RunData, read_splits, tokenize
 from textvae.run.experiment import ExperimentConfig, load_config
@@ -96,6 +100,54 @@ def test_another_corpus_or_other_settings_are_refused(source: Path, tmp_path: Pa
         file.write("one more\n")
     with pytest.raises(CheckpointError, match="holds the stream of another corpus or other"):
         stream(source, tmp_path / "run")
+
+
+def test_contents_decide_not_the_time_of_the_file(source: Path, tmp_path: Path) -> None:
+    first = stream(source, tmp_path / "run")
+    os.utime(source, ns=(1, 1))
+    assert stream(source, tmp_path / "run").facts == first.facts
+    text = source.read_bytes()
+    source.write_bytes(text[::-1])  # as long
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(CheckpointError, match="holds the stream of another corpus"):
+        stream(source, tmp_path / "run")
+
+
+def test_a_stream_that_recorded_no_contents_goes_by_the_time(source: Path, tmp_path: Path) -> None:
+    first = stream(source, tmp_path / "run")
+    file = tmp_path / "run/data/stream.json"
+    record = json.loads(file.read_bytes())
+    del record["source"]["sha256"]
+    file.write_text(json.dumps(record), encoding="utf-8")
+    assert stream(source, tmp_path / "run").facts == first.facts
+    os.utime(source, ns=(1, 1))
+    with pytest.raises(CheckpointError, match="holds the stream of another corpus"):
+        stream(source, tmp_path / "run")
+
+
+def test_a_worker_that_is_killed_is_one_line_and_the_same_call_continues(
+    source: Path, tmp_path: Path
+) -> None:
+    killed: list[str] = []
+
+    def kill_one(line: str) -> None:
+        if "training the tokenizer" in line:
+            threading.Thread(target=kill_first_child, daemon=True).start()
+
+    def kill_first_child() -> None:
+        children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+        while not killed:
+            for child in children.read_text(encoding="ascii").split():
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+                    killed.append(child)
+
+    options = DataOptions(str(source))
+    with pytest.raises(RankError, match=r"a process that tokenizes was lost .* the same command"):
+        stream_run_data(options, config("data.workers=2"), tmp_path / "run", report=kill_one)
+    stream(source, tmp_path / "run", config("data.workers=2"))
+    stream(source, tmp_path / "straight")
+    assert content(tmp_path / "run") == content(tmp_path / "straight")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,21 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.99999999.tmp", "a[1]"]
 
 
+def test_writers_of_one_file_at_once_both_end_well(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a") as first:
+        first.write(b"first")
+        with replacing(tmp_path / "a") as second:
+            second.write(b"second")
+        pid = os.fork()
+        if pid == 0:
+            write_file(tmp_path / "a", b"third")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert (tmp_path / "a").read_bytes() == b"third"
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize("size", [1_013, 10_007, 1_000_003], ids=["buffered", "at once", "large"])
 def test_a_full_disk_keeps_the_old_file_and_says_why(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a"

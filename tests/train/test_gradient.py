@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from textvae.data.batching import TokenArray
-from textvae.errors import ConfigError
+from textvae.errors import MemoryLimitError, is_out_of_memory
 from textvae.model.decoder import GRUDecoderConfig
 from textvae.model.encoder import GRUEncoderConfig
 from textvae.model.posterior import BatchNormConfig
@@ -14,7 +14,7 @@ from textvae.train.config import StepSettings
 from textvae.train.objective import FreeBitsPerDimension, ObjectiveConfig
 from textvae.train.optimizer import AdamWConfig
 from textvae.train.schedules import Clock
-from textvae.train.step import is_out_of_memory, train_step
+from textvae.train.step import train_step
 
 V, Z, B = 211, 3, 53
 AIM = ObjectiveConfig(free_bits=FreeBitsPerDimension(nats=0.1))
@@ -78,7 +78,7 @@ def test_a_lack_of_memory_is_refused_with_the_setting_that_helps(
         raise error
 
     monkeypatch.setattr(torch.Tensor, "backward", short_of_memory)
-    with pytest.raises(ConfigError, match=f"^out of memory in a step with {remedy}"):
+    with pytest.raises(MemoryLimitError, match=f"^out of memory in a step with {remedy}"):
         step_from_start(micro, 7)
 
 

@@ -1,9 +1,9 @@
 """The process around a verb: exit codes, signals, the spinning of threads, the heap.
 
 Exit codes: 0 done (also where the reader of a pipe went away), 1 a fault of textvae (with its
-traceback), 2 something the user has to put right, 4 training diverged, 74 a result that could not
-be written, 75 another process of the run was lost, 130 and 143 stopped by SIGINT and SIGTERM. They
-are stable: docs/develop/reliability.md.
+traceback), 2 something the user has to put right, 4 training diverged, 71 out of memory, 74 a
+result that could not be written, 75 another process of the run was lost, 130 and 143 stopped by
+SIGINT and SIGTERM. They are stable: docs/develop/reliability.md.
 """
 
 import _thread
@@ -19,7 +19,7 @@ import click
 
 from textvae import distributed
 from textvae.cli.terminal import OutputError, discard_stdout, flush, log
-from textvae.errors import RankError, TextVAEError
+from textvae.errors import MemoryLimitError, RankError, TextVAEError, is_out_of_memory
 from textvae.storage.files import is_disk_error
 
 USAGE, OUTPUT = 2, 74
@@ -78,6 +78,15 @@ def exit_code(run: Callable[[], None]) -> int:
     except BrokenPipeError:
         discard_stdout()
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        return _refuse(
+            f"out of memory{': ' if reason else ''}{reason}; ask for less at once: shorter or "
+            "fewer sentences, a smaller beam, batch or --rows",
+            MemoryLimitError.exit_code,
+        )
     except OSError as error:
         if not is_disk_error(error):
             raise

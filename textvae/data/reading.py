@@ -169,7 +169,8 @@ def source_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
 
 def refuse_device(source: str) -> None:
     """DataError for a device that never ends, such as /dev/zero."""
-    if Path(source).is_char_device() and Path(source).name in ("zero", "full", "random", "urandom"):
+    endless = ("zero", "full", "random", "urandom")
+    if Path(source).is_char_device() and Path(source).resolve().name in endless:
         raise DataError(f"{source}: is a device without an end, expected a file")
 
 

@@ -10,11 +10,13 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import NamedTuple, TypeVar
 
 from textvae.data.rows import Exclusion, TooLong, select_rows
 from textvae.data.tokenizer import Tokenizer
+from textvae.errors import RankError
 
 T = TypeVar("T")
 WAITING = 2
@@ -169,6 +171,11 @@ def encode_segments(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise RankError(
+            "a process that tokenizes was lost (killed, or out of memory); the same command "
+            "tokenizes again, with less memory if data.workers is lower"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

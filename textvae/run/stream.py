@@ -60,9 +60,18 @@ class _Source(Config):
 
     place: str
     size: int
-    modified: int
+    modified: int = 0
+    """The time of the file, of streams that did not record its contents."""
     settings: str
     """The config of the data, the seed and the longest sentence, as JSON."""
+    sha256: str = ""
+    """Of the file."""
+
+    def is_same(self, other: "_Source") -> bool:
+        """Whether another reading of the corpus found the same contents and settings."""
+        if self.sha256:
+            return self == structs.replace(other, modified=self.modified)
+        return self == structs.replace(other, sha256="")
 
 
 class _Stream(Config):
@@ -167,16 +176,20 @@ def _places(options: DataOptions, config: ExperimentConfig) -> _Places:
 
 
 def _source(place: str, options: DataOptions, config: ExperimentConfig) -> _Source:
-    size = modified = 0
+    size, modified, sha256 = 0, 0, ""
     if not place.startswith("hf:"):
         try:
             status = Path(place).stat()
+            with Path(place).open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{place}: cannot be read: {error.strerror}") from None
         size, modified = status.st_size, status.st_mtime_ns
     data = structs.replace(config.data, workers=1)  # which does not change the result
     settings = msgspec.json.encode((data, config.seed, config.model.max_length, options))
-    return _Source(place=place, size=size, modified=modified, settings=settings.decode())
+    return _Source(
+        place=place, size=size, modified=modified, settings=settings.decode(), sha256=sha256
+    )
 
 
 def _read_stream(run: Path, source: _Source) -> _Stream | None:
@@ -189,7 +202,7 @@ def _read_stream(run: Path, source: _Source) -> _Stream | None:
             )
         return None
     stream = decode(read_config_file(file), _Stream, source=str(file))
-    if stream.source != source:
+    if not stream.source.is_same(source):
         raise CheckpointError(
             f"{run}: holds the stream of another corpus or other settings ({stream.source.place}); "
             "give --output another directory"

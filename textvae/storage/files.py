@@ -8,6 +8,7 @@ CheckpointError.
 import contextlib
 import errno
 import glob
+import itertools
 import os
 import stat
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from textvae.errors import CheckpointError, DataError, StorageError
+from textvae.errors import CheckpointError, DataError, MemoryLimitError, StorageError
 
 # The errors of a faulty disk, as opposed to a wrong name.
 _DISK = {
@@ -29,6 +30,10 @@ _DISK = {
     errno.EINTR,  # Python repeats reads and writes, but not a rename or the making of a directory
     errno.ESTALE,
 }
+
+
+_WRITERS = itertools.count()
+"""Numbers the files that this process writes."""
 
 
 def is_disk_error(error: BaseException | None) -> bool:
@@ -52,11 +57,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         StorageError: the disk is full, read-only and the like; the old file is untouched.
         CheckpointError: no file can have that name, such as one in a directory that is not there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_WRITERS)}.tmp")
     with saying_why(path):
-        # Of processes killed while writing. A live one, were there two, would get an error.
+        # Of processes killed while writing; those of live ones stay, which write the same file.
         for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            stale.unlink(missing_ok=True)
+            if not _is_alive(stale.name.split(".")[-2].partition("-")[0]):
+                stale.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     file = os.fdopen(descriptor, "wb")
     try:
@@ -73,6 +79,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.close()
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether a process of this machine has that number, as far as can be told."""
+    if os.name == "nt" or not pid.isdecimal():
+        return pid.isdecimal()
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -154,7 +173,29 @@ def regular_size(path: Path) -> int:
 
 
 def memory_size() -> int:
-    """Bytes of memory of this machine."""
+    """Bytes of memory of this machine, or that this process may have."""
     if not hasattr(os, "sysconf"):
         return sys.maxsize
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import resource  # noqa: PLC0415 -- not on Windows
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return memory if limit == resource.RLIM_INFINITY else min(memory, limit)
+
+
+def require_memory(num_bytes: int, what: str, remedy: str) -> None:
+    """Refuse work before memory is taken for it.
+
+    Args:
+        num_bytes: that it takes at least.
+        what: takes them, such as an option with its value.
+        remedy: what to do.
+
+    Raises:
+        MemoryLimitError: this machine has less.
+    """
+    if num_bytes > (there := memory_size()):
+        raise MemoryLimitError(
+            f"{what}: takes at least {num_bytes / 2**30:,.0f} GiB, this machine has "
+            f"{there / 2**30:,.0f}; {remedy}"
+        )

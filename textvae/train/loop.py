@@ -86,7 +86,7 @@ def train(
 
     Raises:
         TrainingError: the loss or the gradient is no longer finite; the step is not saved.
-        ConfigError: out of memory.
+        MemoryLimitError: a step does not fit into memory.
     """
     total, procedure = config.max_steps, config.procedure
     assert total is not None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from textvae.data.batching import Batch
-from textvae.errors import ConfigError
+from textvae.errors import MemoryLimitError, is_out_of_memory
 from textvae.model.inferred import ElboTerms
 from textvae.model.labelling import Labelling
 from textvae.model.vae import VAE
@@ -66,7 +66,7 @@ def train_step(
             for the device.
 
     Raises:
-        ConfigError: out of memory.
+        MemoryLimitError: the step does not fit into memory.
     """
     if rate is None:
         rate = settings.objective.rate.start()
@@ -116,20 +116,12 @@ def _first_not_finite(model: VAE, terms: ElboTerms) -> str:
     return "norm of the gradient"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell lack of memory from other errors: torch has a type for CUDA, only messages for a CPU."""
-    messages = ("not enough memory", "can't allocate memory", "std::bad_alloc")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
-    )
-
-
-def _out_of_memory(batch: Batch, settings: StepSettings) -> ConfigError:
+def _out_of_memory(batch: Batch, settings: StepSettings) -> MemoryLimitError:
     size = min(batch.lengths.shape[0], settings.micro_batch_size or batch.lengths.shape[0])
     remedy = f"set train.micro_batch_size below {size:,}, which does not change the result"
     if size == 1:
         remedy = "lower hidden_dim, max_length or the size of the vocabulary"
-    return ConfigError(f"out of memory in a step with {size:,} sentences at once: {remedy}")
+    return MemoryLimitError(f"out of memory in a step with {size:,} sentences at once: {remedy}")
 
 
 @contextmanager

@@ -1,0 +1,75 @@
+"""Memory is bounded by what is in flight; what cannot be had is one line and exit code 71."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from textvae.cli.main import program
+from textvae.errors import MemoryLimitError
+
+MOST = 600 * 2**20
+
+
+def test_head_of_a_thousand_million_samples(model_kinds: dict[str, Path]) -> None:
+    command = [sys.executable, "-m", "textvae", "sample", str(model_kinds["plain"])]
+    command += ["-n", "1000000000", "--max-length", "2147483647"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        lines = [child.stdout.readline() for _ in range(2)]
+        child.stdout.close()
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert all(line.endswith(b"\n") for line in lines)
+    assert child.returncode == 0
+    assert usage.ru_utime + usage.ru_stime < 8  # with the import of torch, which takes 1.5
+    assert usage.ru_maxrss * 1024 < MOST
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryLimitError("--steps 9: takes too much"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n 9 bytes"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=str,
+)
+def test_memory_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, model_kinds: dict[str, Path], error: Exception
+) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr("textvae.api.text_vae.TextVAE.encode", fail)
+    sentences = ["red cat eats", "shy dog sees"]
+    arguments = ["interpolate", str(model_kinds["plain"]), *sentences]
+    result = CliRunner(catch_exceptions=False).invoke(program, arguments)
+    assert result.exit_code == 71
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_allocation_that_the_system_refuses(
+    command: Callable[..., Any], model_kinds: dict[str, Path]
+) -> None:
+    import resource  # noqa: PLC0415 -- not on Windows
+
+    def limit() -> None:
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20,) * 2)
+
+    sentences = ["red cat eats", "shy dog sees"]
+    arguments = ["interpolate", str(model_kinds["mixture"]), *sentences, "--steps", "90000000"]
+    ended = command(*arguments, "--path", "data", before=limit).wait()
+    assert ended.code == 71, ended
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
