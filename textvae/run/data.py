@@ -223,7 +223,7 @@ def tokenize(
 
 
 def repeats(splits: Splits) -> dict[str, tuple[int, int, int]]:
-    """Of each split: copies within it, sentences that are in train too, the index of the first."""
+    """Copies within each split, sentences that are in train too, and the index of the first."""
     train, result = set(splits.train.texts), {}
     for name in SPLITS:
         texts = getattr(splits, name).texts

@@ -22,7 +22,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of `train --dry-run`: the size of the data and the model, memory and time."""
 
     read: list[str] = []
-    """What was read, before it was tokenized."""
+    """The rows that were read, before they were tokenized."""
     source: str
     rows: list[str]
     """Rows kept and dropped, and why, a line per split."""
