@@ -1,5 +1,8 @@
 """Valid input with random changes, for every parser: read, or refused by an error of ours."""
 
+import bz2
+import gzip
+import lzma
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,10 @@ from textvae.api.latent_file import read_latents, write_latents
 from textvae.api.latent_space import EncodedPart
 from textvae.config import encode_json
 from textvae.data.columns import Columns
+from textvae.data.corpus import read_sentences
 from textvae.data.reading import read_rows
 from textvae.data.rows import clean
+from textvae.data.stream import stream_texts
 from textvae.data.tokenizer import BPETokenizerConfig, CharTokenizerConfig, Tokenizer
 from textvae.errors import TextVAEError
 from textvae.model.gaussian import DiagonalGaussian
@@ -133,6 +138,50 @@ def test_what_is_changed_is_read_or_refused(tmp_path: Path, name: str, count: in
     print(f"{name}: {len(refused)} of {count} refused")
     assert refused
     assert all("\n" not in said for said in refused)
+
+
+LISTS = "".join(f'["a", "b {number}"]\n' for number in range(7))
+ARRAY = "[" + ", ".join(f'{{"data": {{"text": "a {n}"}}, "text": null}}' for n in range(7)) + "]"
+EUROPEAN = "id;text;label\n" + "".join(f'{n};"a; {n}";x\n' for n in range(7))
+FILES: dict[str, tuple[str, bytes, dict[str, str]]] = {
+    "text": ("a.txt", TEXT, {}),
+    "latin-1": ("a.txt", TEXT.decode().encode("latin-1"), {"encoding": "latin-1"}),
+    "utf-16": ("a.txt", TEXT.decode().encode("utf-16"), {}),
+    "gzip": ("a.txt.gz", gzip.compress(TEXT, mtime=0), {}),
+    "bzip2": ("a.txt.bz2", bz2.compress(TEXT), {}),
+    "xz": ("a.csv.xz", lzma.compress(TABLE.encode()), {}),
+    "semicolons": ("a.csv", EUROPEAN.encode(), {}),
+    "tabs": ("a.csv", EUROPEAN.replace(";", "\t").encode(), {}),
+    "lists": ("a.jsonl", LISTS.encode(), {}),
+    "array": ("a.json", ARRAY.encode(), {"text_column": "data.text"}),
+}
+"""Files as people bring them: name, contents, options."""
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(5_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("name", FILES)
+def test_every_row_of_a_generated_file_is_a_sentence_or_counted(
+    tmp_path: Path, name: str, count: int
+) -> None:
+    file_name, valid, options = FILES[name]
+    file, draws = tmp_path / file_name, Draws(hash64(key(2, name)))
+    refused: list[str] = []
+    for number in range(count):
+        file.write_bytes(valid if number == 0 else changed(valid, draws))
+        try:
+            read = read_sentences(file, max_characters=None, **options)
+        except TextVAEError as error:
+            refused.append(str(error))
+            continue
+        assert sorted([*read.rows, *read.excluded]) == list(range(read.report.rows))
+        texts = list(stream_texts(str(file), **options))
+        assert len(texts) == read.report.rows
+        assert [texts[row] for row in read.rows] == read.texts
+        assert not any(texts[row] for row in read.excluded)
+        assert not any(letter in text for text in texts for letter in "\0\n\r")
+    print(f"{name}: {len(refused)} of {count} refused")
+    assert len(refused) < count
+    assert all("\n" not in said and len(said) < 700 for said in refused)
 
 
 PLANES = [(0x20, 0x7E), (0x80, 0x24F), (0x300, 0x36F), (0x590, 0x6FF), (0x900, 0xD7FF)]

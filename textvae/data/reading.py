@@ -110,7 +110,9 @@ def text_lines(
                 )
                 if line:  # nothing is left of a byte order mark alone
                     yield line
-        except DAMAGED as error:
+        except (*DAMAGED, OSError) as error:  # a bare OSError is bzip2's word for damage
+            if Path(source).suffix.lower() not in PACKED:
+                raise
             raise _damaged(source, error) from error
 
 
