@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same table for type checkers, which see no __getattr__
     from textvae.api.interpolate import Step as Step
     from textvae.api.interpolate import Walk as Walk
     from textvae.api.interpolate import walk as walk
+    from textvae.api.interpolate import walk_steps as walk_steps
     from textvae.api.latent_file import read_latents as read_latents
     from textvae.api.latent_file import write_latents as write_latents
     from textvae.api.latent_space import EncodedPart as EncodedPart
@@ -69,7 +70,7 @@ _NAMES = {
     "api.classify": "Classifier Label classifier",
     "api.edit": "AttributeVector analogies attribute_vector edit load_vector save_vector",
     "api.evaluate": "run_evaluators",
-    "api.interpolate": "Step Walk walk",
+    "api.interpolate": "Step Walk walk walk_steps",
     "api.latent_file": "read_latents write_latents",
     "api.latent_space": "EncodedPart neighbors posteriors sentences_at",
     "api.n_best": "n_best",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import textvae
 from textvae.cli.main import program
 from textvae.errors import MemoryLimitError
 
@@ -30,6 +31,21 @@ def test_head_of_a_thousand_million_samples(model_kinds: dict[str, Path]) -> Non
     assert child.returncode == 0
     assert usage.ru_utime + usage.ru_stime < 8  # with the import of torch, which takes 1.5
     assert usage.ru_maxrss * 1024 < MOST
+
+
+def test_a_path_of_any_number_of_steps_streams(model_kinds: dict[str, Path]) -> None:
+    vae = textvae.TextVAE.from_pretrained(model_kinds["plain"])
+    ends = ["red cat eats", "shy dog sees today", "odd hen likes"]
+    for path in ("straight", "spherical"):
+        whole = textvae.walk(vae, ends, steps=2003, path=path).steps
+        longer = list(textvae.walk_steps(vae, ends, steps=4005, path=path))[::2]
+        same = [a.text == b.text for a, b in zip(whole, longer, strict=True)]
+        assert sum(same) >= len(same) - 5  # by rounding of the latents
+        assert [a.share for a in whole] == pytest.approx([b.share for b in longer])
+    first = next(textvae.walk_steps(vae, ends, steps=2**31 - 1))
+    assert first.text == whole[0].text
+    with pytest.raises(MemoryLimitError, match="--steps 2000000000000: takes at least"):
+        vae.interpolate(*ends, steps=2 * 10**12)
 
 
 @pytest.mark.parametrize(

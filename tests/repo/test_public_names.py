@@ -68,6 +68,7 @@ NAMES = [
     "sentences_at",
     "threshold",
     "walk",
+    "walk_steps",
     "write_latents",
 ]
 

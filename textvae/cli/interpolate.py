@@ -1,12 +1,13 @@
 """`textvae interpolate`."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Unpack, cast
 
 import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model, take_sentences
-from textvae.cli.terminal import emit, emit_json, log_model
+from textvae.cli.terminal import emit, emit_json, flush, log_model
 from textvae.errors import DataError
 from textvae.generate.options import Decoding
 
@@ -35,7 +36,7 @@ FEW = "an interpolation passes through at least 2 sentences"
     With --json: `step`, `share` (0 at the first, 1 at the last), `text`, `reconstruction` (-log
     p(text|z) in nats, summed over `num_tokens` with </s>), `change` (token edit distance to the
     step before, over the longer length; null at the first), `log_density` (of the latent under the
-    prior, in nats) and `mean_change`, of the path.""",
+    prior, in nats) and `mean_change`, of the path (absent from one of over 4,096 steps).""",
 )
 @click.argument("arguments", metavar="[MODEL] [FIRST SECOND]...", nargs=-1)
 @click.option(
@@ -76,19 +77,24 @@ def command(
     if len(sentences) < 2:
         raise DataError(f"standard input: {FEW}, found {len(sentences)}")
 
-    from textvae.api.interpolate import walk  # noqa: PLC0415 -- imports torch, 1.5 s
-
-    result = walk(
-        options.load(where, device),
-        sentences,
-        steps=steps,
-        path=cast("PathKind", path),
-        label=label,
-        **decoding,
+    from textvae.api.interpolate import (  # noqa: PLC0415 -- imports torch, 1.5 s
+        WHOLE,
+        Step,
+        num_steps,
+        walk,
+        walk_steps,
     )
-    log_model(where, named=len(texts) < len(arguments))
-    for number, step in enumerate(result.steps):
-        if as_json:
-            emit_json({"step": number} | step._asdict() | {"mean_change": result.mean_change})
-        else:
-            emit(step.text)
+
+    vae, kind = options.load(where, device), cast("PathKind", path)
+    mean: dict[str, float] = {}
+    passed: Iterable[Step]
+    if as_json and num_steps(len(sentences), steps) <= WHOLE:
+        result = walk(vae, sentences, steps=steps, path=kind, label=label, **decoding)
+        passed, mean = result.steps, {"mean_change": result.mean_change}
+    else:
+        passed = walk_steps(vae, sentences, steps=steps, path=kind, label=label, **decoding)
+    for number, step in enumerate(passed):
+        if not number:  # the options are right: an error would have stood alone
+            log_model(where, named=len(texts) < len(arguments))
+        emit_json({"step": number} | step._asdict() | mean) if as_json else emit(step.text)
+        flush()

@@ -8,6 +8,7 @@ latent spaces (Arvanitidis, Hansen and Hauberg 2018) the points on it move until
 least.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from textvae.errors import ConfigError, DataError
 from textvae.model.interfaces import Prior
 from textvae.model.mixture import GaussianMixture
+from textvae.storage.files import require_memory
 
 PathKind = Literal["straight", "spherical", "data"]
 SEGMENTS = 32
@@ -77,15 +79,38 @@ def path_through(
         DataError: fewer than two points.
         ConfigError: as `interpolation`, which it is between each two.
     """
+    return torch.cat(list(path_blocks(points, steps=steps, path=path, prior=prior, block=steps)))
+
+
+def path_blocks(
+    points: Tensor, *, steps: int, path: PathKind, prior: Prior | None = None, block: int
+) -> Iterator[Tensor]:
+    """The points of `path_through`, at most `block` at a time: `[any number, Z]` each.
+
+    A path through data is in memory as a whole.
+
+    Raises:
+        DataError, ConfigError: as `path_through`.
+        MemoryLimitError: more points at once than fit into memory.
+    """
     if len(points) < 2:
         raise DataError(
             f"an interpolation passes through at least 2 sentences, found {len(points)}"
         )
-    legs = [
-        interpolation(start, end, steps=steps, path=path, prior=prior)[bool(number) :]
-        for number, (start, end) in enumerate(pairwise(points))
-    ]
-    return torch.cat(legs)
+    whole = path == "data" or steps <= block
+    if whole:
+        require_memory(16 * steps * points.shape[1], f"--steps {steps}", "ask for fewer steps")
+    for number, (start, end) in enumerate(pairwise(points)):
+        first = min(number, 1)  # of the others the first is the last of the leg before
+        if whole:
+            leg = interpolation(start, end, steps=steps, path=path, prior=prior)[first:]
+            yield from leg.split(block)  # type: ignore[no-untyped-call]
+            continue
+        interpolation(start, end, steps=2, path=path, prior=prior)  # which checks the path
+        between = straight_path if path == "straight" else spherical_path
+        for begin in range(first, steps, block):
+            numbers = torch.arange(begin, min(begin + block, steps), dtype=torch.float64)
+            yield between(start, end, (numbers / (steps - 1)).to(start))
 
 
 def straight_path(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
