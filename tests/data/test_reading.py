@@ -245,6 +245,7 @@ GOOD = '{"text": "a"}\n'
         (GOOD + "[1]\n", r":2: found list, expected a JSON object"),
         ('["a", {"text": "a"}]\n', r": item 2: found dict, expected a JSON string"),
         ('["a", "b"', r"a\.jsonl: .*truncated"),
+        ('["a"]\n["b\\u0000"]\n', r"a\.jsonl:2: holds a NUL"),
         (GOOD + '{"text": "\\ud800"}\n', r":2: "),
         (GOOD + '{"text": "a\\u0000"}\n', r":2: holds a NUL"),
         ('{"one": "a", "two": "b"}\n', r"none of its columns \('one', 'two'\)"),
@@ -461,4 +462,4 @@ def test_links_devices_and_pipes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     assert "gone.txt, which is not there; mend the link" in refusal(str(tmp_path / "a.txt"))
     for name in ("/dev/zero", "/dev/urandom"):
-        assert "is a device without an end" in refusal(name)
+        assert refusal(name) == f"{name}: is a device without an end, expected a file"

@@ -122,8 +122,8 @@ def open_text(source: str, stdin: BinaryIO | None = None) -> AbstractContextMana
         if stdin is None and sys.stdin is None:  # what Python makes of a closed descriptor
             raise DataError("standard input: is closed; give one sentence a line")
         return nullcontext(stdin or cast("BinaryIO", sys.stdin.buffer))
+    refuse_device(source)
     try:
-        refuse_device(source)
         if (suffix := Path(source).suffix.lower()) in PACKED:
             return cast("BinaryIO", PACKED[suffix](source))  # a stream of bytes too
         return Path(source).open("rb")
@@ -146,8 +146,8 @@ def source_bytes(source: str, stdin: BinaryIO | None = None) -> bytes:
     if source == "-":
         return (stdin or sys.stdin.buffer).read()
     path = Path(source)
+    refuse_device(source)
     try:
-        refuse_device(source)
         data = path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
@@ -343,7 +343,11 @@ def _read_json(text: str, where: str, requested: Columns) -> Rows:
             raise DataError(f"{where}: its rows are strings, which have no columns; name none")
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_TEXT)
         found = {place: _decode_json(decoder, raw, place) for place, raw in numbered}
-        return Rows([clean(_as_text(found.get(place))) for place, _ in values])
+        texts = [clean(_as_text(found.get(place))) for place, _ in values]
+        for (place, _), row in zip(values, texts, strict=True):
+            if "\0" in row:
+                refuse_nul(place)
+        return Rows(texts)
     columns = _json_columns(head, requested, where)
     rows = _json_fields(numbered, columns, where)
     texts = [_as_text(rows[place][0]) if place in rows else "" for place, _ in values]
