@@ -114,6 +114,24 @@ def test_sentences_in_memory_are_tokenized_alike() -> None:
 # -- on disk -------------------------------------------------------------------------------------
 
 
+def test_validation_sentences_of_another_kind_are_left_out_and_reported(tmp_path: Path) -> None:
+    """As where the training set is of one label, and the validation set holds anomalies too."""
+    rows = {
+        "train": [(f"fox {n} eats", "normal") for n in "abcdefg"],
+        "valid": [("fox h eats", "normal"), ("zz qq", "anomaly"), ("fox i", ""), ("vv", "anomaly")],
+        "test": [("fox j eats", "normal"), ("yy", "anomaly")],
+    }
+    for name, pairs in rows.items():
+        lines = "".join(f"{text},{label}\n" for text, label in pairs)
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + lines, encoding="utf-8")
+    data = prepare(str(tmp_path))
+    assert data.facts.valid.num_sentences == 2
+    assert data.facts.test.num_sentences == 2
+    (note,) = [line for line in data.notes if "left out" in line]
+    assert note.startswith("valid: 2 of 4 sentences left out, whose labels no training sentence")
+    assert note.endswith(": anomaly")
+
+
 def test_what_was_saved_is_opened_again(tmp_path: Path) -> None:
     data = prepare(write(tmp_path / "corpus"))
     folder = tmp_path / "run" / "data"

@@ -14,34 +14,33 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
-from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
 from textvae.config import Config
+from textvae.data.tokenizer_format import (
+    BYTES,
+    KINDS,
+    SMILES_PATTERN,
+    UNKNOWN_WORD,
+    Kind,
+    byte_level,
+    file_shape,
+)
 from textvae.errors import DataError
 
 END = 0
 UNKNOWN = 1
-_UNKNOWN_WORD = "<unk>"
-_SPECIAL_WORDS = ("", _UNKNOWN_WORD, "<s>", "</s>", "<pad>", "<eos>", "<bos>", "<PAD>", "<UNK>")
+_SPECIAL_WORDS = ("", UNKNOWN_WORD, "<s>", "</s>", "<pad>", "<eos>", "<bos>", "<PAD>", "<UNK>")
 """Words of a vocabulary file that stand for no word of text."""
 _MAX_FILE_BYTES = 64 * 2**20  # some three million words: more than a softmax can hold
 _MIN_PAIR_COUNT = 2  # a pair of bytes seen once would spell out rare words whole
 
-SMILES_PATTERN = (
-    r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>|\*|\$|"
-    r"\%[0-9]{2}|[0-9])"
-)
-"""Atoms, bonds, branches and rings: the regular expression of Schwaller et al. 2019, "Molecular
-Transformer"."""
-_SMILES = re.compile(f"{_UNKNOWN_WORD}|{SMILES_PATTERN}")
+_SMILES = re.compile(f"{UNKNOWN_WORD}|{SMILES_PATTERN}")
 
 _LEARNED = {"vocab", "merges", "seen_bytes"}
-
-Kind = Literal["word", "bpe", "char", "smiles"]
 
 
 class WordTokenizerConfig(Config, tag_field="kind", tag="word"):
@@ -79,7 +78,7 @@ class BPETokenizerConfig(Config, tag_field="kind", tag="bpe"):
             special_tokens=[],
             show_progress=False,
         )
-        library, characters = _byte_level(models.BPE()), set[str]()
+        library, characters = byte_level(models.BPE()), set[str]()
 
         def noted() -> Iterator[str]:
             for sentence in sentences:
@@ -194,12 +193,12 @@ class Tokenizer:
         self.start = self.vocabulary_size
         self.seen_bytes = None if seen_bytes is None else frozenset(seen_bytes)
         self.lowercase = lowercase
-        self._tokens = ["</s>", _UNKNOWN_WORD, *tokens]
+        self._tokens = ["</s>", UNKNOWN_WORD, *tokens]
         self._merges = list(merges)
         self._ids = {token: index for index, token in enumerate(self._tokens) if index > UNKNOWN}
         if kind == "bpe":
             vocabulary = {token: index for index, token in enumerate(tokens)}
-            self._library = _byte_level(models.BPE(vocab=vocabulary, merges=self._merges))
+            self._library = byte_level(models.BPE(vocab=vocabulary, merges=self._merges))
 
     def encode(self, sentence: str) -> list[int]:
         """Token ids of one sentence, without start and end."""
@@ -281,14 +280,14 @@ class Tokenizer:
                 pieces.append([])
             else:
                 pieces[-1].append(index - 2)
-        return _UNKNOWN_WORD.join(self._library.decode(piece) for piece in pieces)
+        return UNKNOWN_WORD.join(self._library.decode(piece) for piece in pieces)
 
     def token_bytes(self) -> list[bytes] | None:
         """The bytes of each token id, none for the first two; None unless it is byte-level."""
         if self.kind != "bpe":
             return None
         tokens = self._tokens[UNKNOWN + 1 :]
-        return [b"", b"", *(bytes(_BYTES[character] for character in token) for token in tokens)]
+        return [b"", b"", *(bytes(BYTES[character] for character in token) for token in tokens)]
 
     def token_texts(self, sentence: str) -> list[str]:
         """The text of each token, unknown ones too; not for sub-words, which know every text."""
@@ -330,7 +329,7 @@ class Tokenizer:
         """The file: `tokenizers` JSON, byte for byte the same for the same tokenizer."""
         first = 2 if self.kind == "bpe" else 1
         vocabulary = {token: index for index, token in enumerate(self._tokens[first:])}
-        model = _shape(self.kind, self.lowercase)
+        model = file_shape(self.kind, self.lowercase)
         parts: dict[str, object] = {"vocab": vocabulary}
         if self.kind == "bpe":
             parts["merges"] = self._merges
@@ -353,8 +352,8 @@ class Tokenizer:
         inner = file["model"]
         assert isinstance(inner, dict)
         file["model"] = {name: inner[name] for name in inner.keys() - _LEARNED}
-        for kind, lowercase in _KINDS:
-            if file == _shape(kind, lowercase):
+        for kind, lowercase in KINDS:
+            if file == file_shape(kind, lowercase):
                 break
         else:
             _refuse("it has parts that textvae does not write")
@@ -364,7 +363,7 @@ class Tokenizer:
         else:
             if trained.merges or inner.keys() & {"merges", "seen_bytes"}:
                 _refuse("only byte-level tokenizers have merges")
-            if tokens[0] != _UNKNOWN_WORD:
+            if tokens[0] != UNKNOWN_WORD:
                 _refuse(f"id 0 is {tokens[0][:40]!r}, not '<unk>'")
             del tokens[0]
             _check_words(tokens, kind)
@@ -390,78 +389,8 @@ class _Trained(msgspec.Struct):
     model: _Model
 
 
-_KINDS: tuple[tuple[Kind, bool], ...] = (
-    ("word", False),
-    ("word", True),
-    ("bpe", False),
-    ("char", False),
-    ("smiles", False),
-)
-
-
-def _shape(kind: Kind, lowercase: bool) -> dict[str, object]:
-    """All of a file but its vocabulary and merges."""
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
-    # [\s\S] is any character, line feeds too, in every dialect of regular expressions.
-    each_character, each_smiles_token = (
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in ("[\\s\\S]", SMILES_PATTERN)
-    )
-    bpe_model: dict[str, object] = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": False,
-    }
-    cut = {
-        "word": {"type": "WhitespaceSplit"},
-        "bpe": byte_level,
-        "char": each_character,
-        "smiles": each_smiles_token,
-    }
-    fuse = {"type": "Fuse"}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": {"type": "Lowercase"} if lowercase else None,
-        "pre_tokenizer": cut[kind],
-        "post_processor": None,
-        "decoder": {"bpe": byte_level, "char": fuse, "smiles": fuse}.get(kind),
-        "model": bpe_model if kind == "bpe" else {"type": "WordLevel", "unk_token": _UNKNOWN_WORD},
-    }
-
-
-def _byte_characters() -> dict[str, int]:
-    """The byte of each character by which byte-level tokenizers write it (GPT-2's)."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in shown]
-    characters = {chr(byte): byte for byte in shown}
-    return characters | {chr(0x100 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTES = _byte_characters()
-
-
-def _byte_level(model: models.BPE) -> Library:
-    library = Library(model)
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    library.decoder = decoders.ByteLevel()
-    return library
-
-
 def _most_common(counts: Mapping[str, int], size: int | None, min_count: int) -> list[str]:
-    known = [token for token in counts if counts[token] >= min_count and token != _UNKNOWN_WORD]
+    known = [token for token in counts if counts[token] >= min_count and token != UNKNOWN_WORD]
     if not known:
         raise DataError(
             f"no word of the training text occurs {min_count} times or more; "

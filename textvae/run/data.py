@@ -5,6 +5,7 @@ Sentences that cannot be read, and data of a run that are not there or damaged, 
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -187,6 +188,8 @@ def tokenize(
     if len(names) > MAX_LABELS:
         notes.append(f"labels ignored: {len(names):,} different ones are no classes")
         names = ()
+    splits, left_out = _with_known_labels(splits, names)
+    notes += left_out
     arrays: dict[str, TokenArray] = {}
     facts: dict[str, SplitFacts] = {}
     texts: list[str] = []
@@ -220,6 +223,30 @@ def tokenize(
     return RunData(
         tokenizer, arrays, data, texts, notes, spelling=spelling, spelling_nats=nats or None
     )
+
+
+def _with_known_labels(splits: Splits, names: Sequence[str]) -> tuple[Splits, list[str]]:
+    """Leave out validation sentences whose label no training sentence has.
+
+    They are of another kind than the model learns: with anomalies in it the validation set would
+    select other parameters, and a threshold calibrated on it would flag none of them.
+    """
+    valid = splits.valid
+    known = [label in ("", *names) for label in valid.labels or ()]
+    if not names or all(known) or not any(known):
+        return splits, []
+    assert valid.labels is not None
+    strange = sorted({*valid.labels} - {"", *names})
+    part = valid._replace(
+        texts=list(compress(valid.texts, known)),
+        labels=list(compress(valid.labels, known)),
+        rows=array("q", compress(valid.rows, known)),
+    )
+    note = (
+        f"valid: {len(known) - sum(known):,} of {len(known):,} sentences left out, whose labels no "
+        f"training sentence has: {', '.join(strange)[:80]}"
+    )
+    return splits._replace(valid=part), [note]
 
 
 def repeats(splits: Splits) -> dict[str, tuple[int, int, int]]:
