@@ -39,7 +39,7 @@ FLOORS = {
 
 # Heavy or peculiar packages, and the only modules that may import them.
 HOMES = {
-    "tokenizers": ["data.tokenizer"],
+    "tokenizers": ["data.tokenizer", "data.tokenizer_format"],
     "datasets": ["data.corpus", "data.hub"],
     "huggingface_hub": ["data.hub", "storage.checkpoint", "api.text_vae"],
     "sacrebleu": ["metrics.text_quality"],
