@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 Refuse = Callable[..., str]
+FEW = ": 1 different sentences are too few for trai"
 LINES = b"".join(b"word%d and another\n" % number for number in range(40))
 PACKED = gzip.compress(LINES, mtime=0)
 CORPORA: dict[str, tuple[bytes, str]] = {
@@ -22,7 +23,10 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "csv blank cells.csv": (b"text,label\n ,x\n\t,y\n", ": all its 2 rows are blank"),
     "csv nul.csv": (b"text\na\n\0\n", ":3: holds a NUL character"),
     "csv latin-1.csv": (b"text\ncaf\xe9\n", ":2: byte 0xe9 is not UTF-8"),
-    "csv utf-16.csv": ("text\na\n".encode("utf-16"), ": is UTF-16, not UTF-8"),
+    "csv utf-16.csv": (
+        "text\na\n".encode("utf-16"),
+        FEW,
+    ),
     "csv packed.csv": (PACKED, ": is a gzip file"),
     "csv lone returns.csv": (b"text\ra\rb\r", ": its lines end in a lone carriage return"),
     "csv mark alone.csv": (b"\xef\xbb\xbf", ": is empty"),
@@ -31,23 +35,29 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "tsv fewer cells.tsv": (b"text\tlabel\na\n", ":2: 1 cells where the header has 2"),
     "tsv unknown columns.tsv": (b"x\ty\na\tb\n", ": none of its columns ('x', 'y') is known to"),
     "tsv header alone.tsv": (b"text\tlabel\n", ": is empty"),
-    "tsv is csv.tsv": (b"text,label\na,b\n", ": 1 different sentences are too few for trai"),
+    "tsv is csv.tsv": (b"text,label\na,b\n", FEW),
     "tsv nul.tsv": (b"text\ta\nb\0\tc\n", ":2: holds a NUL character"),
-    "jsonl list.jsonl": (b'["a"]\n', ":1: "),
+    "jsonl list.jsonl": (b'["a"]\n', FEW),
     "jsonl number.jsonl": (b"3\n", ":1: "),
-    "jsonl string.jsonl": (b'"a b"\n', ":1: "),
-    "jsonl null.jsonl": (b"null\n", ":1: "),
+    "jsonl string.jsonl": (b'"a b"\n', FEW),
+    "jsonl null.jsonl": (b"null\n", ": all its 1 rows are blank"),
     "jsonl plain text.jsonl": (b"a sentence\n", ":1: "),
-    "jsonl whole list.jsonl": (b'[\n{"text": "a"}\n]\n', ":1: "),
+    "jsonl whole list.jsonl": (
+        b'[\n{"text": "a"}\n]\n',
+        FEW,
+    ),
     "jsonl cut.jsonl": (b'{"text": "a"}\n{"text": "b', ":2: "),
     "jsonl comma.jsonl": (b'{"text": "a"},\n', ":1: "),
     "jsonl two a line.jsonl": (b'{"text": "a"} {"text": "b"}\n', ":1: "),
     "jsonl single quotes.jsonl": (b"{'text': 'a'}\n", ":1: "),
     "jsonl empty object.jsonl": (b"{}\n", ": none of its columns () is known to hold th"),
     "jsonl text number.jsonl": (b'{"text": 3}\n', ":1: "),
-    "jsonl text null.jsonl": (b'{"text": null}\n', ":1: "),
-    "jsonl text list.jsonl": (b'{"text": ["a"]}\n', ":1: "),
-    "jsonl text missing.jsonl": (b'{"text": "a"}\n{"txt": "b"}\n', ":2: "),
+    "jsonl text null.jsonl": (b'{"text": null}\n', ": all its 1 rows are blank"),
+    "jsonl text list.jsonl": (b'{"text": ["a"]}\n', FEW),
+    "jsonl text missing.jsonl": (
+        b'{"text": "a"}\n{"txt": "b"}\n',
+        FEW,
+    ),
     "jsonl row list.jsonl": (b'{"text": "a"}\n[]\n', ":2: "),
     "jsonl nul.jsonl": (b'{"text": "a\\u0000b"}\n', ":1: holds a NUL character"),
     "jsonl nul in a name.jsonl": (b'{"te\\u0000t": "a"}\n', r": the column 'te\x00t' has a quote"),
@@ -65,9 +75,9 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "txt lone returns.txt": (b"a b\rc d\re f\r", ": its lines end in a lone carriage return"),
     "txt nul.txt": (b"a b\n\0\nc\n", ":2: holds a NUL character"),
     "txt utf-16 le.txt": ("a b\nc d\n".encode("utf-16-le"), ":1: holds a NUL character"),
-    "txt utf-16 mark.txt": (b"\xff\xfea\0", ": is UTF-16, not UTF-8"),
-    "txt utf-16 be mark.txt": (b"\xfe\xff\0a", ": is UTF-16, not UTF-8"),
-    "txt utf-32.txt": ("a b\n".encode("utf-32"), ": is UTF-16, not UTF-8"),
+    "txt utf-16 mark.txt": (b"\xff\xfea\0", FEW),
+    "txt utf-16 be mark.txt": (b"\xfe\xff\0a", FEW),
+    "txt utf-32.txt": ("a b\n".encode("utf-32"), FEW),
     "txt latin-1.txt": (LINES + b"na\xefve\n", ":41: byte 0xef is not UTF-8"),
     "txt surrogates.txt": (LINES + b"\xed\xa0\x80\n", ":41: byte 0xed is not UTF-8"),
     "txt overlong.txt": (LINES + b"\xc0\x80\n", ":41: byte 0xc0 is not UTF-8"),
@@ -77,12 +87,15 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "txt mark alone.txt": (b"\xef\xbb\xbf", ": is empty"),
     "txt returns and blanks.txt": (b"\r\n \r\n\r\n", ": all its 3 rows are blank"),
     "txt wide blanks.txt": ("\u3000\n\u00a0\n\u2003\n".encode(), ": all its 3 rows are blank"),
-    "txt one line.txt": (b"only one sentence", ": 1 different sentences are too few for trai"),
+    "txt one line.txt": (b"only one sentence", FEW),
     "txt all the same.txt": (
         b"one and the same\n" * 100,
-        ": 1 different sentences are too few for trai",
+        FEW,
     ),
-    "txt parquet.txt": (b"PAR1\x15\x00\x00\x00PAR1", ":1: holds a NUL character"),
+    "txt parquet.txt": (
+        b"PAR1\x15\x00\x00\x00PAR1",
+        ": is a parquet file",
+    ),
     "txt too long.txt": (
         b"%s\n" % (b"x" * 10_001) * 5,
         ": every sentence is longer than 10,000 chara",
@@ -105,7 +118,7 @@ CORPORA: dict[str, tuple[bytes, str]] = {
     "gz no utf-8.txt.gz": (gzip.compress(LINES + b"\xff\n"), ":41: byte 0xff is not UTF-8"),
     "gz blank.txt.gz": (gzip.compress(b"\n \n"), ": all its 2 rows are blank"),
     "gz csv.csv.gz": (gzip.compress(b"text,label\na\n"), ":2: 1 cells where the header has 2"),
-    "gz jsonl.jsonl.gz": (gzip.compress(b"[]\n"), ":1: "),
+    "gz jsonl.jsonl.gz": (gzip.compress(b"[]\n"), ": is empty"),
     "parquet nothing.parquet": (b"", "check that it is a parquet file"),
     "parquet ends.parquet": (b"PAR1PAR1", "check that it is a parquet file"),
     "parquet footer.parquet": (b"PAR1" + b"\xff" * 4 + b"PAR1", "check that it is a parquet file"),
@@ -245,8 +258,8 @@ OPTIONS: list[tuple[str, str]] = [
     ("train --config nowhere.toml", "nowhere.toml: there is no such configuration file"),
     ("train --recipe nowhere", "--recipe nowhere: the recipes are embedded"),
     ("train hf:", "hf:: a hub data set is written hf:name[:config][@r"),
-    ("train hf:a b", "unexpected extra argument"),
-    ("train a.txt b.txt", "unexpected extra argument"),
+    ("train hf:a b", "hf:a: does not go with other files"),
+    ("train a.txt b.txt", "a.txt: there is no such file"),
 ]
 
 

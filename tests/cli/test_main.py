@@ -66,7 +66,7 @@ def test_every_verb_that_prints_results_has_json_and_all_that_draw_a_seed(invoke
         (["sample", "--seed", "-1"], "-1 is not in the range 0<=x"),
         (["sample", "--strategy", "gredy"], "is not one of 'greedy'"),
         (["interpolate", "--steps", "1"], "1 is not in the range 2<=x"),
-        (["train", "a", "b"], "Got unexpected extra argument (b) See: textvae train --help"),
+        (["sample", "a", "b"], "Got unexpected extra argument (b) See: textvae sample --help"),
         (["evaluate", "a", "b", "c"], "MODEL and DATA are 2 arguments at most, found 3"),
         (["--verison"], "'--version'?"),
     ],

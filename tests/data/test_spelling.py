@@ -17,9 +17,9 @@ MODEL = SpellingModel.fit([*TEXT, " ".join(RARE)], TOKENIZER)
 
 def test_the_next_character_has_a_distribution() -> None:
     seen = sorted({character for text in [*TEXT, *RARE] for character in text if character != " "})
-    for context in ("\n\n", "\nt", "th", "ou", "zz", "\nq", "e字"):
+    for context in ("\n\n", "\nt", "th", "ou", "zz", "\nq", "e\u5b57"):
         total = math.fsum(MODEL.conditional(context, one) for one in [*seen, ""])
-        others = MODEL.conditional(context, "字")
+        others = MODEL.conditional(context, "\u5b57")
         assert total + (CODE_POINTS - len(seen) - 1) * others == pytest.approx(1.0)
         assert 0 < others < 1e-6
 
@@ -38,7 +38,13 @@ def test_the_words_of_a_vocabulary_are_no_unknown_words() -> None:
 
 def test_words_like_those_of_training_cost_less_than_others() -> None:
     nats = MODEL.nats(
-        ["the food was good", "delightful", "qxzvbjwkpt", "おいしいですよね!!"], TOKENIZER
+        [
+            "the food was good",
+            "delightful",
+            "qxzvbjwkpt",
+            "\u304a\u3044\u3057\u3044\u3067\u3059\u3088\u306d!!",
+        ],
+        TOKENIZER,
     )
     assert nats[0] == 0
     assert nats[0] < nats[1] < nats[2] < nats[3]
@@ -52,7 +58,7 @@ def test_sub_words_need_no_spelling_and_characters_are_spelled_alone() -> None:
     model = fit_spelling(TEXT, characters)
     assert model is not None
     assert model.nats(["the food"], characters) == [0.0]
-    assert model.nats(["the 字"], characters)[0] > math.log(CODE_POINTS) - 3
+    assert model.nats(["the \u5b57"], characters)[0] > math.log(CODE_POINTS) - 3
 
 
 def test_a_file_is_read_as_it_was_written_and_no_other() -> None:

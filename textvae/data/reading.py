@@ -223,7 +223,7 @@ def decode_text(data: bytes, where: str, encoding: str | None = None) -> str:
     """
     name_packed(data, where)
     if encoding is None and data[:2] in UTF16_MARKS:
-        encoding = "utf-16"
+        encoding = "utf-32" if data[2:4] == b"\0\0" else "utf-16"
     text = _decode(data.removeprefix(b"\xef\xbb\xbf"), where, 1, encoding)
     if "\n" not in text and "\r" in text.strip():
         raise DataError(f"{where}: its lines end in a lone carriage return; make them line feeds")
@@ -342,8 +342,8 @@ def _read_json(text: str, where: str, requested: Columns) -> Rows:
         if requested.text is not None or requested.label is not None:
             raise DataError(f"{where}: its rows are strings, which have no columns; name none")
         decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_TEXT)
-        found = {place: _decode_json(decoder, raw, place) for place, raw in numbered}
-        texts = [clean(_as_text(found.get(place))) for place, _ in values]
+        rows = {place: _decode_json(decoder, raw, place) for place, raw in numbered}
+        texts = [clean(_as_text(rows.get(place))) for place, _ in values]
         for (place, _), row in zip(values, texts, strict=True):
             if "\0" in row:
                 refuse_nul(place)

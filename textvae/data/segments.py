@@ -132,7 +132,7 @@ def shortened(
     return pieces[:1] if too_long == "cut" else pieces
 
 
-def read_texts(
+def shorten_texts(
     texts: Sequence[str], tokenizer: Tokenizer, max_length: int, too_long: TooLong
 ) -> Sequence[str]:
     """The texts as a model reads them: of one that is cut or split, the parts of it."""

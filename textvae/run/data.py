@@ -19,7 +19,7 @@ from textvae.data.corpus import ReadReport, Sentences, Splits, load_splits, sent
 from textvae.data.grammar import ATTRIBUTES, embedded_splits
 from textvae.data.memory import Texts
 from textvae.data.rows import TooLong, rows_text
-from textvae.data.segments import encode_sentences, read_texts, without
+from textvae.data.segments import encode_sentences, shorten_texts, without
 from textvae.data.spelling import SpellingModel, fit_spelling
 from textvae.data.tokenizer import Tokenizer
 from textvae.errors import CheckpointError, DataError
@@ -202,7 +202,7 @@ def tokenize(
         )
         notes += [f"{name}: {note}" for note in long]
         if spelling is not None:
-            read = read_texts(texts, tokenizer, max_length, too_long)
+            read = shorten_texts(texts, tokenizer, max_length, too_long)
             nats[name] = torch.tensor(spelling.nats(read, tokenizer), dtype=torch.float64)
         unseen = sorted({*(part.labels or ())} - {"", *names}) if names else []
         if unseen:
@@ -261,7 +261,7 @@ def repeats(splits: Splits) -> dict[str, tuple[int, int, int]]:
 
 
 def describe_splits(splits: Splits) -> list[str]:
-    """What was read, before it is tokenized: rows, reasons, lengths, copies and leaks."""
+    """Lines on the text before it is tokenized: rows, reasons, lengths, copies and leaks."""
     lines = list(splits.notes)
     for name, (copies, in_train, _) in repeats(splits).items():
         lengths = sorted(map(len, getattr(splits, name).texts))

@@ -65,10 +65,10 @@ class _Source(Config):
     settings: str
     """The config of the data, the seed and the longest sentence, as JSON."""
     sha256: str = ""
-    """Of the file."""
+    """The checksum of the file."""
 
     def is_same(self, other: "_Source") -> bool:
-        """Whether another reading of the corpus found the same contents and settings."""
+        """Compare contents and settings with those of another reading of the corpus."""
         if self.sha256:
             return self == structs.replace(other, modified=self.modified)
         return self == structs.replace(other, sha256="")

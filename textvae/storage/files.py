@@ -82,7 +82,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _is_alive(pid: str) -> bool:
-    """Whether a process of this machine has that number, as far as can be told."""
+    """Test for a process of that number on this machine."""
     if os.name == "nt" or not pid.isdecimal():
         return pid.isdecimal()
     try:
