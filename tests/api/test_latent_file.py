@@ -1,5 +1,6 @@
 """Latents come back as they were written; what is no file of latents is refused in one line."""
 
+import csv
 import io
 import json
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from torch import Tensor
 
 from textvae.api.latent_file import ROWS, read_latents, write_latents
@@ -45,6 +47,24 @@ def test_latents_come_back_to_the_bit(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, posterior())
     assert torch.equal(read(tmp_path / name), posterior().mean)
     assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_other_tools_read_the_means(tmp_path: Path) -> None:
+    expected = posterior(11)
+    for name in ("a.npy", "a.csv", "a.parquet"):
+        write(tmp_path / name, expected, 3)
+    mean = expected.mean.numpy()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), mean)
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["row", "text", *(f"mean_{place}" for place in range(mean.shape[1]))]
+    table = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    lines = (tmp_path / "a.csv").read_bytes().count(b"\n")
+    assert len(rows) == len(table) == 11 == lines - 1
+    for row, one, numbers in zip(rows, table, mean, strict=True):
+        assert (int(row[0]), row[1]) == (one["row"], one["text"])
+        np.testing.assert_array_equal(np.array(row[2:], dtype=np.float32), numbers)
+        np.testing.assert_array_equal(np.array(one["mean"], dtype=np.float32), numbers)
 
 
 def test_numpy_reads_the_npz_without_pickle(tmp_path: Path) -> None:
@@ -188,7 +208,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=said):
             read(tmp_path / name)
     with (
-        pytest.raises(DataError, match=r"named \.npz or \.jsonl"),
+        pytest.raises(DataError, match=r"named \.npz, \.jsonl, \.npy, \.csv, \.parquet"),
         write_latents(tmp_path / "a.pt"),
     ):
         pass

@@ -117,7 +117,7 @@ def test_latents_of_another_dimension_are_refused(vae: TextVAE) -> None:
 # -- neighbors -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "scaled"])
+@pytest.mark.parametrize("metric", ["euclidean", "scaled", "cosine"])
 def test_neighbors_are_those_of_brute_force(vae: TextVAE, lines: list[str], metric: Metric) -> None:
     corpus, queries = [*lines, *lines[:29]], ["old hen likes", lines[3]]
     found = neighbors(vae, queries, corpus, size=7, metric=metric)
@@ -127,6 +127,8 @@ def test_neighbors_are_those_of_brute_force(vae: TextVAE, lines: list[str], metr
     if metric == "scaled":
         scale = (whole.mean.var(0, correction=0) + whole.log_variance.exp().mean(0)).sqrt()
     distances = ((query[:, None] - posterior.mean) / scale).norm(dim=2)
+    if metric == "cosine":
+        distances = 1 - torch.cosine_similarity(query[:, None], posterior.mean, dim=2)
     for near, row in zip(found, distances, strict=True):
         best = row.argsort()[:7].tolist()
         assert [(one.text, one.number) for one in near] == [(lines[i], i) for i in best]
@@ -147,5 +149,5 @@ def test_neighbors_leave_out_what_is_too_long(vae: TextVAE, lines: list[str]) ->
         neighbors(vae, [lines[0]], [TOO_LONG], source="here")
     with pytest.raises(ConfigError, match="reads the corpus twice"):
         neighbors(vae, [lines[0]], iter(corpus), metric="scaled")
-    with pytest.raises(ConfigError, match="--metric cosine: must be one of euclidean, scaled"):
-        neighbors(vae, [lines[0]], corpus, metric="cosine")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="--metric manhattan: must be one of euclidean, scaled"):
+        neighbors(vae, [lines[0]], corpus, metric="manhattan")  # type: ignore[arg-type]

@@ -11,6 +11,8 @@ length, only arrays of floats are taken, and rows are read as they are needed, w
 promises.
 """
 
+import csv
+import io
 import struct
 import sys
 import tempfile
@@ -34,6 +36,9 @@ from textvae.errors import DataError
 from textvae.storage.files import open_to_read, replacing, saying_why
 
 FORMS = (".npz", ".jsonl")
+"""The forms that are read again."""
+TABLES = (".npy", ".csv", ".parquet")
+"""Forms of the means alone: an array `[N, Z]`, or a table of row, text and mean."""
 LARGEST = 1e6
 """The largest number of a latent: far beyond any that an encoder makes, with products that stay
 finite in float32."""
@@ -69,17 +74,33 @@ def check_form(path: Path) -> None:
         raise DataError(f"{path}: latents are files named {' or '.join(FORMS)}; name it so")
 
 
+def check_output_form(path: Path) -> None:
+    """Refuse a file name of a format that is not written.
+
+    Raises:
+        DataError: another suffix than those of FORMS and TABLES.
+    """
+    names = (*FORMS, *TABLES)
+    if path.suffix.lower() not in names:
+        raise DataError(f"{path}: latents are written to files named {', '.join(names)}")
+
+
 @contextmanager
 def write_latents(path: Path) -> Iterator[Add]:
     """A function that takes posteriors; the file appears, whole, when the context ends well.
 
     Raises:
-        DataError: another suffix than .npz and .jsonl.
+        DataError: another suffix than those of FORMS and TABLES.
         CheckpointError: the file cannot be written; an old one is untouched.
     """
-    check_form(path)
+    check_output_form(path)
     with replacing(path) as file:
-        if path.suffix.lower() == ".jsonl":
+        if path.suffix.lower() == ".csv":
+            yield _csv_rows(path, file)
+        elif path.suffix.lower() == ".parquet":
+            with _parquet_rows(path, file) as add:
+                yield add
+        elif path.suffix.lower() == ".jsonl":
 
             def add_lines(part: EncodedPart) -> None:
                 with saying_why(path):
@@ -91,9 +112,48 @@ def write_latents(path: Path) -> Iterator[Add]:
                 yield add
 
 
+def _csv_rows(path: Path, file: BinaryIO) -> Add:
+    """Rows of `row`, `text` and a column for each dimension of the mean."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer, begun = csv.writer(text, lineterminator="\n"), list[bool]()
+
+    def add(part: EncodedPart) -> None:
+        mean = part.posterior.mean.tolist()
+        with saying_why(path):
+            if not begun and mean:
+                begun.append(True)
+                names = [f"mean_{place}" for place in range(len(mean[0]))]
+                writer.writerow(["row", "text", *names])
+            for row, sentence, numbers in zip(part.rows, part.texts, mean, strict=True):
+                writer.writerow([row, sentence, *(f"{number:.9g}" for number in numbers)])
+
+    return add
+
+
+@contextmanager
+def _parquet_rows(path: Path, file: BinaryIO) -> Iterator[Add]:
+    """A table of `row`, `text` and `mean`, a list of float32."""
+    import pyarrow  # noqa: PLC0415 -- slow, and only needed here
+    from pyarrow import parquet  # noqa: PLC0415
+
+    fields = [("row", pyarrow.int64()), ("text", pyarrow.string())]
+    schema = pyarrow.schema([*fields, ("mean", pyarrow.list_(pyarrow.float32()))])
+    with parquet.ParquetWriter(file, schema) as writer:
+
+        def add(part: EncodedPart) -> None:
+            columns = {"row": part.rows, "text": part.texts, "mean": part.posterior.mean.tolist()}
+            with saying_why(path):
+                writer.write_table(pyarrow.table(columns, schema=schema))
+
+        yield add
+
+
 @contextmanager
 def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
     shape, described = [0, 0], {"mean": "<f4", "log_variance": "<f4", "row": "<i8", "cut": "|b1"}
+    is_archive = path.suffix.lower() == ".npz"
+    if not is_archive:
+        described = {"mean": "<f4"}
     with ExitStack() as stack:
         with saying_why(path):
             spools = {
@@ -110,11 +170,18 @@ def _spooled(path: Path, file: BinaryIO) -> Iterator[Add]:
             gaussian = part.posterior.apply(lambda values: values.float().cpu())
             columns = gaussian.mean, gaussian.log_variance, *numbers
             with saying_why(path):
-                for name, values in zip(described, columns, strict=True):
+                for name, values in zip(described, columns, strict=is_archive):
                     data = values.contiguous().numpy().astype(described[name])
                     spools[name].write(data.tobytes())
 
         yield add
+        if not is_archive:
+            with saying_why(path):
+                header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+                npy.write_array_header_1_0(file, header)
+                spools["mean"].seek(0)
+                copyfileobj(spools["mean"], file)
+            return
         with saying_why(path), zipfile.ZipFile(file, "w") as archive:
             for name, spool in spools.items():
                 spool.seek(0)

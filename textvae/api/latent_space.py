@@ -20,7 +20,7 @@ from textvae.run.model_directory import require_latent
 TOGETHER = 2048
 """Sentences encoded in one go, sorted by length among themselves."""
 
-Metric = Literal["euclidean", "scaled"]
+Metric = Literal["euclidean", "scaled", "cosine"]
 
 
 class EncodedPart(NamedTuple):
@@ -136,7 +136,7 @@ def neighbors(
         sentences: Q of them.
         corpus: rows; blank ones are left out, and for `scaled` it is iterated twice.
         size: how many neighbours each; fewer where the corpus has fewer different sentences.
-        metric: `euclidean` or `scaled`.
+        metric: `euclidean`, `scaled`, or `cosine`: 1 - cos of the angle between the means.
         source: where the corpus is from, for errors.
         too_long: as for `posteriors`, of the corpus.
         counts: likewise.
@@ -159,7 +159,8 @@ def neighbors(
         for part in posteriors(vae, corpus, source=source, too_long=too_long):
             moments.add(part.posterior)
         scale = moments.deviation
-    nearest = Nearest(vae.encode(sentences).mean, size, scale)
+    cosine = metric == "cosine"
+    nearest = Nearest(vae.encode(sentences).mean, size, scale, cosine=cosine)
     for part in posteriors(vae, corpus, source=source, too_long=too_long, counts=counts):
         nearest.add(part.texts, part.rows, part.posterior.mean)
     ranked = nearest.ranked()

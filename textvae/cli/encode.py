@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     With --json and --output: one object with `output`, `num_sentences` and `latent_dim`.""",
 )
 @click.argument("arguments", metavar="[MODEL] [FILE]", nargs=-1)
-@click.option("--output", metavar="FILE", help="A file named .npz or .jsonl.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    help="A file named .npz or .jsonl; or of the means alone .npy, .csv or .parquet, as in "
+    "--output latents.parquet.",
+)
 @click.option("--text-column", help="The column of FILE that holds the text.")
 @options.separator
 @options.encoding
@@ -55,13 +60,13 @@ def command(
     where, file = split_model_and_data(arguments)
 
     from textvae.api.latent_file import (  # noqa: PLC0415 -- imports torch, 1.5 s
-        check_form,
+        check_output_form,
         json_rows,
         write_latents,
     )
 
     if output is not None:
-        check_form(Path(output))
+        check_output_form(Path(output))
     stream = (
         take_stream(file, text_column, separator=separator, encoding=encoding)
         if distributed.is_first()

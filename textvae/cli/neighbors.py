@@ -26,7 +26,7 @@ TOGETHER = 64
 
     Of the metrics, euclidean takes the latent as it is: the prior gives all its dimensions one
     unit. scaled divides by the standard deviation of the aggregate posterior of the corpus, which
-    is then read twice.
+    is then read twice. cosine is 1 - cos of the angle between two means.
 
     With --json: `row` (of SENTENCE, from 0), `sentence`, `rank` (from 1), `text`, `number` (its row
     in the corpus, from 0) and `distance`.""",

@@ -19,7 +19,7 @@ COUNT = click.IntRange(1, 2**31 - 1)
 STEPS = click.IntRange(2, 2**31 - 1)
 SEED = click.IntRange(0, 2**63 - 1)
 PRECISIONS = ("float32", "bfloat16")
-METRICS = ("euclidean", "scaled")
+METRICS = ("euclidean", "scaled", "cosine")
 SCORES = (
     "nll_per_token",
     "combined",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from textvae.errors import ConfigError, DataError
 from textvae.model.gaussian import DiagonalGaussian
@@ -30,17 +31,26 @@ class Nearest:
     text that comes again is not listed again.
     """
 
-    def __init__(self, queries: Tensor, size: int, scale: Tensor | None = None) -> None:
+    def __init__(
+        self, queries: Tensor, size: int, scale: Tensor | None = None, *, cosine: bool = False
+    ) -> None:
         """Start without candidates for queries `[Q, Z]`, n = `size` >= 1 neighbours each.
 
-        Every difference is divided by `scale` `[Z]`; None is 1.
+        Every difference is divided by `scale` `[Z]`; None is 1. With `cosine` the distance is
+        1 - cos of the angle between two latents.
         """
         if size < 1:
             raise ConfigError(f"the nearest {size}: must be at least 1")
         self._scale = torch.ones(queries.shape[1]) if scale is None else scale.cpu()
-        self._queries = queries.cpu().double() / self._scale
+        self._cosine = cosine
+        self._queries = self._points(queries)
         self._size = size
         self._nearest: list[list[Neighbor]] = [[] for _ in range(queries.shape[0])]
+
+    def _points(self, latents: Tensor) -> Tensor:
+        """Latents as distances are taken between them: scaled, or of length 1."""
+        points = latents.cpu().double()
+        return F.normalize(points, dim=1) if self._cosine else points / self._scale
 
     def add(self, texts: Sequence[str], numbers: Sequence[int], latents: Tensor) -> None:
         """Add B texts, with their numbers in the corpus and latents `[B, Z]`."""
@@ -48,8 +58,10 @@ class Nearest:
         for place, text in enumerate(texts):
             first.setdefault(text, place)
         rows = list(first.values())
-        points = latents.cpu().double()[rows] / self._scale
+        points = self._points(latents)[rows]
         distances = torch.cdist(self._queries, points, compute_mode="donot_use_mm_for_euclid_dist")
+        if self._cosine:
+            distances = distances.square() / 2
         for query, nearest in enumerate(self._nearest):
             row = distances[query]
             near = torch.arange(len(rows))
