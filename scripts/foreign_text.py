@@ -8,7 +8,6 @@ model, CORPUS the name of its own corpus. With a closed and with an open vocabul
 
 import gzip
 from pathlib import Path
-from random import Random
 
 import click
 import torch
@@ -16,6 +15,7 @@ import torch
 from textvae.api.score import score
 from textvae.api.score_reference import reference_of
 from textvae.api.text_vae import TextVAE
+from textvae.randomness import key, uniforms
 
 SENTENCES = 300
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -29,12 +29,16 @@ def read_test(folder: Path) -> list[str]:
 
 def random_letters() -> list[str]:
     """Lines of 4 to 12 words of 2 to 9 letters."""
-    random = Random(0)
-
-    def word() -> str:
-        return "".join(random.choice(LETTERS) for _ in range(random.randint(2, 9)))
-
-    return [" ".join(word() for _ in range(random.randint(4, 12))) for _ in range(SENTENCES)]
+    numbers = torch.arange(SENTENCES)
+    draws = uniforms(key(0, "random letters"), numbers, lanes=1 + 12 * 10).tolist()
+    lines = []
+    for first, *rest in draws:
+        words = []
+        for place in range(4 + int(9 * first)):
+            size, *letters = rest[10 * place : 10 * place + 10]
+            words.append("".join(LETTERS[int(26 * one)] for one in letters[: 2 + int(8 * size)]))
+        lines.append(" ".join(words))
+    return lines
 
 
 @click.command()
