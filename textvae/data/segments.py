@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import NamedTuple, TypeVar
 
 from textvae.data.rows import Exclusion, TooLong, select_rows
@@ -162,6 +162,7 @@ def encode_segments(
             yield encode_segment(rows, tokenizer, rule)
         return
     arguments = (tokenizer.to_json(), rule)
+    others = set(active_children())
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _initialize_worker, arguments)
     waiting: deque[Future[Segment]] = deque()
     try:
@@ -172,6 +173,9 @@ def encode_segments(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
+        # One that was being started when another was lost is joined by the pool, but not ended.
+        for child in set(active_children()) - others:
+            child.kill()
         raise RankError(
             "a process that tokenizes was lost (killed, or out of memory); the same command "
             "tokenizes again, with less memory if data.workers is lower"
