@@ -81,7 +81,10 @@ def fingerprint(folder: Path) -> dict[str, bytes]:
         (["info", "empty"], "empty: has no manifest.json"),
         (["info", "--verify", "empty"], "empty: has no manifest.json"),
         (["encode", "runs/tiny", "tiny.tx"], "tiny.tx: there is no such file; did you mean tiny"),
-        (["encode", "tiny.txt", "--output", "a.pt"], "a.pt: latents are files named .npz or .js"),
+        (
+            ["encode", "tiny.txt", "--output", "a.pt"],
+            "a.pt: latents are written to files named .npz, .js",
+        ),
         (["encode", "tiny.txt", "--output", "no/a.npz"], "no/a.npz: cannot be written: No such"),
         (["encode", "long.txt", "--too-long", "refuse", "--output", "a.npz"], "row 1 (counted"),
         (["encode", "long.txt", "--too-long", "refuse", "--output", "a.jsonl"], "row 1 (counted"),
