@@ -167,7 +167,10 @@ def encode_segments(
     waiting: deque[Future[Segment]] = deque()
     try:
         for rows in segments:
-            waiting.append(pool.submit(_encode_in_worker, rows))
+            try:
+                waiting.append(pool.submit(_encode_in_worker, rows))
+            except OSError as error:  # the pool closes its pipe before it calls itself broken
+                raise BrokenProcessPool from error
             if len(waiting) > WAITING * workers:
                 yield waiting.popleft().result()
         while waiting:
