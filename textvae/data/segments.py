@@ -8,7 +8,7 @@ import os
 import signal
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context
@@ -185,6 +185,8 @@ def encode_segments(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+        if isinstance(segments, Generator):
+            segments.close()  # the file that it reads
 
 
 _worker: tuple[Tokenizer, SplitRule]
