@@ -72,6 +72,11 @@ def test_figures_that_evaluate_kept_go_before_if_they_are_of_this_model(
     elsewhere = run_evaluators(copy, ["red cat eats"], evaluators=evaluators)
     write_measurements(run / FILE, elsewhere)
     assert gather(copy).numbers.origin.startswith("Measured when training ended")
+    with torch.no_grad():
+        copy.model.encoder.posterior_bias += 0.1
+    write_measurements(run / FILE, run_evaluators(copy, evaluators=evaluators, seed=11))
+    copy = TextVAE.from_pretrained(run, device="cpu")  # whose weights the file is not of
+    assert gather(copy).numbers.origin.startswith("Measured when training ended")
 
 
 def test_kl_neighbors_and_the_hardest_by_brute_force(vae: TextVAE, material: Material) -> None:

@@ -18,7 +18,7 @@ from textvae.storage.checkpoint import (
     verify_directory,
 )
 from textvae.storage.manifest import make_manifest
-from textvae.storage.tensors import tensors_to_bytes
+from textvae.storage.tensors import tensor_shapes, tensors_to_bytes
 from textvae.storage.training_state import save_state
 
 TENSORS = {"gru.weight": torch.arange(33.0).view(3, 11), "bias": torch.tensor([2.0, -3.0, 5.0])}
@@ -84,6 +84,20 @@ def test_views_tied_and_transposed_tensors_come_back_equal(model: Path) -> None:
 def test_the_same_tensors_are_the_same_bytes_in_any_order() -> None:
     backwards = dict(reversed(TENSORS.items()))
     assert tensors_to_bytes(TENSORS) == tensors_to_bytes(backwards)
+
+
+def test_shapes_come_from_a_header_that_accounts_for_every_byte(tmp_path: Path) -> None:
+    data, file = tensors_to_bytes(TENSORS), tmp_path / "a.safetensors"
+    file.write_bytes(data)
+    shapes = {"gru.weight": (3, 11), "bias": (3,)}
+    assert tensor_shapes(file, len(data)) == shapes
+    for size in (len(data) - 1, len(data) + 1):
+        with pytest.raises(CheckpointError, match=f"holds {len(data)} bytes, expected {size}, so"):
+            tensor_shapes(file, size)
+    for other in (data[:-4], data + bytes(4)):
+        file.write_bytes(other)
+        with pytest.raises(CheckpointError, match=f"describes {len(data)} bytes, it holds"):
+            tensor_shapes(file, len(other))
 
 
 # -- the model directory ---------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_it_learns_eight_sentences_by_heart() -> None:
     vae = model()
     before = reconstruction_at(vae, few, encode_corpus(vae, few).mean)
     aim = config(100, 5e-2, kl_weight=ConstantSchedule(value=0.001))
-    train(vae, few, few, aim, seed=0, run=None, report=lambda _: None)
+    train(vae, few, few.head(5), aim, seed=0, run=None, report=lambda _: None)
     after = reconstruction_at(vae, few, encode_corpus(vae, few).mean)
     assert float(before.mean()) > 10.0
     assert float(after.mean()) < 0.3, "nats a sentence"
@@ -79,7 +79,7 @@ def test_free_bits_keep_the_latent_in_use_where_there_is_a_factor() -> None:
     )
     vae, data = model(), factor()
     said: list[str] = []
-    found = train(vae, data, data, aim, seed=0, run=None, report=said.append)
+    found = train(vae, data, factor(41), aim, seed=0, run=None, report=said.append)
     kl = encode_corpus(vae, data).kl_to_standard_normal().sum(1).mean()
     assert float(kl) > 1.3, "two floors of 0.8 nats, under the N(0, 1) of training"
     assert found.best.kl < float(kl), "under the prior that was fitted"
@@ -95,14 +95,14 @@ def test_batch_normalised_means_keep_their_kl_and_go_on_exactly_after_a_stop(
     aim = config(60, 1e-2, kl_weight=ConstantSchedule(), beta=10.0)  # which would collapse
     data, built = factor(), {"posterior": BatchNormConfig(scale=0.7)}
     straight = model(**built)
-    found = train(straight, data, data, aim, seed=0, run=None, report=lambda _: None)
+    found = train(straight, data, factor(41), aim, seed=0, run=None, report=lambda _: None)
     assert found.best.kl >= Z * 0.7**2 / 2 * 0.9, "of the running statistics"
     aim, parts = msgspec.structs.replace(aim, log_every=1), []
     for stop in (31, 60):
         again = model(**built)
         said = f"step {stop}/"
         kill = lambda line, said=said: line.startswith(said) and os.kill(os.getpid(), SIGTERM)  # noqa: E731
-        parts.append(train(again, data, data, aim, seed=0, run=tmp_path, report=kill).steps)
+        parts.append(train(again, data, factor(41), aim, seed=0, run=tmp_path, report=kill).steps)
     assert parts == [31, 60]
     for name, value in straight.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
@@ -119,7 +119,7 @@ def test_a_target_rate_finds_the_weight_and_selects_at_weight_one(
     aims = msgspec.structs.replace(aim.objective, rate=rate)
     aim = msgspec.structs.replace(aim, objective=aims, validate_every=20, log_every=20)
     vae, data = model(), factor()  # of log 7 = 1.95 nats
-    found = train(vae, data, data, aim, seed=0, run=tmp_path, report=lambda _: None)
+    found = train(vae, data, factor(41), aim, seed=0, run=tmp_path, report=lambda _: None)
     lines = [msgspec.json.decode(x) for x in (tmp_path / "metrics.jsonl").read_bytes().splitlines()]
     weights = [line["kl_weight"] for line in lines if "kl_weight" in line]
     validations = [line["validation"] for line in lines if "validation" in line]
@@ -134,7 +134,7 @@ def test_a_latent_that_is_ignored_is_said_so_once_and_not_before_it_could_be_use
     vae, data, said = model(), factor(), []
     aim = config(46, 1e-2, kl_weight=ConstantSchedule(), beta=100.0)
     aim = msgspec.structs.replace(aim, validate_every=5)
-    found = train(vae, data, data, aim, seed=0, run=tmp_path, report=said.append)
+    found = train(vae, data, factor(41), aim, seed=0, run=tmp_path, report=said.append)
     assert found.best.kl < 0.1
     warned = [n for n, line in enumerate(said) if "the decoder ignores the latent" in line]
     assert len(warned) == 1
@@ -146,12 +146,14 @@ def test_a_validation_counts_every_sentence_once_at_weight_one_without_dropout()
     found = validate(vae, valid, seed=0)
     assert found == validate(vae, valid, seed=0)
     with torch.no_grad():
+        vae.encoder.posterior_bias[:Z] = 1.0  # a KL that could not be overlooked
         vae.decoder.output_weight.zero_()
         vae.decoder.output_bias.zero_()
     uniform = validate(vae, valid, seed=0)
     expected = valid.num_targets / valid.num_sentences * torch.tensor(V).double().log()
     posterior = encode_corpus(vae, valid)
     kl = float(posterior.kl_to_standard_normal().sum()) / valid.num_sentences
+    assert kl > 0.4 * Z
     assert uniform.kl == pytest.approx(kl, rel=1e-5)
     assert -uniform.elbo == pytest.approx(float(expected) + kl, rel=1e-5)
 

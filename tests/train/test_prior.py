@@ -40,12 +40,19 @@ def corpus(size: int = 101) -> TokenArray:
     return TokenArray.from_lists([[2 + i % 7] * 2 + [9 + i % 7] * 2 for i in range(size)], V)
 
 
+def held_out(size: int = 61) -> TokenArray:
+    """The same kinds, the first three of them twice as often."""
+    kinds = [(i % 10) % 7 for i in range(size)]
+    return TokenArray.from_lists([[2 + k] * 2 + [9 + k] * 2 for k in kinds], V)
+
+
 def test_a_run_ends_with_the_prior_of_its_best_parameters() -> None:
     aim = TrainConfig(batch_size=13, max_steps=40, validate_every=20, log_every=40)
-    data = corpus()
+    data, valid = corpus(), held_out()
     vae, plain = model(), model(prior=StandardNormalPriorConfig())
     found, without = (
-        train(one, data, data, aim, seed=0, run=None, report=lambda _: None) for one in (vae, plain)
+        train(one, data, valid, aim, seed=0, run=None, report=lambda _: None)
+        for one in (vae, plain)
     )
     for name, value in plain.state_dict().items():
         assert torch.equal(value, vae.state_dict()[name]), "its steps are those under N(0, 1)"
@@ -54,7 +61,7 @@ def test_a_run_ends_with_the_prior_of_its_best_parameters() -> None:
     covariance = aggregate_covariance(posterior)
     torch.testing.assert_close(vae.prior.mean.double(), posterior.mean.double().mean(0))
     torch.testing.assert_close((vae.prior.factor @ vae.prior.factor.t()).double(), covariance)
-    assert found.best == validate(vae, data, seed=0)
+    assert found.best == validate(vae, valid, seed=0)
     assert found.best.kl < without.best.kl
     assert found.best.elbo > without.best.elbo, "of the same parameters and the same sentences"
 
@@ -77,10 +84,11 @@ FLOW = FlowPriorConfig(hidden_dim=64, num_steps=200, batch_size=97, learning_rat
 def test_a_fitted_density_takes_the_place_of_the_gaussian_when_a_run_ends(
     prior: MixturePriorConfig | FlowPriorConfig,
 ) -> None:
-    data, lines = corpus(503), list[str]()
+    data, valid, lines = corpus(503), held_out(), list[str]()
     vae, plain = model(prior), model()
     found, without = (
-        train(one, data, data, MIXED, seed=0, run=None, report=lines.append) for one in (vae, plain)
+        train(one, data, valid, MIXED, seed=0, run=None, report=lines.append)
+        for one in (vae, plain)
     )
     own = vae.state_dict()
     for name, value in plain.state_dict().items():
@@ -89,7 +97,7 @@ def test_a_fitted_density_takes_the_place_of_the_gaussian_when_a_run_ends(
     assert not vae.prior.kl_is_exact
     if isinstance(vae.prior, MixturePrior):
         assert float(own["prior.weights"].sum()) == pytest.approx(1.0)
-    assert found.best == validate(vae, data, seed=0)
+    assert found.best == validate(vae, valid, seed=0)
     assert found.best.kl < without.best.kl
     assert found.best.elbo > without.best.elbo + 0.1
     assert any(line.startswith("prior: ") and "above N(m, C)" in line for line in lines)
@@ -109,17 +117,17 @@ def test_a_signal_ends_the_fit_and_not_the_run(
         if line.startswith(f"prior: {step}") and " s: " in line:
             signal.raise_signal(signal.SIGINT)
 
-    found = train(model(prior), data, data, MIXED, seed=0, run=None, report=stop)
+    found = train(model(prior), data, held_out(), MIXED, seed=0, run=None, report=stop)
     assert found.signal is None
     assert any(line.endswith("; ended by a signal") for line in lines), lines
 
 
 def test_calibration_sees_the_mixture_and_a_stopped_run_ends_alike(tmp_path: Path) -> None:
-    data, aim = corpus(503), structs.replace(MIXED, calibrate=True)
+    data, valid, aim = corpus(503), held_out(), structs.replace(MIXED, calibrate=True)
     stopped = structs.replace(aim, save_every=50)
     straight, parts = model(MixturePriorConfig(max_components=8)), []
-    expected = train(straight, data, data, aim, seed=0, run=None, report=lambda _: None)
-    assert expected.best.elbo > validate(straight, data, seed=0).elbo - 1e-6
+    expected = train(straight, data, valid, aim, seed=0, run=None, report=lambda _: None)
+    assert expected.best.elbo > validate(straight, valid, seed=0).elbo - 1e-6
 
     def stop(line: str) -> None:
         if line.startswith("step 100/"):
@@ -127,7 +135,7 @@ def test_calibration_sees_the_mixture_and_a_stopped_run_ends_alike(tmp_path: Pat
 
     for report in (stop, lambda _: None):
         vae = model(MixturePriorConfig(max_components=8))
-        parts.append(train(vae, data, data, stopped, seed=0, run=tmp_path, report=report))
+        parts.append(train(vae, data, valid, stopped, seed=0, run=tmp_path, report=report))
     assert parts[0].signal == signal.SIGTERM
     assert parts[1].best == expected.best
     for name, value in straight.state_dict().items():
