@@ -153,7 +153,10 @@ class _Pool(NamedTuple):
         self.log_likelihoods[row, slot] = likelihoods[indices]
         self.scores[row, slot] = scores[indices]
         width = beams[-1].words.shape[2]  # earlier ones may have less room
-        words = [F.pad(b.words, (0, width - b.words.shape[2])) for b in beams]
+        words = [
+            b.words if b.words.shape[2] == width else F.pad(b.words, (0, width - b.words.shape[2]))
+            for b in beams
+        ]
         self.words[row, slot, :width] = torch.stack(words, 1)[indices]
         self.lengths[row, slot] = block[0].length + position
         self.finished[row, slot] = ended[indices] == 1
@@ -225,10 +228,12 @@ def _search(
     # stopped comes behind the best, and only takes places in the pool.
     together = 2 * CUDA_POSITIONS if latents.is_cuda else 1  # it waits twice
     block: list[_Ended] = []
-    num_found = pool.counts[active.rows]
     places = torch.arange(beam.size, device=latents.device)
+    room = beam.size - pool.counts[active.rows, None]
+    first = torch.arange(latents.shape[0], device=latents.device)[:, None] * beam.size
     rules = (*beam.rules, *constraint.rules)
     forced = forced_tokens(writer, latents, constraint, None, seed=0, max_length=max_length)
+    plain = mask is None and not rules and forced is None
     for position in range(max_length + 1):
         if position == active.words.shape[2]:  # room for twice as many words
             active = active._replace(words=F.pad(active.words, (0, position)))
@@ -236,8 +241,8 @@ def _search(
         logits, state = writer.step(active.tokens.flatten(), active.state)
         steered = logits
         if mask is not None:
-            room = max_length - 1 - position
-            steered = mask.apply(logits, active.text_states.flatten(), room)
+            words_left = max_length - 1 - position
+            steered = mask.apply(logits, active.text_states.flatten(), words_left)
         if rules:
             history = active.words[:, :, :position].flatten(0, 1)
             lengths = torch.full_like(active.tokens, position).flatten()
@@ -249,14 +254,14 @@ def _search(
             last, ended = _close(active, logits, steered)
             pool.add([*block, _Ended(last, ended, position, divisor)])
             break
-        step = _extend(active, logits, steered, places < beam.size - num_found[:, None])
-        active = _follow(active._replace(state=state), step, position, mask)
-        ended = (step.tokens == END) & (step.totals > -torch.inf)
+        step = _extend(active, logits, steered, places < room, plain=plain)
+        active = _follow(active._replace(state=state), step, first, position, mask)
+        going = step.totals.masked_fill(step.tokens == END, -torch.inf)
+        ended = going != step.totals  # not where a place holds no hypothesis
         block.append(_Ended(active, ended, position, divisor))
-        going = active.totals.masked_fill(ended, -torch.inf)
         active = active._replace(totals=going)
         if len(block) < together:
-            num_found = num_found + ended.sum(1)
+            room = room - ended.sum(1, keepdim=True)
             continue
         pool.add(block)
         block = []
@@ -268,7 +273,7 @@ def _search(
             break
         if promising.shape[0] < bound.shape[0]:
             active = active.select(promising)
-        num_found = pool.counts[active.rows]
+        room = beam.size - pool.counts[active.rows, None]
     return pool
 
 
@@ -305,7 +310,9 @@ def _empty_pool(latents: Tensor, size: int) -> _Pool:
     return _Pool(counts[:, 0].clone(), nothing, nothing.clone(), words, counts, counts.bool())
 
 
-def _extend(active: _Open, logits: Tensor, steered: Tensor, is_free: Tensor) -> _Step:
+def _extend(
+    active: _Open, logits: Tensor, steered: Tensor, is_free: Tensor, *, plain: bool
+) -> _Step:
     """The likeliest continuations, as many as places are free.
 
     Args:
@@ -313,33 +320,38 @@ def _extend(active: _Open, logits: Tensor, steered: Tensor, is_free: Tensor) -> 
         logits: `[S * K, V]`, as the model gives them.
         steered: `[S * K, V]`, as the rules left them.
         is_free: bool `[S, K]`, as many places of each beam as are free.
+        plain: nothing steers the search, so that the totals are the log-likelihoods.
     """
     beams, size = active.totals.shape
     # The best of each hypothesis by its logits themselves: added to a sum in float32, two words
     # that differ in the last bits would become equal, and a beam of 1 would not be greedy.
     best = steered.topk(min(size, logits.shape[1]), dim=1)
-    normalizer = logits.logsumexp(1, keepdim=True).double()
+    normalizer = logits.logsumexp(1, keepdim=True)
     best_log_probs = best.values.double() - normalizer
-    log_probs = best_log_probs
-    if steered is not logits:
-        log_probs = logits.gather(1, best.indices).double() - normalizer
-    log_likelihoods = (active.log_likelihoods.view(-1, 1) + log_probs).view(beams, -1)
     total = (active.totals.view(-1, 1) + best_log_probs).view(beams, -1)
     ordered, order = total.sort(dim=1, descending=True, stable=True)
     order = order[:, :size]
     totals = torch.where(is_free, ordered[:, :size], -torch.inf)
     tokens = best.indices.reshape(beams, -1).gather(1, order)
     parents = order // best.indices.shape[1]
+    if plain:
+        return _Step(totals, totals, parents, tokens)
+    log_probs = logits.gather(1, best.indices).double() - normalizer
+    log_likelihoods = (active.log_likelihoods.view(-1, 1) + log_probs).view(beams, -1)
     return _Step(totals, log_likelihoods.gather(1, order), parents, tokens)
 
 
-def _follow(active: _Open, step: _Step, position: int, mask: TextMask | None) -> _Open:
-    """The hypotheses after a step, their words and states moved to their new places."""
-    beams, size, limit = active.words.shape
+def _follow(
+    active: _Open, step: _Step, first: Tensor, position: int, mask: TextMask | None
+) -> _Open:
+    """The hypotheses after a step, their words and states moved to their new places.
+
+    `first` are the rows of the first place of each beam, int64 `[at least S, 1]`.
+    """
+    beams, _, limit = active.words.shape
     words = active.words.gather(1, step.parents[:, :, None].expand(-1, -1, limit))
     words[:, :, position] = step.tokens
-    first = torch.arange(beams, device=step.parents.device)[:, None] * size
-    state = active.state.select((first + step.parents).flatten())
+    state = active.state.select((first[:beams] + step.parents).flatten())
     text_states = active.text_states
     if mask is not None:
         text_states = mask.follow(text_states.gather(1, step.parents), step.tokens)
