@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -209,6 +210,38 @@ def test_bfloat16_is_chosen_only_where_the_device_has_it() -> None:
     expected = "bfloat16" if has_bfloat16(torch.device("cpu")) else "float32"
     assert precision == expected
     assert not has_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_is_chosen_on_a_cpu_where_its_products_are_faster(
+    slow: torch.dtype, has_instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = torch.mm
+
+    def timed(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        if left.dtype == slow:
+            time.sleep(0.02)
+        small = product(left[:8, :8].float(), right[:8, :8].float())
+        return small.to(left.dtype)
+
+    monkeypatch.setattr(torch, "mm", timed)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    expected = has_instructions and slow == torch.float32
+    assert has_bfloat16.__wrapped__(torch.device("cpu")) is expected
+
+
+def test_a_run_that_has_begun_keeps_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textvae.run.experiment.has_bfloat16", lambda _: False)
+    begun, lengths = tmp_path / "experiment.json", torch.full((11,), 5)
+    for precision in ("bfloat16", "float32"):
+        before = load_config(None, [f"train.precision={precision}"])
+        begun.write_bytes(encode_json(before))
+        settled, _ = choose_training(load_config(None, []), lengths=lengths, begun=begun)
+        assert settled.train.precision == precision
 
 
 # -- a language model ------------------------------------------------------------------------------

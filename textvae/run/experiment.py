@@ -1,7 +1,10 @@
 """The configuration of a whole experiment, composed of its owners' configs, and the recipes."""
 
 import difflib
+import math
+import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +30,8 @@ from textvae.version import installed_version
 EPOCHS = 20
 """The default number of passes over a corpus, within the bounds of STEPS."""
 STEPS = (1_000, 3_000)
+BFLOAT16_GAIN = 1.25
+"""How much faster bfloat16 has to be: products are not all of a step, and casts are added."""
 VALIDATIONS = 20
 ABOUT_A_LATENT = (
     LagrangianRate
@@ -186,8 +191,8 @@ def choose_training(
     Args:
         config: its settings that are None are chosen.
         lengths: of the training sentences, as `TokenArray.lookup` gives them.
-        begun: where the experiment.json of the run is, if it has begun. A run that began before
-            there was `train.selection` continues to select by the ELBO.
+        begun: where the experiment.json of the run is, if it has begun. It continues in its
+            precision, and one that began before there was `train.selection` selects by the ELBO.
 
     Raises:
         ConfigError: a device that does not exist.
@@ -210,12 +215,14 @@ def choose_training(
     if train.device is None:
         values["device"] = "cuda" if torch.cuda.is_available() else "cpu"
     device = check_device(str(train.device or values["device"]))
-    if train.precision is None:
+    before = read_experiment(begun) if begun is not None and begun.is_file() else None
+    if train.precision is None and before is not None:
+        values["precision"] = before.train.precision
+    elif train.precision is None:
         values["precision"] = "bfloat16" if has_bfloat16(device) else "float32"
-    if train.selection is None and not train.objective.selects_by_elbo:
-        before = read_experiment(begun) if begun is not None and begun.is_file() else None
-        if before is None or before.train.selection is not None:
-            values["selection"] = "objective"
+    by_elbo = train.objective.selects_by_elbo or (before and before.train.selection is None)
+    if train.selection is None and not by_elbo:
+        values["selection"] = "objective"
     choices = [f"train.{name}={value}" for name, value in values.items()]
     return structs.replace(config, train=structs.replace(train, **values)), choices
 
@@ -237,13 +244,25 @@ def check_device(name: str) -> torch.device:
     return device
 
 
+@lru_cache
 def has_bfloat16(device: torch.device) -> bool:
     """True if the device multiplies bfloat16 faster than float32.
 
-    A CPU without the instructions emulates them, measured 5 to 100 times slower than float32.
+    A CPU without the instructions emulates them, 5 to 100 times slower than float32. One that has
+    them may still be slower, by 2 on some virtual machines, so that both are timed (0.1 s).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return False
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for _ in range(5):  # alternated, the best of each: other work on the machine only adds
+        for dtype in seconds:
+            matrix = torch.ones(512, 512, dtype=dtype)
+            started = time.perf_counter()
+            for _ in range(3):
+                torch.mm(matrix, matrix)
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - started)
+    return seconds[torch.bfloat16] * BFLOAT16_GAIN < seconds[torch.float32]
