@@ -1,6 +1,8 @@
 """The check for a GPU runs in all its parts, tiny and on the pretend device."""
 
 import json
+import sys
+import time
 from pathlib import Path
 
 import gpu_check
@@ -22,6 +24,9 @@ def test_every_part_runs_without_a_gpu(tmp_path: Path) -> None:
     values = {(row["part"], row["name"]): row["value"] for row in rows}
     assert values["ptb", "steps"] == 20.0
     assert "tests collected" in values["tests", "all"]
+    shares = [row["note"] for row in rows if row["name"].startswith("default: ")]
+    assert len(shares) == gpu_check.PROFILED
+    assert 0.0 < sum(float(share.split(" %")[0]) for share in shares) < 100.5
 
 
 def test_what_a_stopped_part_has_measured_is_kept(
@@ -38,6 +43,35 @@ def test_what_a_stopped_part_has_measured_is_kept(
     monkeypatch.setattr(gpu_check, "__file__", str(script))
     rows = gpu_check.run_with_limit("step", 2, [], tmp_path / "lines.jsonl")
     assert [row.value for row in rows] == [1.0, "stopped after 2 s"]
+
+
+@pytest.mark.parametrize("seconds", [99.0, 101.0])
+def test_other_seeds_of_ptb_run_side_by_side_where_the_first_was_quick(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, calls = iter((0.0, seconds)), []
+
+    def train_and_measure(_: gpu_check.Check, seeds: list[int]) -> list[gpu_check.Row]:
+        calls.append(seeds)
+        return []
+
+    monkeypatch.setattr(gpu_check.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(gpu_check, "train_and_measure", train_and_measure)
+    check = gpu_check.Check(dry_run=False, data="PTB", seeds=3, cuda_graph=False)
+    rows = list(gpu_check.run_ptb(check))
+    assert calls == ([[0], [1, 2]] if seconds < 100 else [[0]])
+    assert [row.value for row in rows] == ([] if seconds < 100 else ["not run"])
+
+
+def test_commands_run_at_the_same_time() -> None:
+    meet = "import sys, time; time.sleep(1); print('x' * 200_000); sys.exit(int(sys.argv[1]))"
+    started = time.monotonic()
+    ended = gpu_check.together({n: [sys.executable, "-c", meet, str(n)] for n in (0, 3)})
+    assert time.monotonic() - started < 1.9
+    assert {n: (one.code, len(one.output)) for n, one in ended.items()} == {
+        0: (0, 200_001),
+        3: (3, 200_001),
+    }
 
 
 def test_it_needs_a_gpu_or_a_dry_run() -> None:
