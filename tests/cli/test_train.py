@@ -149,6 +149,44 @@ def test_the_embedded_corpus_says_how_far_it_is_from_the_truth(
     ]
 
 
+def test_keep_chooses_the_latent_and_the_end_says_what_comes_back(
+    copy: Path, tiny_options: list[str], invoke: Invoke
+) -> None:
+    run = ["--keep", "half", "--output", "kept", "--max-steps", "2", "--save-every", "2"]
+    run += ["--set", "model.prior.num_steps=5"]
+    result = invoke("train", "tiny.txt", *tiny_options, *run, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "--keep half" in result.stderr
+    saved = json.loads((copy / "kept/experiment.json").read_text())
+    assert saved["keep"] == "half"
+    assert saved["model"]["latent_dim"] == 5
+    assert saved["model"]["prior"]["kind"] == "flow"
+    summary = json.loads(result.stdout)
+    found = summary["reconstruction"]
+    assert summary["keep"] == "half"
+    assert 0 <= found["exact"] <= 1
+    assert 0 <= found["bleu"] <= 100
+    assert found["examples"][0][0] == summary["first"]
+    from textvae.cli.train_summary import TrainSummary, use_of  # noqa: PLC0415 -- imports torch
+
+    text = msgspec.convert(summary, TrainSummary).text()
+    assert f"reconstruction of {found['num_sentences']} held-out sentences: BLEU " in text
+    assert f"  {use_of(found['bleu'], 'half')}" in text.splitlines()
+    assert "train on more text" in use_of(19.9, "half")
+    assert "--keep most" in use_of(19.9, None)
+    assert "--keep most" in use_of(20.0, "half")
+    assert "--keep little" in use_of(50.0, "most")
+
+
+@pytest.mark.parametrize("other", [["--recipe", "ptb"], ["--start-from", "runs/none"]])
+def test_keep_and_another_starting_point_are_refused(
+    copy: Path, other: list[str], invoke: Invoke
+) -> None:
+    result = invoke("train", "tiny.txt", "--keep", "most", *other)
+    assert result.exit_code == 2
+    assert f"--keep and {other[0]} both choose the size of the latent" in result.stderr
+
+
 # -- everyday settings -----------------------------------------------------------------------------
 
 EVERYDAY = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from msgspec import structs
 
+from textvae.api.train import experiment_config
 from textvae.config import differences, encode_json
 from textvae.errors import ConfigError
 from textvae.run.experiment import (
@@ -230,6 +231,43 @@ def test_bfloat16_is_chosen_on_a_cpu_where_its_products_are_faster(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     expected = has_instructions and slow == torch.float32
     assert has_bfloat16.__wrapped__(torch.device("cpu")) is expected
+
+
+# -- how much is kept ------------------------------------------------------------------------------
+
+
+def test_keep_moves_the_defaults_and_what_is_set_stays(tmp_path: Path) -> None:
+    plain = load_config(None, [])
+    assert load_config(None, ["keep=little"]) == structs.replace(plain, keep="little")
+    half, most = (load_config(None, [f"keep={name}"]) for name in ("half", "most"))
+    for config in (half, most):
+        assert config.model.encoder.bidirectional
+        assert config.model.prior.__struct_config__.tag == "flow"
+        assert not config.train.objective.selects_by_elbo
+    assert plain.model.latent_dim < half.model.latent_dim < most.model.latent_dim
+    assert half.train.objective.beta > most.train.objective.beta
+    file = tmp_path / "a.toml"
+    file.write_text('keep = "most"\n[model]\nlatent_dim = 7\nprior.kind = "gaussian"\n')
+    mine = load_config(file, ["train.objective.beta=0.3"])
+    assert (mine.model.latent_dim, mine.train.objective.beta) == (7, 0.3)
+    assert mine.model.prior.__struct_config__.tag == "gaussian"
+    assert mine.model.encoder == most.model.encoder
+    file = tmp_path / "experiment.json"
+    file.write_bytes(encode_json(mine))
+    assert load_config(file, []) == mine, "every setting of a run is set"
+    assert load_config(None, ["keep=most"], defaults=mine) == mine
+    assert experiment_config({"keep": "most"}) == most
+    for wrong in ("all", "[1]", "3", "{a=1}"):
+        with pytest.raises(ConfigError, match="keep"):
+            load_config(None, [f"keep={wrong}"])
+
+
+def test_keep_bounds_the_steps() -> None:
+    many, few = torch.full((100_000,), 9), torch.full((640,), 9)
+    for keep, most in (("little", STEPS[1]), ("half", 10_000), ("most", 18_000)):
+        config = load_config(None, [f"keep={keep}"])
+        assert choose_training(config, lengths=many)[0].train.max_steps == most
+        assert choose_training(config, lengths=few)[0].train.max_steps == STEPS[0]
 
 
 def test_a_run_that_has_begun_keeps_its_precision(

@@ -7,9 +7,8 @@ from pathlib import Path
 from msgspec import structs
 
 from textvae import distributed
-from textvae.config import resolve
 from textvae.run.data import Report
-from textvae.run.experiment import ExperimentConfig
+from textvae.run.experiment import ExperimentConfig, resolve_experiment
 from textvae.run.model_directory import Results
 from textvae.run.plan import Plan, no_report
 from textvae.run.start import start_settings
@@ -60,7 +59,7 @@ def experiment_config(
         if defaults is None:
             return config
         return structs.replace(config, start_from=defaults.start_from)
-    return resolve(ExperimentConfig, config or {}, (), source="config", defaults=defaults)
+    return resolve_experiment(config or {}, source="config", defaults=defaults)
 
 
 def watch(

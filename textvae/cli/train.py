@@ -93,6 +93,13 @@ OPTIONS = (
     TrainOption("config", "Settings: .toml, or the experiment.json of a run.", "FILE"),
     TrainOption("recipe", "Settings that ship; see `textvae recipes`.", "NAME"),
     TrainOption(
+        "keep",
+        "How much of a sentence the latent keeps: little for samples and likelihoods (default), "
+        "most to edit and interpolate your own sentences, or half: `--keep most`.",
+        type=click.Choice(("little", "half", "most")),
+        setting="keep",
+    ),
+    TrainOption(
         "start_from",
         "Weights, tokenizer and settings of a model, in a new run: `textvae train new.txt "
         "--start-from runs/old`.",
@@ -231,7 +238,8 @@ def command(
     **values: Any,
 ) -> None:
     """Train a model."""
-    if not data and {values["config"], values["recipe"], values["start_from"]} == {None}:
+    starts = ("config", "recipe", "start_from", "keep")
+    if not data and all(values[name] is None for name in starts):
         values["recipe"] = "embedded"
     if dry_run:
         if distributed.is_first():
@@ -355,6 +363,9 @@ def _config(settings: tuple[str, ...], values: Values) -> "ExperimentConfig":
     if values[MINUTES] is not None and (values["max_steps"] or values["epochs"]):
         raise ConfigError("--minutes, --epochs and --max-steps are three lengths: give one of them")
     origin = values["start_from"]
+    if values["keep"] is not None and (origin or values["recipe"]):
+        other = "--start-from" if origin else "--recipe"
+        raise ConfigError(f"--keep and {other} both choose the size of the latent: give one")
     if origin is None:
         return load_config(file, [*settings, *overrides], recipe=values["recipe"])
     from textvae.run.start import start_settings  # noqa: PLC0415 -- as above

@@ -8,14 +8,62 @@ import msgspec
 from textvae.api.text_vae import TextVAE
 from textvae.data.grammar import embedded_grammar
 from textvae.evaluate.summary import Evaluation
+from textvae.metrics.text_quality import corpus_bleu, exact_matches, tokenization_for
 from textvae.run.data import EMBEDDED
 from textvae.run.plan import Plan
 from textvae.run.training import RunOutcome
 
 NUM_SAMPLES = 10
 """Samples that are printed."""
+BLEU_HALF, BLEU_MOST = 20.0, 50.0
+"""Where the description of a model changes."""
+NUM_RECONSTRUCTED = 500
+"""Held-out sentences that are reconstructed, a second or two."""
 NUM_PARSED = 1000
 """Samples parsed where the grammar is known: a fraction of 95 % is then known to 0.7 %."""
+
+
+class HeldOutReconstruction(msgspec.Struct, frozen=True, kw_only=True):
+    """How held-out sentences come back, decoded greedily at their posterior means."""
+
+    bleu: float
+    """Corpus BLEU, 0 to 100."""
+    exact: float
+    """The fraction that comes back word for word."""
+    num_sentences: int
+    examples: list[tuple[str, str]]
+    """Two sentences, each with its reconstruction."""
+
+    def lines(self, keep: str | None) -> list[str]:
+        """The figures, the examples, and the use that a model like this has."""
+        figures = f"BLEU {self.bleu:.1f}, {100 * self.exact:.0f} % word for word"
+        lines = [f"reconstruction of {self.num_sentences:,} held-out sentences: {figures}"]
+        for text, written in self.examples:
+            lines += [f"  {text}", f"    {written}"]
+        return [*lines, f"  {use_of(self.bleu, keep)}", ""]
+
+
+def use_of(bleu: float, keep: str | None) -> str:
+    """One sentence about the use of a model with this BLEU, and which choice suits the other."""
+    if bleu >= BLEU_MOST:
+        return (
+            "Most of a sentence comes back: good for editing and interpolating your own sentences; "
+            "for samples and likelihoods train with --keep little."
+        )
+    if bleu >= BLEU_HALF:
+        return (
+            "About half of a sentence comes back: topic and some of its words; for your own "
+            "sentences train with --keep most, for samples and likelihoods with --keep little."
+        )
+    if keep in {"half", "most"}:
+        return (
+            "Little of a sentence comes back, although more was to be kept: train on more text or "
+            "for more steps."
+        )
+    return (
+        "Little of a sentence comes back: good for samples and likelihoods; to edit and "
+        "interpolate your own sentences train with --keep most."
+    )
 
 
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +82,10 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Another one."""
     interpolation: list[str]
     """Between the two, greedily; the ends are their reconstructions. A language model has none."""
+    reconstruction: HeldOutReconstruction | None
+    """A language model has none."""
+    keep: str | None
+    """The choice of `--keep`."""
     evaluation: Evaluation | None
     grammatical: float | None
     """The fraction of samples that the grammar of the embedded corpus accepts."""
@@ -49,6 +101,8 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True):
             lines += ["interpolation between two held-out sentences", f"  {self.first}"]
             lines += [f"    {text}" for text in self.interpolation]
             lines += [f"  {self.second}", ""]
+        if self.reconstruction is not None:
+            lines += self.reconstruction.lines(self.keep)
         if self.evaluation is not None:
             lines += [f"measured on {self.evaluation.source}", self.evaluation.table()]
         if self.grammatical is not None:
@@ -90,9 +144,24 @@ def summarize(plan: Plan, outcome: RunOutcome) -> TrainSummary:
         first=first,
         second=second,
         interpolation=[] if vae.model.is_language_model else vae.interpolate(first, second),
+        reconstruction=None
+        if vae.model.is_language_model
+        else reconstruct_some(vae, plan.data.test_texts[:NUM_RECONSTRUCTED]),
+        keep=plan.config.keep,
         evaluation=outcome.evaluation,
         grammatical=grammatical,
         num_judged=len(samples) if embedded else 0,
+    )
+
+
+def reconstruct_some(vae: TextVAE, texts: Sequence[str]) -> HeldOutReconstruction:
+    """Reconstruct sentences, and compare."""
+    written = vae.reconstruct(texts)
+    return HeldOutReconstruction(
+        bleu=corpus_bleu(written, texts, tokenization_for(vae.tokenizer.kind)).value,
+        exact=sum(exact_matches(written, texts)) / len(texts),
+        num_sentences=len(texts),
+        examples=list(zip(texts, written, strict=True))[:2],
     )
 
 

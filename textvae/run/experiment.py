@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from msgspec import Meta, structs
@@ -30,6 +30,22 @@ from textvae.version import installed_version
 EPOCHS = 20
 """The default number of passes over a corpus, within the bounds of STEPS."""
 STEPS = (1_000, 3_000)
+Keep = Literal["little", "half", "most"]
+"""How much of a sentence its latent keeps: a point on the curve of rate against distortion."""
+_KEEPING = (
+    "model.encoder.bidirectional=true",
+    "model.encoder.pooling=last_and_mean",
+    "model.prior.kind=flow",
+    "train.objective.free_bits.kind=none",
+)
+KEEP_SETTINGS: dict[str, tuple[str, ...]] = {
+    "little": (),
+    "half": (*_KEEPING, "model.latent_dim=64", "train.objective.beta=0.5"),
+    "most": (*_KEEPING, "model.latent_dim=128", "train.objective.beta=0.1"),
+}
+"""Defaults of each choice where they are not those of the package."""
+KEEP_STEPS = {"half": 10_000, "most": 18_000}
+"""The most steps that are chosen, in place of those of STEPS."""
 BFLOAT16_GAIN = 1.25
 """How much faster bfloat16 has to be: products are not all of a step, and casts are added."""
 VALIDATIONS = 20
@@ -81,6 +97,9 @@ class ExperimentConfig(Config):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    keep: Keep | None = None
+    """How much of a sentence the latent keeps: it chooses the defaults of the size of the latent,
+    encoder, prior and weight of the KL (`KEEP_SETTINGS`); None is little."""
     start_from: StartFrom | None = None
     """The model that `--start-from` names; None starts from random weights."""
 
@@ -140,7 +159,28 @@ def load_config(
         path = known[recipe]
     values: Mapping[str, object] = {} if path is None else read_config_file(path)
     source = "--set" if path is None else str(path)
-    return resolve(ExperimentConfig, dict(values), overrides, source=source, defaults=defaults)
+    return resolve_experiment(dict(values), overrides, source=source, defaults=defaults)
+
+
+def resolve_experiment(
+    values: Mapping[str, object],
+    overrides: Sequence[str] = (),
+    *,
+    source: str,
+    defaults: ExperimentConfig | None = None,
+) -> ExperimentConfig:
+    """The config of a file's values and overrides, as `config.resolve`.
+
+    A choice of `keep` moves the defaults; whatever is set stays as it is set.
+    """
+    keep = values.get("keep")
+    for override in overrides:
+        key, _, value = override.partition("=")
+        keep = value.strip().strip("\"'") if key.strip() == "keep" else keep
+    settings = KEEP_SETTINGS.get(keep, ()) if isinstance(keep, str) else ()
+    if settings and (defaults is None or defaults.keep != keep):
+        defaults = resolve(ExperimentConfig, {}, settings, source="keep", defaults=defaults)
+    return resolve(ExperimentConfig, values, overrides, source=source, defaults=defaults)
 
 
 def read_experiment(path: Path) -> ExperimentConfig:
@@ -202,6 +242,7 @@ def choose_training(
     per_epoch = train.batches.count(lengths, train.batch_size)
     if train.max_steps is None:
         low, high = STEPS
+        high = KEEP_STEPS.get(config.keep or "little", high)
         steps = min(max(EPOCHS * per_epoch, low), high)
         if train.max_epochs is not None:
             steps = max(1, round(train.max_epochs * per_epoch))
