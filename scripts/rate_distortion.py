@@ -1,7 +1,7 @@
 """Rate against distortion: what a latent keeps of sentences and what that costs samples, as JSON.
 
 python scripts/rate_distortion.py DATA MODEL... --judge LANGUAGE_MODEL [--samples N] [--paths N]
-                                  [--importance K] [--limit N] [--seed N]
+                                  [--importance K] [--bound-sentences N] [--limit N] [--seed N]
 
 DATA is a file of held-out sentences: validation while settings are chosen, test for the table. One
 line of JSON for each model: its rate and bounds, how well it reconstructs, how its samples and the
@@ -62,6 +62,7 @@ def likelihoods(vae: TextVAE, sentences: Sequence[str], num_samples: int) -> dic
         "kl": evaluation.kl,
         "mutual_information": information if information < INFORMATION_LIMIT else None,
         "perplexity": evaluation.perplexity,
+        "bound_sentences": evaluation.num_sentences,
         "importance_samples": evaluation.num_samples,
         "permutation_cost": evaluation.permutation_cost,
     }
@@ -119,7 +120,7 @@ def row(
     figures: dict[str, object] = {
         "latent_dim": vae.latent_dim,
         "num_sentences": len(sentences),
-        **likelihoods(vae, sentences, arguments.importance),
+        **likelihoods(vae, sentences[: arguments.bound_sentences], arguments.importance),
         "samples": samples(vae, judge, arguments.samples, arguments.seed),
     }
     if vae.latent_dim:
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--paths", type=int, default=200)
     parser.add_argument("--importance", type=int, default=500)
+    parser.add_argument("--bound-sentences", type=int, default=None, help="of the bound alone")
     parser.add_argument("--limit", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -147,6 +149,9 @@ def main() -> None:
     lines = Path(arguments.data).read_text(encoding="utf-8").split("\n")
     sentences = [line.strip() for line in lines if line.strip()][: arguments.limit]
     print(json.dumps({"real": read(judge, sentences)._asdict()}))
+    if arguments.bound_sentences is not None:
+        part = read(judge, sentences[: arguments.bound_sentences])
+        print(json.dumps({"real, sentences of the bound": part._asdict()}))
     for path in arguments.models:
         vae = TextVAE.from_pretrained(path)
         print(json.dumps({"model": path, **row(vae, judge, sentences, arguments)}), flush=True)
