@@ -48,7 +48,7 @@ def test_the_judge_reads_what_it_can_and_counts_the_rest(
 def test_a_row_has_every_figure_of_a_model_and_fewer_of_a_language_model(
     vae: TextVAE, judge: TextVAE, sentences: list[str]
 ) -> None:
-    arguments = argparse.Namespace(importance=7, samples=11, paths=3, seed=1)
+    arguments = argparse.Namespace(importance=7, bound_sentences=None, samples=11, paths=3, seed=1)
     row = curve.row(vae, judge, sentences, arguments)
     likelihoods = vae.evaluate(sentences, num_samples=7)
     assert (row["kl"], row["perplexity"]) == (likelihoods.kl, likelihoods.perplexity)

@@ -52,8 +52,8 @@ def use_of(bleu: float, keep: str | None) -> str:
         )
     if bleu >= BLEU_HALF:
         return (
-            "About half of a sentence comes back: topic and some of its words; for your own "
-            "sentences train with --keep most, for samples and likelihoods with --keep little."
+            "A part of a sentence comes back, its frame and some of its words: to edit and "
+            "interpolate your own sentences train with --keep most, for samples with --keep little."
         )
     if keep in {"half", "most"}:
         return (
