@@ -20,6 +20,8 @@ from textvae.data.rows import Exclusion, RowCounts
 from textvae.errors import CheckpointError, DataError
 
 RUNS = Path("runs")
+BAR_DELAY = 3.0
+"""Seconds after which long work shows how many rows it has read."""
 SHARED_TOGETHER = 8192
 _SETS = {"train", "training", "valid", "dev", "validation", "val", "test"}
 
@@ -160,10 +162,13 @@ def take_stream(
     separator: str | None = None,
     encoding: str | None = None,
     may_be_empty: bool = False,
+    quiet: bool = False,
 ) -> Stream:
     """The rows of a file or table, or of standard input for `-` and None.
 
-    Text without a sentence is refused when it has been read, unless it `may_be_empty`.
+    Text without a sentence is refused when it has been read, unless it `may_be_empty`. On a
+    terminal a bar counts the rows of long work, where results do not go to the same terminal: to a
+    file or a pipe, or, of `quiet` work, nowhere before the end.
     """
     from textvae.data.stream import stream_texts  # noqa: PLC0415 -- imports msgspec
 
@@ -177,6 +182,12 @@ def take_stream(
         encoding=encoding,
         may_be_empty=may_be_empty,
     )
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    if shown and (quiet or sys.stdout is None or not sys.stdout.isatty()):
+        from tqdm import tqdm  # noqa: PLC0415 -- 30 ms
+
+        # A second pass over the rows has no bar: tqdm closes it after the first.
+        rows = tqdm(rows, unit=" rows", delay=BAR_DELAY, leave=False, dynamic_ncols=True)
     return Stream(rows, "standard input" if source == "-" else source)
 
 

@@ -68,7 +68,9 @@ def command(
     if output is not None:
         check_output_form(Path(output))
     stream = (
-        take_stream(file, text_column, separator=separator, encoding=encoding)
+        take_stream(
+            file, text_column, separator=separator, encoding=encoding, quiet=output is not None
+        )
         if distributed.is_first()
         else OTHERS
     )

@@ -1,8 +1,5 @@
 """`textvae evaluate`."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +8,7 @@ import click
 from textvae import distributed
 from textvae.cli import options
 from textvae.cli.arguments import share_stdin, split_model_and_data
-from textvae.cli.terminal import emit_json, emit_lines, flush, log, log_model
+from textvae.cli.terminal import Busy, emit_json, emit_lines, flush, log, log_model
 from textvae.data.rows import TooLong
 from textvae.errors import CheckpointError, TextVAEError
 
@@ -99,7 +96,7 @@ def command(
     from textvae.train.config import DTYPES  # noqa: PLC0415 -- as above
 
     notes: list[str] = []
-    busy = _Busy(f"measuring {where} on {data or 'its test set'}")
+    busy = Busy(f"measuring {where} on {data or 'its test set'}")
     with distributed.joined():
         vae = options.load(where, device)
         # Logged only after some seconds: an error of the data comes before, and stands alone.
@@ -161,31 +158,3 @@ def _emit(measurements: "Measurements", *, as_json: bool) -> None:
         "latent_dim": measurements.model.latent_dim,
     }
     emit_json(short | measurements.flat() | whole)
-
-
-class _Busy:
-    """Logs what is measured, once it has taken some seconds."""
-
-    def __init__(self, line: str) -> None:
-        self._lines, self._late = [line], False
-
-    def report(self, line: str) -> None:
-        """Take the line of a part that begins now."""
-        self._lines.append(line)
-        if self._late:
-            log(line)
-
-    @contextmanager
-    def after(self, seconds: float) -> Iterator[None]:
-        """Start to log after so many seconds, unless the work is done by then."""
-        timer = threading.Timer(seconds, self._start)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _start(self) -> None:
-        self._late = True
-        log(": ".join([self._lines[0], *self._lines[1:][-1:]]))

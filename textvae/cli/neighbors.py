@@ -69,7 +69,7 @@ def command(
         once = "is read once: give the sentences as arguments, and not --metric scaled"
         raise DataError(f"--corpus -: standard input {once}")
     stream = take_sentence_stream(texts)
-    pool = take_stream(corpus, text_column)
+    pool = take_stream(corpus, text_column, quiet=True)
     vae = options.load(where, device)
 
     from textvae.api.latent_space import Metric, neighbors  # noqa: PLC0415 -- imports torch, 1.5 s

@@ -6,7 +6,7 @@ import click
 
 from textvae.cli import options
 from textvae.cli.arguments import split_model_and_data
-from textvae.cli.terminal import emit, emit_json, log_model
+from textvae.cli.terminal import Busy, emit, emit_json, log_model
 
 
 @click.command(
@@ -79,15 +79,16 @@ def command(
     from textvae.report.corpus import DataChoice  # noqa: PLC0415 -- imports torch, 1.5 s
     from textvae.report.page import write_report  # noqa: PLC0415 -- as above
 
-    material = write_report(
-        vae,
-        output,
-        DataChoice(data, text_column, label_column, labels),
-        seed=seed,
-        num_sentences=num_sentences,
-        num_samples=num_samples,
-        overwrite=overwrite,
-    )
+    with Busy(f"{output}: measuring, decoding and drawing").after():
+        material = write_report(
+            vae,
+            output,
+            DataChoice(data, text_column, label_column, labels),
+            seed=seed,
+            num_sentences=num_sentences,
+            num_samples=num_samples,
+            overwrite=overwrite,
+        )
     log_model(where, named=len(arguments) > (data is not None))
     source, size = material.corpus.source, len(material.corpus.texts)
     if as_json:

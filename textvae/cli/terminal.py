@@ -8,7 +8,9 @@ written as escapes, `\x1b`, and in JSON as JSON's own, `\u009b`, which a reader 
 import os
 import re
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -112,6 +114,34 @@ def log(line: str, *, any_process: bool = False) -> None:
     if any_process or is_first():
         with suppress(OSError):
             click.echo(printable(line), err=True)
+
+
+class Busy:
+    """Logs what is at work, once it has taken some seconds."""
+
+    def __init__(self, line: str) -> None:
+        self._lines, self._late = [line], False
+
+    def report(self, line: str) -> None:
+        """Take the line of a part that begins now."""
+        self._lines.append(line)
+        if self._late:
+            log(line)
+
+    @contextmanager
+    def after(self, seconds: float = 3.0) -> Iterator[None]:
+        """Start to log after so many seconds, unless the work is done by then."""
+        timer = threading.Timer(seconds, self._start)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _start(self) -> None:
+        self._late = True
+        log(": ".join([self._lines[0], *self._lines[1:][-1:]]))
 
 
 def log_model(model: object, *, named: bool) -> None:
