@@ -100,3 +100,36 @@ def test_an_allocation_that_the_system_refuses(
     assert ended.code == 71, ended
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.count("\n") == 1
+
+
+def test_a_list_of_any_number_of_samples_is_refused(model_kinds: dict[str, Path]) -> None:
+    vae = textvae.TextVAE.from_pretrained(model_kinds["plain"])
+    with pytest.raises(MemoryLimitError, match=r"num_samples 1\d*: takes .* sample_iter") as caught:
+        vae.sample(10**12)
+    assert "\n" not in str(caught.value)
+    assert next(vae.sample_iter(10**12)).text == vae.sample(1)[0]
+
+
+def test_text_without_an_end_is_refused_before_memory_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("textvae.data.reading.memory_size", lambda: 2 * 67 * 1000)
+    result = CliRunner().invoke(program, ["train", "-", "--dry-run"], input="abc\n" * 5000)
+    assert result.exit_code == MemoryLimitError.exit_code
+    assert "error: standard input:1001: more text than fits into memory" in result.stderr
+
+
+def test_many_neighbors_of_many_sentences_are_found_in_turns(
+    model_kinds: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("red cat eats\nshy dog sees today\nodd hen likes\n")
+    queries = "".join(f"{word} cat\n" for word in ("red", "shy", "odd", "red"))
+    model = [str(model_kinds["plain"]), "--corpus", str(corpus), "-n", "3"]
+    outputs = []
+    for at_once in (640_000, 3):
+        monkeypatch.setattr("textvae.cli.neighbors.NEIGHBORS_AT_ONCE", at_once)
+        result = CliRunner().invoke(program, ["neighbors", *model], input=queries)
+        assert result.exit_code == 0, result.output
+        outputs.append(result.stdout)
+    assert outputs[0] == outputs[1]

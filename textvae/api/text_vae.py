@@ -31,7 +31,11 @@ from textvae.run.experiment import ExperimentConfig, check_device
 from textvae.run.held_out import Origin, given, held_out, subject_of, tokenize_given
 from textvae.run.model_directory import Results, load_model, publish, require_latent
 from textvae.run.plan import plan_run
+from textvae.storage.files import require_memory
 from textvae.train.metrics import Event
+
+SENTENCE_BYTES = 64
+"""Of memory that a sentence in a list takes at least: a string of Python and a place."""
 
 
 class TextVAE:
@@ -227,8 +231,14 @@ class TextVAE:
             ConfigError: a number out of bounds, a scale without a sentence.
             DataError: a sentence that `encode` refuses, or an unknown label.
             CheckpointError: a label for a model without labels.
+            MemoryLimitError: a list of so many does not fit into memory.
         """
         settings = self.decoding_settings(decoding, default="temperature")
+        require_memory(
+            SENTENCE_BYTES * num_samples,
+            f"num_samples {num_samples}",
+            "ask for fewer, or iterate over sample_iter",
+        )
         samples = self._samples(num_samples, settings, near, label, scale=scale, block=BLOCK)
         return [sample.text for sample in samples]
 

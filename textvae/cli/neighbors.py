@@ -11,7 +11,9 @@ from textvae.data.rows import Exclusion, RowCounts
 from textvae.errors import DataError
 
 TOGETHER = 64
-"""Sentences of standard input that share a pass over the corpus."""
+"""Sentences of standard input that share a pass over the corpus, at most."""
+NEIGHBORS_AT_ONCE = 640_000
+"""Neighbors in memory at once, some 100 MB: many of each sentence leave room for few sentences."""
 
 
 @click.command(
@@ -76,7 +78,8 @@ def command(
     from textvae.data.stream import chunks  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     # Given as arguments, they are few: one pass for all.
-    together = TOGETHER if from_stdin else 1_000_000
+    together = TOGETHER if from_stdin else NEIGHBORS_AT_ONCE
+    together = max(1, min(together, NEIGHBORS_AT_ONCE // size))
     writer = RowWriter(empty_lines=not as_json)
     for number, part in enumerate(chunks(enumerate(stream.rows), together)):
         counts, queries = RowCounts(), [(row, text) for row, text in part if text]

@@ -24,7 +24,7 @@ import csv
 import difflib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from pathlib import Path
@@ -44,11 +44,14 @@ from textvae.data.unpacking import (
     refuse_unpacked,
     unpack,
 )
-from textvae.errors import DataError
+from textvae.errors import DataError, MemoryLimitError
+from textvae.storage.files import memory_size
 
 TEXT_FORMS = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 LINE_BYTES = 2**24
 """A longer line is refused: the file is not text."""
+ROW_BYTES = 64
+"""That a row takes beside its characters."""
 WIDE_BYTES = 2**31
 """The most of a text in UTF-16, which is decoded at once."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -68,11 +71,25 @@ def read_rows(
                 f"{where}: plain text has no columns; leave out --text-column and --label-column, "
                 "or name the file .csv, .tsv or .jsonl"
             )
-        return Rows([clean(line) for line in text_lines(source, stdin, encoding)])
+        return Rows(_lines_that_fit(text_lines(source, stdin, encoding), where))
     text = decode_text(source_bytes(source, stdin), where, encoding)
     if form in (".csv", ".tsv"):
         return _read_table(text, where, columns, is_tsv=form == ".tsv")
     return _read_json(text, where, columns)
+
+
+def _lines_that_fit(lines: Iterable[str], where: str) -> list[str]:
+    """Clean lines; a MemoryLimitError before text that has no end takes all memory."""
+    rows, left = list[str](), memory_size() // 2  # tokens and a model need the rest
+    for line in lines:
+        rows.append(clean(line))
+        left -= len(rows[-1]) + ROW_BYTES
+        if left < 0:
+            raise MemoryLimitError(
+                f"{where}:{len(rows)}: more text than fits into memory; give less, or a file with "
+                "data.stream=true"
+            )
+    return rows
 
 
 def text_lines(
