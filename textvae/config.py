@@ -105,6 +105,25 @@ def read_config_file(path: Path) -> dict[str, object]:
     return value
 
 
+def recipes() -> dict[str, Path]:
+    """The recipes by name: the files of `configs/`, in the wheel or beside the source."""
+    package = Path(__file__).parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    return {}
+
+
+def recipe_text(name: str) -> str:
+    """The contents of a recipe; a ConfigError names the nearest where there is none of the name."""
+    known = recipes()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"--recipe {name}: {hint}the recipes are {', '.join(known)}")
+    return known[name].read_text(encoding="utf-8")
+
+
 def resolve(
     type_: type[T],
     file_values: Mapping[str, object],

@@ -35,7 +35,7 @@ from textvae.storage.files import require_memory
 from textvae.train.metrics import Event
 
 SENTENCE_BYTES = 64
-"""Of memory that a sentence in a list takes at least: a string of Python and a place."""
+"""Memory that a sentence in a list takes at least: a string of Python and its place."""
 
 
 class TextVAE:

@@ -27,7 +27,8 @@ VERBS = {
     "evaluate": "Measure likelihood, perplexity and the use of the latent.",
     "report": "Write an HTML page: curves, figures, a map, sentences.",
     "info": "Show a model: sizes, data, figures, checksums.",
-    "recipes": "List the recipes for train --recipe.",
+    "recipes": "List, show or copy the recipes for train --recipe.",
+    "settings": "List the settings for train --set, with defaults and meanings.",
 }
 
 SHARED = {"train", "sample", "encode", "score", "evaluate"}

@@ -1,6 +1,5 @@
 """The configuration of a whole experiment, composed of its owners' configs, and the recipes."""
 
-import difflib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from msgspec import Meta, structs
 from torch import Tensor
 
 from textvae import distributed
-from textvae.config import Config, decode, read_config_file, resolve
+from textvae.config import Config, decode, read_config_file, recipe_text, recipes, resolve
 from textvae.data.batching import Lengths
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
@@ -121,15 +120,6 @@ class ExperimentConfig(Config):
                 )
 
 
-def recipes() -> dict[str, Path]:
-    """The recipes by name: the files of `configs/`, in the wheel or beside the source."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if folder.is_dir():
-            return {file.stem: file for file in sorted(folder.glob("*.toml"))}
-    return {}
-
-
 def load_config(
     path: Path | None = None,
     overrides: Sequence[str] = (),
@@ -149,14 +139,10 @@ def load_config(
         ConfigError: an unknown recipe or key, a wrong type or a number out of bounds.
     """
     if recipe is not None:
-        known = recipes()
         if path is not None:
             raise ConfigError("--config and --recipe are two starting points: give one of them")
-        if recipe not in known:
-            near = difflib.get_close_matches(recipe, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(f"--recipe {recipe}: {hint}the recipes are {', '.join(known)}")
-        path = known[recipe]
+        recipe_text(recipe)
+        path = recipes()[recipe]
     values: Mapping[str, object] = {} if path is None else read_config_file(path)
     source = "--set" if path is None else str(path)
     return resolve_experiment(dict(values), overrides, source=source, defaults=defaults)

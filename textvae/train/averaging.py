@@ -39,6 +39,7 @@ class ExponentialAveraging(Config, tag_field="kind", tag="exponential"):
     """
 
     decay: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.999
+    """Weight of the average so far at each step."""
 
     def begins(self, total: int) -> float:
         """Every step is in the average."""

@@ -40,6 +40,7 @@ class FreeBitsPerDimension(_FreeBits, tag_field="kind", tag="per_dimension"):
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 0.25
+    """KL of a dimension that is free."""
 
     def _term(self, kl: Tensor) -> Tensor:
         return kl.mean(0).clamp(min=self.nats).sum()
@@ -54,6 +55,7 @@ class FreeBitsPerSentenceAndDimension(
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 0.25
+    """KL of a dimension that is free."""
 
     def _term(self, kl: Tensor) -> Tensor:
         return kl.clamp(min=self.nats).sum(1).mean()
@@ -66,6 +68,7 @@ class FreeBitsTotal(_FreeBits, tag_field="kind", tag="total"):
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 8.0
+    """KL of the latent that is free."""
 
     def _term(self, kl: Tensor) -> Tensor:
         return kl.sum(1).mean().clamp(min=self.nats)
@@ -78,6 +81,7 @@ class FreeBitsPerSentence(_FreeBits, tag_field="kind", tag="per_sentence"):
     """
 
     nats: Annotated[float, Meta(gt=0.0)] = 8.0
+    """KL of the latent that is free."""
 
     def _term(self, kl: Tensor) -> Tensor:
         return kl.sum(1).clamp(min=self.nats).mean()

@@ -17,8 +17,11 @@ class AdamWConfig(Config, tag_field="kind", tag="adamw"):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), fused."""
 
     learning_rate: Rate = 4e-3
+    """Its highest value, which the schedule of the learning rate multiplies."""
     beta1: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
+    """Decay of the mean of the gradients."""
     beta2: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.999
+    """Decay of the mean of their squares."""
     weight_decay: Annotated[float, Meta(ge=0.0)] = 0.0
     """Applied to matrices, not to biases."""
 
@@ -39,7 +42,9 @@ class SGDConfig(Config, tag_field="kind", tag="sgd"):
     """Gradient descent with or without momentum, the custom of older literature (rate 1.0)."""
 
     learning_rate: Rate = 1.0
+    """Its highest value, which the schedule of the learning rate multiplies."""
     momentum: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the sum of the gradients."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of a model's parameters, on their device."""

@@ -103,7 +103,9 @@ class ControlledRate(Config, tag_field="kind", tag="control"):
     integral_gain: Gain = 0.001
     """The weight moves by this per nat above the target and step."""
     min_weight: Weight = 0.0
+    """The least output of the controller."""
     max_weight: Annotated[float, Meta(gt=0.0)] = 1.0
+    """The greatest output of the controller."""
 
     def __post_init__(self) -> None:
         """Refuse bounds that cross."""

@@ -52,6 +52,7 @@ class ConstantSchedule(_Schedule, tag_field="kind", tag="constant"):
     """Always the same value."""
 
     value: Value = 1.0
+    """The value at every step."""
 
     def _value(self, step: int, total: int) -> float:
         return self.value
@@ -65,8 +66,11 @@ class _Rise(_Schedule):
     """One change from `start` to `end`, over the first `share` of the run."""
 
     start: Value = 0.0
+    """The value at the first step."""
     end: Value = 1.0
+    """The value that is reached."""
     share: Fraction = 0.25
+    """Fraction of the run after which `end` is reached."""
 
     def settled(self) -> float:
         """The fraction of the run after which the value no longer changes."""
@@ -108,8 +112,11 @@ class CosineRestartsSchedule(_Schedule, tag_field="kind", tag="cosine_restarts")
     """
 
     start: Value = 1.0
+    """The value at the first step of a cycle."""
     end: Value = 0.02
+    """The value at the last step of a cycle."""
     num_cycles: Annotated[int, Meta(ge=1)] = 2
+    """Cycles in the run."""
 
     def _value(self, step: int, total: int) -> float:
         within = cycle_progress(step, total, self.num_cycles)
@@ -120,8 +127,11 @@ class CyclicalSchedule(_Schedule, tag_field="kind", tag="cyclical"):
     """Linear rises to `end`, begun again at `start` `num_cycles` times (Fu et al. 2019)."""
 
     start: Value = 0.0
+    """The value at the first step."""
     end: Value = 1.0
+    """The value that is reached."""
     num_cycles: Annotated[int, Meta(ge=1)] = 4
+    """Cycles in the run."""
     rise: Fraction = 0.5
     """Fraction of each cycle that rises; the rest stays at `end`."""
 
