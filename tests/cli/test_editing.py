@@ -10,6 +10,7 @@ from click.testing import Result
 
 import textvae
 from textvae.api.edit import analogies, attribute_vector, edit
+from textvae.api.least_edit import attribute_of, edit_least
 
 A, B, C = "the dog sees the cat .", "the fox eats the cow .", "the bird likes the dog ."
 CATS, COWS = "cats.txt", "cows.txt"
@@ -46,6 +47,25 @@ def test_analogy_is_the_python_call(place: Path, invoke: Invoke) -> None:
     assert found[1] == {"first": C, "second": B, "third": A, "text": expected[1]}
     drawn = ["analogy", "runs/tiny", A, B, C, "--temperature", "3", "--seed"]
     assert invoke(*drawn, "1").stdout == invoke(*drawn, "1").stdout != invoke(*drawn, "2").stdout
+
+
+def test_least_is_the_python_call(parts: dict[str, list[str]], invoke: Invoke) -> None:
+    vae = textvae.TextVAE.from_pretrained("runs/tiny")
+    attribute = attribute_of(vae, parts["cat"], parts["cow"])
+    expected = list(edit_least(vae, [A, C], attribute))
+    ends = ["--from", CATS, "--to", COWS, "--least"]
+    result = invoke("attribute", "runs/tiny", A, C, *ends)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines() == [one.text for one in expected]
+    refused = sum(not one.accepted for one in expected)
+    assert (f"{refused} of 2: no candidate has the attribute" in result.stderr) is bool(refused)
+    rows = objects(invoke("attribute", "runs/tiny", A, C, *ends, "--json").stdout)
+    assert [row["text"] for row in rows] == [one.text for one in expected]
+    assert set(rows[0]) == set(expected[0]._fields)
+    for more in (["--strength", "2"], ["--temperature", "1"], ["--output", "v.json"]):
+        clash = invoke("attribute", "runs/tiny", A, *ends, *more)
+        assert clash.exit_code == 2
+        assert "--least finds the strength and the decoding" in clash.stderr
 
 
 def test_attribute_is_the_python_call(parts: dict[str, list[str]], invoke: Invoke) -> None:

@@ -1,0 +1,118 @@
+"""Edits by the least change: the direction, the classifier, and the choice among candidates."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from textvae.api import least_edit
+from textvae.api.least_edit import Attribute, Edited, attribute_of, edit_least, fit_logistic
+from textvae.api.text_vae import TextVAE
+from textvae.errors import DataError
+from textvae.metrics.text_quality import edit_distances
+from textvae.randomness import key, normals
+
+
+def two_gaussians(size: int) -> torch.Tensor:
+    """Points of N(0, C) and N(d, C): the log-odds are linear, with weights C^-1 d."""
+    noise = normals(key(3, "least"), torch.arange(2 * size), lanes=3).double()
+    noise[:, 1] = 0.5 * noise[:, 0] + noise[:, 1]
+    noise[size:, 0] += 2.0
+    return noise
+
+
+def test_the_regression_finds_the_log_odds_of_two_gaussians() -> None:
+    weight, bias = fit_logistic(two_gaussians(20_000), 20_000)
+    covariance = torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.25, 0.0], [0.0, 0.0, 1.0]]).double()
+    shift = torch.tensor([2.0, 0.0, 0.0]).double()
+    exact = torch.linalg.solve(covariance, shift)
+    torch.testing.assert_close(weight, exact, atol=0.12, rtol=0.0)  # some 3 standard errors
+    assert bias == pytest.approx(float(-exact @ shift / 2), abs=0.12)
+
+
+def test_sets_of_different_sizes_weigh_the_same() -> None:
+    points = two_gaussians(5_000)
+    both, few = fit_logistic(points, 5_000), fit_logistic(points[3_000:], 2_000)
+    torch.testing.assert_close(both[0], few[0], atol=0.2, rtol=0.0)
+    assert both[1] == pytest.approx(few[1], abs=0.2)
+
+
+@pytest.fixture(scope="module")
+def vae(tiny_run: Path) -> TextVAE:
+    return TextVAE.from_pretrained(tiny_run, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sets(tiny_data: Path) -> tuple[list[str], list[str]]:
+    lines = (tiny_data / "train.txt").read_text(encoding="utf-8").splitlines()
+    short = [line for line in lines if not line.endswith("today")]
+    return short, [line for line in lines if line.endswith("today")]
+
+
+def test_a_step_along_the_direction_raises_the_log_odds_by_one(
+    vae: TextVAE, sets: tuple[list[str], list[str]]
+) -> None:
+    attribute = attribute_of(vae, *sets)
+    assert (attribute.num_from, attribute.num_to) == tuple(map(len, sets))
+    mean = vae.encode(sets[0]).mean
+    raised = attribute.log_odds(mean + 3.0 * attribute.direction) - attribute.log_odds(mean)
+    torch.testing.assert_close(raised, torch.full_like(raised, 3.0), atol=1e-3, rtol=0.0)
+    # Of all moves that raise them as much it is the shortest in the metric of the covariance.
+    means = [vae.encode(one).mean.double() for one in sets]
+    centred = torch.cat([one - one.mean(0) for one in means])
+    precision = torch.linalg.inv(centred.t() @ centred / len(centred))
+    direction, weight = attribute.direction.double(), attribute.weight.double()
+    cost = direction @ precision @ direction
+    for lane in range(5):
+        other = (
+            direction + 0.1 * normals(key(1, "other"), torch.tensor([lane]), lanes=5)[0].double()
+        )
+        other = other / (weight @ other)
+        assert other @ precision @ other >= cost * (1 - 1e-4)
+
+
+def test_of_accepted_candidates_the_nearest_is_taken() -> None:
+    def one(text: str, probability: float, accepted: bool, changed: int) -> Edited:
+        return Edited("a b c", text, probability, accepted, changed, 0.0)
+
+    unsure, surer = one("a b c", 0.2, False, 0), one("a b d", 0.7, False, 1)
+    far, near = one("x y z", 0.99, True, 3), one("a b z", 0.9, True, 1)
+    better = least_edit._better
+    assert better(None, unsure) is unsure
+    assert better(unsure, surer) is better(surer, unsure) is surer
+    assert better(surer, far) is better(far, surer) is far
+    assert better(far, near) is better(near, far) is near
+
+
+def test_edits_are_what_they_say(vae: TextVAE, sets: tuple[list[str], list[str]]) -> None:
+    attribute = attribute_of(vae, *sets)
+    sentences = sets[0][:5]
+    edits = list(edit_least(vae, sentences, attribute))
+    assert [one.sentence for one in edits] == sentences
+    assert edits == list(edit_least(vae, iter(sentences), attribute))
+    for one in edits:
+        odds = float(attribute.log_odds(vae.encode([one.text or one.sentence]).mean)[0])
+        assert one.probability == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-5)
+        assert one.accepted is (odds >= least_edit.MARGIN and bool(one.text))
+        distance = edit_distances([one.text.split()], [one.sentence.split()])[0]
+        assert one.num_changed == distance
+        assert one.strength >= 0.0
+
+
+def test_what_has_the_attribute_is_not_moved(
+    vae: TextVAE, sets: tuple[list[str], list[str]]
+) -> None:
+    attribute = Attribute(torch.zeros(5), 9.0, torch.ones(5), 1, 1)
+    edits = list(edit_least(vae, sets[0][:3], attribute))
+    beams = vae.reconstruct(sets[0][:3], strategy="beam")
+    greedy = vae.reconstruct(sets[0][:3])
+    for one, *candidates in zip(edits, greedy, beams, strict=True):
+        assert one.strength == 0.0
+        assert one.accepted
+        assert one.text in candidates
+
+
+def test_sets_without_two_sentences_are_refused(vae: TextVAE) -> None:
+    with pytest.raises(DataError, match="the sentences with: holds 1 sentences"):
+        attribute_of(vae, ["red cat eats", "shy dog sees today"], ["odd hen likes"])
