@@ -132,7 +132,7 @@ JSON: dict[str, Change] = {
 CONTROLS = {"Cc", "Cs", "Zl", "Zp"}
 REVERSING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 FILES = ("results.json", "evaluation.json", "metrics.jsonl")
-READERS = [verb for verb in VERBS if verb not in {"train", "recipes"}]
+READERS = [verb for verb in VERBS if verb not in {"train", "recipes", "settings"}]
 
 
 @pytest.fixture(scope="module")

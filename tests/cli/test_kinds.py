@@ -10,7 +10,7 @@ import textvae
 from textvae.cli.main import VERBS, program
 
 KINDS = ["plain", "labels", "language model", "mixture", "flow", "bytes"]
-READERS = [verb for verb in VERBS if verb not in {"train", "recipes"}]
+READERS = [verb for verb in VERBS if verb not in {"train", "recipes", "settings"}]
 WITHOUT_LATENT = {"sample", "score", "evaluate", "report", "info"}
 """What a language model can do."""
 

@@ -305,3 +305,21 @@ def test_recipes_are_listed_with_what_they_are_for(invoke: Invoke) -> None:
         assert line.split(maxsplit=1) == [row["name"], row["about"]]
         first = Path(row["file"]).read_text(encoding="utf-8").splitlines()[0]
         assert first == f"# {row['about']}"
+
+
+def test_a_recipe_is_shown_and_copied(place: Path, invoke: Invoke) -> None:
+    text = Path(objects(invoke("recipes", "--json").stdout)[0]["file"]).read_text(encoding="utf-8")
+    assert invoke("recipes", "show", "embedded").stdout == text
+    assert invoke("recipes", "copy", "embedded", "mine.toml").exit_code == 0
+    assert Path("mine.toml").read_text(encoding="utf-8") == text
+    for arguments, message in [
+        (["copy", "embedded", "mine.toml"], "mine.toml: is there already"),
+        (["copy", "embedded", "mine.txt"], "mine.txt: a file of settings ends in .toml"),
+        (["copy", "embedded", "no/mine.toml"], "no/mine.toml: cannot be written"),
+        (["show", "embeded"], "did you mean 'embedded'?"),
+        (["embedded"], "give list, show NAME, or copy NAME FILE"),
+    ]:
+        result = invoke("recipes", *arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    assert invoke("recipes", "list").stdout == invoke("recipes").stdout

@@ -24,8 +24,8 @@ from textvae.metrics.text_quality import edit_distances
 
 TARGETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0, 15.0)
 """Log-odds that the latents of candidates have."""
-MARGIN = 2.0
-"""Log-odds that a candidate must have once it is encoded again: a probability of 0.88."""
+MARGIN = 1.0
+"""Log-odds that a candidate must have once it is encoded again: a probability of 0.73."""
 STRATEGIES: tuple[StrategyName, ...] = ("greedy", "beam")
 PENALTY = 5e-4
 """Of the squared weights on standardized means, per sentence."""
