@@ -28,7 +28,7 @@ MARGIN = 1.0
 """Log-odds that a candidate must have once it is encoded again: a probability of 0.73."""
 STRATEGIES: tuple[StrategyName, ...] = ("greedy", "beam")
 PENALTY = 5e-4
-"""Of the squared weights on standardized means, per sentence."""
+"""Weight of the squared weights on standardized means in the loss."""
 MOST = 20_000
 """Sentences of each set that the regression is fitted to, at most: the first."""
 
@@ -57,7 +57,7 @@ class Edited(NamedTuple):
     sentence: str
     text: str
     probability: float
-    """Of the attribute, by the classifier, for the text once it is encoded again."""
+    """Probability of the attribute for the text once it is encoded again, by the classifier."""
     accepted: bool
     """The probability is large enough; else the text is the candidate where it is largest."""
     num_changed: int
