@@ -113,6 +113,39 @@ def test_contents_decide_not_the_time_of_the_file(source: Path, tmp_path: Path) 
         stream(source, tmp_path / "run")
 
 
+def test_settings_added_since_a_stream_was_recorded_have_their_defaults(
+    source: Path, tmp_path: Path
+) -> None:
+    first = stream(source, tmp_path / "run")
+    file = tmp_path / "run/data/stream.json"
+    record = json.loads(file.read_bytes())
+    data, seed, max_length, options = json.loads(record["source"]["settings"])
+    del data["too_long"]
+    earlier = [data, seed, max_length, options[:6]]  # as of 2026-11-30
+    record["source"]["settings"] = json.dumps(earlier, separators=(",", ":"))
+    file.write_text(json.dumps(record), encoding="utf-8")
+    assert stream(source, tmp_path / "run").facts == first.facts
+    for changed in ("data.too_long=cut", "data.max_characters=50"):
+        with pytest.raises(CheckpointError, match="holds the stream of another corpus or other"):
+            stream(source, tmp_path / "run", config(changed))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["", "{", "null", "[1, 2]", '[{"new": 1}, 0, 200, []]', "[{}, 0, 200, 7]", "[" * 5000],
+)
+def test_settings_that_no_version_wrote_are_refused(
+    source: Path, tmp_path: Path, settings: str
+) -> None:
+    stream(source, tmp_path / "run")
+    file = tmp_path / "run/data/stream.json"
+    record = json.loads(file.read_bytes())
+    record["source"]["settings"] = settings
+    file.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="holds the stream of another corpus or other"):
+        stream(source, tmp_path / "run")
+
+
 def test_a_stream_that_recorded_no_contents_goes_by_the_time(source: Path, tmp_path: Path) -> None:
     first = stream(source, tmp_path / "run")
     file = tmp_path / "run/data/stream.json"

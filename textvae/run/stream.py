@@ -19,7 +19,7 @@ from msgspec import structs
 from textvae.config import Config, decode, encode_json, read_config_file
 from textvae.data.batching import TokenArray
 from textvae.data.columns import Columns
-from textvae.data.corpus import ReadReport, Sentences, read_sentences, split_secret
+from textvae.data.corpus import DataConfig, ReadReport, Sentences, read_sentences, split_secret
 from textvae.data.memory import Texts
 from textvae.data.reading import is_pipe
 from textvae.data.rows import TooLong, exclusion
@@ -202,12 +202,23 @@ def _read_stream(run: Path, source: _Source) -> _Stream | None:
             )
         return None
     stream = decode(read_config_file(file), _Stream, source=str(file))
-    if not stream.source.is_same(source):
+    recorded = structs.replace(stream.source, settings=_with_defaults(stream.source.settings))
+    if not recorded.is_same(source):
         raise CheckpointError(
             f"{run}: holds the stream of another corpus or other settings ({stream.source.place}); "
             "give --output another directory"
         )
     return stream
+
+
+def _with_defaults(settings: str) -> str:
+    """Recorded settings, with the defaults of those that were added since."""
+    try:
+        data, seed, max_length, options = msgspec.json.decode(settings)
+        complete = (msgspec.convert(data, DataConfig), seed, max_length, DataOptions(*options))
+        return msgspec.json.encode(complete).decode()
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return settings  # of no version: they equal none
 
 
 def _count(
