@@ -57,7 +57,7 @@ def main() -> None:
         edits = list(edit_least(vae, sources, attribute, margin=arguments.margin))
         written = [one.text if one.text.strip() else "." for one in edits]
         changed = outside.predict(words.transform(written)) == new
-        bleu = corpus_bleu(written, sources, tokenization_for(vae.tokenizer.kind)).value
+        bleu = corpus_bleu(written, sources, tokenization_for(vae.tokenizer.kind, sources)).value
         perplexities = [judge.evaluate(x, num_samples=1).perplexity for x in (written, sources)]
         figures = {
             "from": old,

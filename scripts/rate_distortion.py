@@ -74,7 +74,7 @@ def reconstruction(vae: TextVAE, sentences: Sequence[str]) -> dict[str, object]:
     for name in ("greedy", "beam"):
         written = vae.reconstruct(sentences, strategy=name)
         exact = [a.split() == b.split() for a, b in zip(written, sentences, strict=True)]
-        bleu = corpus_bleu(written, sentences, tokenization_for(vae.tokenizer.kind))
+        bleu = corpus_bleu(written, sentences, tokenization_for(vae.tokenizer.kind, sentences))
         figures[name] = {"bleu": bleu.value, "exact": sum(exact) / len(exact)}
     return figures
 

@@ -391,7 +391,8 @@ def evaluate_tokens() -> Callable[..., Any]:
             num_unknown=None,
         )
         tokenizer = WordTokenizerConfig().train(["word"])
-        subject = Subject(model, tokenizer, TokenizedCorpus(data, facts), max_length=17, **settings)
+        settings = {"texts": ["two words"] * data.num_sentences, "max_length": 17} | settings
+        subject = Subject(model, tokenizer, TokenizedCorpus(data, facts), **settings)
         return evaluate(subject, num_samples=num_samples)
 
     return run

@@ -41,6 +41,7 @@ def test_figures_follow_from_each_other(found: Evaluation) -> None:
 
 
 def test_columns_stay_apart_where_a_word_is_a_whole_sentence(found: Evaluation) -> None:
+    assert found.perplexity_per_word is not None
     assert found.perplexity_per_word > 1e4
     for value, said in ((12345.678, " 12345.678 "), (4.7e15, " 4.70e+15 ")):
         changed = {name: getattr(found, name) for name in found.__struct_fields__}
@@ -48,6 +49,35 @@ def test_columns_stay_apart_where_a_word_is_a_whole_sentence(found: Evaluation) 
         (line,) = [line for line in table.splitlines() if "per word" in line]
         assert said in line
         assert line.endswith("4 words")
+
+
+def test_text_without_blanks_has_no_figure_per_word(tmp_path: Path) -> None:
+    lines = [
+        f"{a}{b}{a}\u3002\u597d"
+        for a in "\u6625\u7720\u4e0d\u89c9"
+        for b in "\u6653\u5904\u95fb\u9e1f"
+    ]
+    overrides = {"model": {"latent_dim": 3, "encoder": {"hidden_dim": 7}}}
+    overrides["model"]["decoder"] = {"hidden_dim": 7, "embedding_dim": 5}
+    settings = overrides | {"train": {"max_steps": 2}, "evaluate": {"num_samples": 2}}
+    vae = TextVAE.train(
+        lines[:12],
+        valid=lines[12:14],
+        test=lines[14:],
+        config=settings,
+        output=tmp_path / "run",
+        progress=False,
+    )
+    measured = run_evaluators(vae, lines[14:], evaluators="likelihood,latent,reconstruction")
+    view = Evaluation.of(measured)
+    assert view.perplexity_per_word is None
+    assert "the text has no blanks between words" in view.table()
+    assert view.perplexity > 1.0
+    bleu = next(figure for figure in measured if figure.name == "reconstruction_bleu")
+    assert "tok:char" in bleu.settings
+    assert vae.results is not None
+    assert vae.results.evaluation is not None
+    assert vae.results.evaluation.perplexity_per_word is None
 
 
 def test_it_is_a_view_of_measurements(vae: TextVAE, tiny_data: Path) -> None:

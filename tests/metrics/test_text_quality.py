@@ -23,6 +23,7 @@ from textvae.metrics.text_quality import (
     cut,
     distinct,
     edit_distance,
+    is_unspaced,
     ngrams,
     pooled_bleu,
     self_bleu,
@@ -147,7 +148,13 @@ def test_exact_match_minds_words_and_not_blanks() -> None:
 
 def test_text_is_cut_as_its_tokenizer_takes_it() -> None:
     kinds = ("word", "bpe", "char", "smiles")
-    assert [tokenization_for(kind) for kind in kinds] == ["none", "13a", "char", "char"]
+    spaced, unspaced = ["the dog barks", "yes"], ["\u72d7\u5728\u53eb\u3002", "\u662f"] * 5
+    assert [tokenization_for(kind, spaced) for kind in kinds] == ["none", "13a", "char", "char"]
+    assert [tokenization_for(kind, unspaced) for kind in kinds] == ["none", "char", "char", "char"]
+    assert is_unspaced([*unspaced, *unspaced, *unspaced, "\u72d7 \u5728 \u53eb \u3002"])
+    assert not is_unspaced([*unspaced, "\u72d7 \u5728 \u53eb \u3002"])
+    assert not is_unspaced(["yes", "no"]), "too short to know"
+    assert not is_unspaced([])
     assert cut(["the <unk> dog, ."], "none") == [["the", "<unk>", "dog,", "."]]
     assert cut(["dog, ."], "13a") == [["dog", ",", "."]]
     assert cut(["ab c"], "char") == [["a", "b", "c"]]

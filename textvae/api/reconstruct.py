@@ -106,7 +106,7 @@ def reconstructions(
     mean = encode_corpus(vae.model, array.to(vae.device)).mean
     conditions = decoder_conditions(vae.model, vae.labels, mean, label or vae.label_array(array))
     written = candidates(vae.model, vae.tokenizer, conditions, settings)
-    how = tokenize or tokenization_for(vae.tokenizer.kind)
+    how = tokenize or tokenization_for(vae.tokenizer.kind, [text for _, text, _ in read])
     pairs = [
         (original, rank, one)
         for original, best in zip(read, written, strict=True)

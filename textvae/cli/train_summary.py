@@ -158,7 +158,7 @@ def reconstruct_some(vae: TextVAE, texts: Sequence[str]) -> HeldOutReconstructio
     """Reconstruct sentences, and compare."""
     written = vae.reconstruct(texts)
     return HeldOutReconstruction(
-        bleu=corpus_bleu(written, texts, tokenization_for(vae.tokenizer.kind)).value,
+        bleu=corpus_bleu(written, texts, tokenization_for(vae.tokenizer.kind, texts)).value,
         exact=sum(exact_matches(written, texts)) / len(texts),
         num_sentences=len(texts),
         examples=list(zip(texts, written, strict=True))[:2],

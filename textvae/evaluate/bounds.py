@@ -11,6 +11,7 @@ from textvae.evaluate.measurements import Figure, MeasuredCorpus, Value, stderr_
 from textvae.evaluate.subject import Subject, source_truth
 from textvae.metrics.latent_usage import standard_error
 from textvae.metrics.likelihood import importance_weighted
+from textvae.metrics.text_quality import is_unspaced
 
 NATS = "nats per sentence"
 
@@ -51,6 +52,8 @@ class LikelihoodEvaluator(Config, tag_field="kind", tag="likelihood"):
         }
         if num_samples == 1 and not model.is_language_model:  # one sample has no spread
             values["nll_monte_carlo_stderr"] = None
+        if is_unspaced(subject.texts):
+            values["perplexity_per_word"] = None
         if subject.grammar is not None:
             truth = source_truth(subject.texts)
             values |= {"source_nll": truth.nll, "source_entropy": truth.entropy}
@@ -72,6 +75,9 @@ def likelihood_figures(
     if kl_is_exact is not None:
         prior += ", analytic" if kl_is_exact else ", estimated"
     tokens = f"over {corpus.num_tokens:,} tokens"
+    words = f"over {corpus.num_words:,} words"
+    if values["perplexity_per_word"] is None:
+        words = "the text has no blanks between words"
     rows = [
         ("nll", NATS, weighted),
         ("nll_monte_carlo_stderr", NATS, "over redraws of the samples"),
@@ -80,7 +86,7 @@ def likelihood_figures(
         ("reconstruction", NATS, "-log p(x|z), z from the posterior"),
         ("perplexity", "per token", f"{tokens}, {weighted}"),
         ("perplexity_elbo", "per token", tokens),
-        ("perplexity_per_word", "per word", f"over {corpus.num_words:,} words"),
+        ("perplexity_per_word", "per word", words),
         ("bits_per_character", "bits", f"over {corpus.num_characters:,} characters"),
         ("num_samples", "", "K"),
     ]

@@ -102,7 +102,8 @@ class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
     strategy: AnyStrategy = Greedy()
     """How words are chosen."""
     tokenize: Tokenization | None = None
-    """Tokenizer of sacrebleu; None is none for words, 13a for bpe, char for characters."""
+    """Tokenizer of sacrebleu; None is none for words, 13a for bpe, char for
+    characters and for text without blanks between words."""
 
     def run(self, subject: Subject) -> Iterator[Figure]:
         """The figures; none of a language model."""
@@ -118,10 +119,11 @@ class ReconstructionEvaluator(Config, tag_field="kind", tag="reconstruction"):
             seed=subject.seed,
             max_length=subject.max_length,
         )
+        texts = subject.texts
         scores = reconstruction_scores(
             [subject.tokenizer.decode(ids) for ids in written],
-            [subject.texts[i] for i in rows.tolist()],
-            self.tokenize or tokenization_for(subject.tokenizer.kind),
+            [texts[i] for i in rows.tolist()],
+            self.tokenize or tokenization_for(subject.tokenizer.kind, texts),
         )
         size = f"{scores.num_sentences:,} sentences"
         for name, value, signature in (

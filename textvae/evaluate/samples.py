@@ -34,13 +34,14 @@ class SamplesEvaluator(Config, tag_field="kind", tag="samples"):
     strategy: Strategy = Temperature()
     """How words are chosen."""
     tokenize: Tokenization | None = None
-    """Tokenizer of sacrebleu; None is none for words, 13a for bpe, char for characters."""
+    """Tokenizer of sacrebleu; None is none for words, 13a for bpe, char for
+    characters and for text without blanks between words."""
 
     def run(self, subject: Subject) -> Iterator[Figure]:
         """The figures; of a language model too, whose samples have no latent."""
         drawn = subject.samples(self.num_samples, self.strategy)
         texts = [subject.tokenizer.decode(ids) for ids in drawn]
-        how = self.tokenize or tokenization_for(subject.tokenizer.kind)
+        how = self.tokenize or tokenization_for(subject.tokenizer.kind, subject.texts)
         tokens, size = cut(texts, how), f"{len(texts):,} samples"
         between = self_bleu(tokens, how)
         assert between is not None

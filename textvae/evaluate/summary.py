@@ -69,8 +69,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     permutation_cost: float | None
     """How much -log p(x|z) rises when latents are permuted among sentences, at posterior means."""
     permutation_cost_stderr: float | None
-    perplexity_per_word: float
-    """exp(sum of nll / (words between whitespace + sentences)): compares across tokenizers."""
+    perplexity_per_word: float | None
+    """exp(sum of nll / (words between whitespace + sentences)): compares across tokenizers. None:
+    the text has no blanks between words."""
     bits_per_character: float
     num_words: Count
     num_characters: Count

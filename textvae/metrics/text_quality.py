@@ -24,6 +24,10 @@ Tokenization = Literal["none", "13a", "intl", "char", "zh"]
 Ngram = tuple[str, ...]
 
 
+LONGER, UNSPACED = 4, 0.1
+"""In an unspaced script fewer than this fraction of texts of at least 4 characters have a blank."""
+
+
 class Score(NamedTuple):
     """A score of sacrebleu, 0 to 100."""
 
@@ -31,12 +35,21 @@ class Score(NamedTuple):
     signature: str
 
 
-def tokenization_for(kind: str) -> Tokenization:
-    """How sacrebleu should cut the text of a model: as the model's tokenizer takes it to be cut.
+def is_unspaced(texts: Sequence[str]) -> bool:
+    """True for a script without blanks between words: few of the longer texts have a blank."""
+    longer = [text for text in map(str.strip, texts) if len(text) >= LONGER]
+    spaced = sum(len(text.split(maxsplit=1)) > 1 for text in longer)
+    return bool(longer) and spaced < UNSPACED * len(longer)
+
+
+def tokenization_for(kind: str, texts: Sequence[str]) -> Tokenization:
+    """How sacrebleu should cut the texts of a model: as the model's tokenizer takes them to be cut.
 
     Text of a word tokenizer is cut already, and to split its `<unk>` in three would be to count
     n-grams that nobody wrote; unspaced text has no words to count.
     """
+    if kind == "bpe" and is_unspaced(texts):
+        return "char"
     cuts: dict[str, Tokenization] = {"word": "none", "bpe": "13a", "char": "char", "smiles": "char"}
     return cuts[kind]
 
