@@ -30,6 +30,9 @@ def verbs(run: Path, data: Path, place: Path) -> list[list[str]]:
         ["analogy", model],
         ["attribute", model, "--from", corpus, "--to", corpus],
         ["evaluate", model, corpus, "--samples", "1000000"],
+        ["score", model, "--reference", corpus],
+        ["classify", model, "--labelled", str(place / "labelled.csv")],
+        ["report", model, corpus, "--output", str(place / "report")],
         ["info", model, "--verify"],
     ]
 
@@ -69,6 +72,9 @@ def test_every_verb_answers(
     rounds: int,
 ) -> None:
     (tmp_path / "lines.txt").write_bytes(LINES)
+    (tmp_path / "labelled.csv").write_bytes(
+        b"text,label\nred cat eats,a\nold fox sees,b\n" * 30_000
+    )
     (tmp_path / "latents.jsonl").write_bytes(b"[0, 0, 0, 0, 0]\n" * 50_000)
     shutil.copytree(tiny_run, tmp_path / "run")
     stopped = trial = 0
