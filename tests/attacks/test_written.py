@@ -242,7 +242,7 @@ OPTIONS: list[tuple[str, str]] = [
     ("report MODEL MODEL MODEL", "MODEL and DATA are 2 arguments at most, found 3. S"),
     ("info nowhere", "nowhere: there is no such directory"),
     ("info MODEL --jsn", "No such option '--jsn"),
-    ("recipes all", "unexpected extra argument"),
+    ("recipes all", "give list, show NAME"),
     ("trian", "No such verb 'trian'"),
     ("--versoin", "No such option '--versoin"),
     ("train --max-steps 0", "Invalid value for '--max-steps"),
