@@ -9,9 +9,11 @@ import torch
 from textvae.api import least_edit
 from textvae.api.least_edit import Attribute, Edited, attribute_of, edit_least, fit_logistic
 from textvae.api.text_vae import TextVAE
+from textvae.data.tokenizer import BPETokenizerConfig, CharTokenizerConfig, WordTokenizerConfig
 from textvae.errors import DataError
 from textvae.metrics.text_quality import edit_distances
 from textvae.randomness import key, normals
+from textvae.run.experiment import load_config
 
 
 def two_gaussians(size: int) -> torch.Tensor:
@@ -116,3 +118,25 @@ def test_what_has_the_attribute_is_not_moved(
 def test_sets_without_two_sentences_are_refused(vae: TextVAE) -> None:
     with pytest.raises(DataError, match="the sentences with: holds 1 sentences"):
         attribute_of(vae, ["red cat eats", "shy dog sees today"], ["odd hen likes"])
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "lowercase words"])
+def test_changes_are_counted_in_tokens_of_the_model(
+    kind: str, tiny_overrides: tuple[str, ...]
+) -> None:
+    tokenizers = {
+        "char": CharTokenizerConfig(),
+        "bpe": BPETokenizerConfig(vocabulary_size=259),
+        "lowercase words": WordTokenizerConfig(lowercase=True),
+    }
+    lines = ["\u5f88\u597d\u5403\u7684\u83dc", "\u4e0d\u597d\u5403\u7684\u996d"]
+    lines = ["a fine cat", "a poor cat"] if kind == "lowercase words" else lines
+    tokenizer = tokenizers[kind].train(lines)
+    settings = [text for text in tiny_overrides if text.startswith("model.")]
+    config = load_config(None, [*settings, "model.max_length=23"]).model
+    vae = TextVAE(config.build(tokenizer.vocabulary_size, seed=7), tokenizer, config)
+    attribute = Attribute(torch.zeros(5), 9.0, torch.ones(5), 1, 1)
+    first = "A Fine Cat" if kind == "lowercase words" else lines[0]
+    (judged,) = least_edit._judged(vae, attribute, [first], [lines[1]], torch.zeros(1), 1.0)
+    # The unspaced sentences differ in two of five characters, which have three bytes each.
+    assert judged.num_changed == {"char": 2, "bpe": 6, "lowercase words": 1}[kind]

@@ -192,9 +192,7 @@ def _judged(
         for text, sentence in zip(written, sentences, strict=True)
     ]
     odds = attribute.log_odds(vae.encode(readable).mean)
-    distances = edit_distances(
-        [text.split() for text in written], [sentence.split() for sentence in sentences]
-    )
+    distances = edit_distances(_tokens(vae, written), _tokens(vae, sentences))
     rows = zip(sentences, written, odds.tolist(), distances, moves.tolist(), strict=True)
     return [
         Edited(
@@ -207,6 +205,13 @@ def _judged(
         )
         for sentence, text, logit, distance, move in rows
     ]
+
+
+def _tokens(vae: TextVAE, texts: list[str]) -> list[list[str]]:
+    """What changes are counted in: the tokens of the model, not what stands between blanks."""
+    if vae.tokenizer.kind == "bpe":
+        return [[str(index) for index in vae.tokenizer.encode(text)] for text in texts]
+    return [vae.tokenizer.token_texts(text) for text in texts]
 
 
 def _better(first: Edited | None, second: Edited) -> Edited:
