@@ -208,7 +208,7 @@ def _judged(
 
 
 def _tokens(vae: TextVAE, texts: list[str]) -> list[list[str]]:
-    """What changes are counted in: the tokens of the model, not what stands between blanks."""
+    """The tokens of the model, in which changes are counted; not what stands between blanks."""
     if vae.tokenizer.kind == "bpe":
         return [[str(index) for index in vae.tokenizer.encode(text)] for text in texts]
     return [vae.tokenizer.token_texts(text) for text in texts]
