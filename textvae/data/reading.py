@@ -23,6 +23,7 @@ The rules, the same for every local form:
 import csv
 import difflib
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -445,10 +446,22 @@ def _json_fields(
     return result
 
 
+_LONE_SURROGATE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+
+
 def _decode_json(decoder: msgspec.json.Decoder[Any], data: str | bytes, where: str) -> Any:
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        text = data if isinstance(data, str) else bytes(data).decode(errors="replace")
+        if lone := _LONE_SURROGATE.search(text):
+            raise DataError(
+                f"{where}: holds the lone surrogate {lone.group()}, which is no Unicode character; "
+                "remove it"
+            ) from None
         raise DataError(
             f"{where}: {error}; rows are JSON objects with a string for their text, one a line or "
             "in one array"
