@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from textvae.api import least_edit
-from textvae.api.least_edit import Attribute, Edited, attribute_of, edit_least, fit_logistic
+from textvae.api.least_edit import (
+    Attribute,
+    Edited,
+    attribute_of,
+    between,
+    edit_least,
+    fit_logistic,
+)
 from textvae.api.text_vae import TextVAE
 from textvae.data.tokenizer import BPETokenizerConfig, CharTokenizerConfig, WordTokenizerConfig
 from textvae.errors import DataError
@@ -80,11 +87,42 @@ def test_of_accepted_candidates_the_nearest_is_taken() -> None:
 
     unsure, surer = one("a b c", 0.2, False, 0), one("a b d", 0.7, False, 1)
     far, near = one("x y z", 0.99, True, 3), one("a b z", 0.9, True, 1)
-    better = least_edit._better
-    assert better(None, unsure) is unsure
-    assert better(unsure, surer) is better(surer, unsure) is surer
-    assert better(surer, far) is better(far, surer) is far
-    assert better(far, near) is better(near, far) is near
+    assert sorted([near, surer, far, unsure], key=least_edit._rank) == [unsure, surer, far, near]
+
+
+def test_between_a_sentence_and_a_text_lie_all_subsets_of_the_changes() -> None:
+    old = ["the", "food", "was", "not", "good"]
+    new = ["the", "pizza", "was", "good", "today"]
+    found = [" ".join(units) for units in between(old, new)]
+    assert sorted(found) == sorted(
+        f"the {noun} was{negation} good{end}"
+        for noun in ("food", "pizza")
+        for negation in (" not", "")
+        for end in ("", " today")
+    )
+    assert list(between(old, old)) == [old]
+    assert list(between(["The", "Food"], ["the", "food"], lowercase=True)) == [["The", "Food"]]
+    many = [str(number) for number in range(13)]
+    other = [unit if place % 2 else "x" for place, unit in enumerate(many)]
+    assert list(between(many, other)) == [other]  # 7 places: beyond the most
+
+
+def test_a_change_that_the_classifier_does_not_need_is_undone(vae: TextVAE) -> None:
+    sentence, text = "red cat eats", "big cat eats today"
+    means = vae.encode([sentence, text, "red cat eats today", "big cat eats"]).mean
+    # Accepts `today`, whatever the colour.
+    weight = (means[2] + means[1] - means[0] - means[3]).double()
+    odds = means.double() @ weight
+    assert min(odds[1], odds[2]) > max(odds[0], odds[3])
+    scale = 2.0 / float(min(odds[1], odds[2]) - max(odds[0], odds[3]))
+    bias = 2.0 - scale * float(min(odds[1], odds[2]))
+    attribute = Attribute((scale * weight).float(), bias, torch.ones(5), 1, 1)
+    edited = least_edit._least(vae, attribute, sentence, {sentence: 0.0, text: 4.0}, 1.0)
+    assert (edited.text, edited.accepted) == ("red cat eats today", True)
+    assert (edited.num_changed, edited.strength) == (1, 4.0)
+    nothing = least_edit._least(vae, attribute, sentence, {sentence: 0.0, text: 4.0}, 99.0)
+    assert not nothing.accepted
+    assert nothing.text in (text, "red cat eats today")
 
 
 def test_edits_are_what_they_say(vae: TextVAE, sets: tuple[list[str], list[str]]) -> None:
@@ -107,12 +145,9 @@ def test_what_has_the_attribute_is_not_moved(
 ) -> None:
     attribute = Attribute(torch.zeros(5), 9.0, torch.ones(5), 1, 1)
     edits = list(edit_least(vae, sets[0][:3], attribute))
-    beams = vae.reconstruct(sets[0][:3], strategy="beam")
-    greedy = vae.reconstruct(sets[0][:3])
-    for one, *candidates in zip(edits, greedy, beams, strict=True):
-        assert one.strength == 0.0
-        assert one.accepted
-        assert one.text in candidates
+    assert [(one.text, one.num_changed, one.strength, one.accepted) for one in edits] == [
+        (sentence, 0, 0.0, True) for sentence in sets[0][:3]
+    ]
 
 
 def test_sets_without_two_sentences_are_refused(vae: TextVAE) -> None:
@@ -122,8 +157,9 @@ def test_sets_without_two_sentences_are_refused(vae: TextVAE) -> None:
 
 @pytest.mark.parametrize("kind", ["char", "bpe", "lowercase words"])
 def test_changes_are_counted_in_tokens_of_the_model(
-    kind: str, tiny_overrides: tuple[str, ...]
+    kind: str, tiny_overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(least_edit, "MOST_PLACES", 0)  # the text is the only candidate
     tokenizers = {
         "char": CharTokenizerConfig(),
         "bpe": BPETokenizerConfig(vocabulary_size=259),
@@ -137,6 +173,6 @@ def test_changes_are_counted_in_tokens_of_the_model(
     vae = TextVAE(config.build(tokenizer.vocabulary_size, seed=7), tokenizer, config)
     attribute = Attribute(torch.zeros(5), 9.0, torch.ones(5), 1, 1)
     first = "A Fine Cat" if kind == "lowercase words" else lines[0]
-    (judged,) = least_edit._judged(vae, attribute, [first], [lines[1]], torch.zeros(1), 1.0)
+    judged = least_edit._least(vae, attribute, first, {lines[1]: 1.0}, 99.0)
     # The unspaced sentences differ in two of five characters, which have three bytes each.
     assert judged.num_changed == {"char": 2, "bpe": 6, "lowercase words": 1}[kind]

@@ -3,12 +3,17 @@
 A logistic regression on posterior means tells sentences with an attribute from those without it. A
 sentence moves along the direction C w, where w are the weights of the regression and C is the
 covariance of the means within the two sets: of all moves that raise its log-odds by so much, the
-one that is shortest in the metric of C (Fisher's discriminant has the same direction). Candidates
-are decoded at several log-odds, greedily and by a beam; each is encoded again, and of those whose
-log-odds come out beyond a margin the one with the fewest changed tokens is taken.
+one that is shortest in the metric of C (Fisher's discriminant has the same direction). Sentences
+are decoded at several log-odds, greedily and by a beam. Candidates are these and all that lie
+between them and the sentence: of the places where one differs from the sentence, any subset is
+changed back. Each candidate is encoded again, and of those whose log-odds come out beyond a margin
+the one with the fewest changed tokens is taken, where nats of log p(x) that the sentence loses
+count as changes.
 """
 
-from collections.abc import Iterable, Iterator
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -24,9 +29,15 @@ from textvae.metrics.text_quality import edit_distances
 
 TARGETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 11.0, 15.0)
 """Log-odds that the latents of candidates have."""
-MARGIN = 1.0
-"""Log-odds that a candidate must have once it is encoded again: a probability of 0.73."""
+MARGIN = 2.5
+"""Log-odds that a candidate must have once it is encoded again: a probability of 0.92."""
 STRATEGIES: tuple[StrategyName, ...] = ("greedy", "beam")
+MOST_PLACES = 5
+"""Changes of which all subsets are candidates, at most: 32 subsets."""
+NUM_READ = 20
+"""Candidates whose log p(x) is computed, at most: the nearest, up to two changes further."""
+LOSS = 0.3
+"""Changes that a nat of log p(x) counts for."""
 PENALTY = 5e-4
 """Weight of the squared weights on standardized means in the loss."""
 MOST = 20_000
@@ -166,60 +177,99 @@ def edit_least(
         mean, texts = part.posterior.mean, list(part.texts)
         before = attribute.log_odds(mean)
         labels = label or vae.likeliest_labels(texts)
-        best: list[Edited | None] = [None] * len(texts)
-        # Without a move first: a sentence may have the attribute.
+        # A sentence that has the attribute is its own nearest candidate.
+        strengths = [{text: 0.0} for text in texts]
         for target in (None, *TARGETS):
             moves = torch.zeros_like(before) if target is None else (target - before).clamp(min=0)
             latents = mean + (moves[:, None] * attribute.direction).to(mean)
             for strategy in STRATEGIES:
-                written = list(sentences_at_conditions(vae, [(latents, labels)], strategy=strategy))
-                candidates = _judged(vae, attribute, texts, written, moves, margin)
-                best = [_better(a, b) for a, b in zip(best, candidates, strict=True)]
-        yield from (one for one in best if one is not None)
+                written = sentences_at_conditions(vae, [(latents, labels)], strategy=strategy)
+                for by_text, text, move in zip(strengths, written, moves.tolist(), strict=True):
+                    by_text.setdefault(text, move)
+        for text, by_text in zip(texts, strengths, strict=True):
+            yield _least(vae, attribute, text, by_text, margin)
 
 
-def _judged(
-    vae: TextVAE,
-    attribute: Attribute,
-    sentences: list[str],
-    written: list[str],
-    moves: Tensor,
-    margin: float,
-) -> list[Edited]:
-    """Candidates with the probability that they have the attribute."""
-    readable = [
-        text if text.strip() else sentence
-        for text, sentence in zip(written, sentences, strict=True)
-    ]
-    odds = attribute.log_odds(vae.encode(readable).mean)
-    distances = edit_distances(_tokens(vae, written), _tokens(vae, sentences))
-    rows = zip(sentences, written, odds.tolist(), distances, moves.tolist(), strict=True)
-    return [
+def _least(
+    vae: TextVAE, attribute: Attribute, sentence: str, strengths: dict[str, float], margin: float
+) -> Edited:
+    """The best accepted candidate; if none is accepted, the most probable one.
+
+    `strengths`: of the sentences decoded, and of the sentence itself.
+    """
+    kind, candidates = vae.tokenizer.kind, dict[str, float]()
+    cut: Callable[[str], list[str]] = list if kind == "bpe" else vae.tokenizer.token_texts
+    blank = " " if kind == "word" or " " in sentence.strip() else ""
+    if blank:
+        cut = str.split
+    for text, strength in strengths.items():
+        for units in between(cut(sentence), cut(text), lowercase=vae.tokenizer.lowercase):
+            candidates.setdefault(blank.join(units), strength)
+    limit = vae.config.max_length
+    tokens = {text: _tokens(vae, text) for text in candidates if text.strip()}
+    texts = [text for text, pieces in tokens.items() if len(pieces) <= limit]
+    odds = attribute.log_odds(vae.encode(texts).mean).tolist()
+    reference = _tokens(vae, sentence)
+    changed = edit_distances([tokens[text] for text in texts], [reference] * len(texts))
+    rows = [
         Edited(
             sentence,
             text,
             float(torch.tensor(logit).sigmoid()),
-            logit >= margin and bool(text.strip()),
-            int(distance),
-            move,
+            logit >= margin,
+            distance,
+            candidates[text],
         )
-        for sentence, text, logit, distance, move in rows
+        for text, logit, distance in zip(texts, odds, changed, strict=True)
+    ]
+    rows.sort(key=_rank, reverse=True)
+    if not rows[0].accepted:
+        return rows[0]
+    near = [one for one in rows if one.accepted and one.num_changed <= rows[0].num_changed + 2]
+    near = near[:NUM_READ]
+    if len(near) == 1:
+        return near[0]
+    # Of those that change about as little, one that reads as well as the sentence did.
+    log_probs = vae.log_prob([sentence, *(one.text for one in near)], num_samples=1)
+    costs = (log_probs[0] - log_probs[1:]).clamp(min=0) * LOSS
+    return min(zip(near, costs.tolist(), strict=True), key=lambda one: one[0].num_changed + one[1])[
+        0
     ]
 
 
-def _tokens(vae: TextVAE, texts: list[str]) -> list[list[str]]:
+def _rank(edited: Edited) -> tuple[bool, float, float]:
+    """Accepted first, then fewer changes; if none is accepted, the more probable."""
+    fewest = -float(edited.num_changed) if edited.accepted else 0.0
+    return edited.accepted, fewest, edited.probability
+
+
+def between(
+    sentence: list[str], text: list[str], *, lowercase: bool = False
+) -> Iterator[list[str]]:
+    """Sentences with any subset of the changes that lead from a sentence to a text.
+
+    Beyond `MOST_PLACES` changes: the text alone.
+
+    Args:
+        sentence: units, such as words.
+        text: likewise.
+        lowercase: case is no change.
+    """
+    old, new = ([unit.lower() if lowercase else unit for unit in one] for one in (sentence, text))
+    parts = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    if sum(kind != "equal" for kind, *_ in parts) > MOST_PLACES:
+        yield text
+        return
+    choices = [
+        (sentence[a:b],) if kind == "equal" else (sentence[a:b], text[c:d])
+        for kind, a, b, c, d in parts
+    ]
+    for pieces in product(*choices):
+        yield [unit for piece in pieces for unit in piece]
+
+
+def _tokens(vae: TextVAE, text: str) -> list[str]:
     """The tokens of the model, in which changes are counted; not what stands between blanks."""
     if vae.tokenizer.kind == "bpe":
-        return [[str(index) for index in vae.tokenizer.encode(text)] for text in texts]
-    return [vae.tokenizer.token_texts(text) for text in texts]
-
-
-def _better(first: Edited | None, second: Edited) -> Edited:
-    """The accepted one with fewer changes; if none is accepted, the more probable one."""
-    if first is None:
-        return second
-    if first.accepted and second.accepted:
-        return second if second.num_changed < first.num_changed else first
-    if first.accepted or second.accepted:
-        return first if first.accepted else second
-    return second if second.probability > first.probability else first
+        return [str(index) for index in vae.tokenizer.encode(text)]
+    return vae.tokenizer.token_texts(text)

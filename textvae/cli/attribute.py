@@ -47,9 +47,10 @@ class Sources(TypedDict):
     saved, for the same model.
 
     --least keeps the sentence: a classifier of latents is fitted to both sets, and of candidates
-    decoded at several strengths the one is written that it accepts and that changes the fewest
-    tokens, as in `textvae attribute runs/mine --data reviews.csv --from bad --to good --least
-    "the food was cold ."`. How many no candidate was accepted for is said at the end.
+    decoded at several strengths, each with any of its changes undone, the one is written that it
+    accepts and that changes the fewest tokens, as in `textvae attribute runs/mine --data
+    reviews.csv --from bad --to good --least "the food was cold ."`. How many no candidate was
+    accepted for is said at the end.
 
     With --json: `sentence` and `text`, with --least also `probability`, `accepted`, `num_changed`
     and `strength` (in log-odds); of --output alone, `output`, `num_from`, `num_to` and the
