@@ -253,7 +253,8 @@ def train_and_measure(check: Check, seeds: list[int]) -> Rows:
         note = f"exit code {ended.code}; {len(seeds)} at once"
         yield Row("ptb", f"seed {seed}: training", ended.seconds, "s", note)
     ready = [seed for seed in seeds if trained[seed].code == 0]
-    measured = together({s: [*program, "evaluate", outputs[s], "--json"] for s in ready})
+    options = ["--json", "--precision", "bfloat16", "--evaluators", "likelihood,latent"]
+    measured = together({s: [*program, "evaluate", outputs[s], *options] for s in ready})
     for seed, ended in measured.items():
         figures = json.loads(ended.output) if ended.code == 0 else {}
         for name in ("perplexity", "kl", "mutual_information", "active_units", "nll"):

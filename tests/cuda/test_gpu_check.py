@@ -63,6 +63,33 @@ def test_other_seeds_of_ptb_run_side_by_side_where_the_first_was_quick(
     assert [row.value for row in rows] == ([] if seconds < 100 else ["not run"])
 
 
+def test_seeds_are_measured_by_the_bound_and_the_latent_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[dict[int, list[str]]] = []
+
+    def together(commands: dict[int, list[str]]) -> dict[int, gpu_check.Ended]:
+        calls.append(commands)
+        codes = {1: 0, 2: 0 if len(calls) > 1 else 4}
+        return {seed: gpu_check.Ended(codes[seed], '{"nll": 1.5}', 3.0) for seed in commands}
+
+    monkeypatch.setattr(gpu_check, "together", together)
+    check = gpu_check.Check(dry_run=False, data="PTB", seeds=3, cuda_graph=True)
+    rows = list(gpu_check.train_and_measure(check, [1, 2]))
+    trained, measured = calls
+    assert [command[-3:] for command in trained.values()] == [
+        ["--set", "train.cuda_graph=true", "--json"]
+    ] * 2
+    assert list(measured) == [1], "a run that failed is not measured"
+    options = ["--precision", "bfloat16", "--evaluators", "likelihood,latent"]
+    assert measured[1][-4:] == options
+    assert [(row.name, row.value) for row in rows] == [
+        ("seed 1: training", 3.0),
+        ("seed 2: training", 3.0),
+        ("seed 1: nll", 1.5),
+    ]
+
+
 def test_commands_run_at_the_same_time() -> None:
     meet = "import sys, time; time.sleep(1); print('x' * 200_000); sys.exit(int(sys.argv[1]))"
     started = time.monotonic()
