@@ -58,7 +58,7 @@ def first_sentence(config: type) -> str:
 
 
 def type_name(kind: Any) -> str:
-    """A type in words: `integer >= 1`."""
+    """A type in words: `integer at least 1`."""
     match kind:
         case kinds.UnionType():
             return ", or ".join(type_name(one) for one in kind.types)

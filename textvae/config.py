@@ -114,14 +114,17 @@ def recipes() -> dict[str, Path]:
     return {}
 
 
-def recipe_text(name: str) -> str:
-    """The contents of a recipe; a ConfigError names the nearest where there is none of the name."""
+def recipe_file(name: str, *, source: str = "--recipe") -> Path:
+    """The file of a recipe; a ConfigError names the nearest where there is none of the name.
+
+    `source` is the option or the command that names it, for the message.
+    """
     known = recipes()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"--recipe {name}: {hint}the recipes are {', '.join(known)}")
-    return known[name].read_text(encoding="utf-8")
+        raise ConfigError(f"{source} {name}: {hint}the recipes are {', '.join(known)}")
+    return known[name]
 
 
 def resolve(

@@ -11,7 +11,7 @@ import torch
 from msgspec import structs
 
 from textvae.api.train import experiment_config
-from textvae.config import differences, encode_json
+from textvae.config import differences, encode_json, recipes
 from textvae.errors import ConfigError
 from textvae.run.experiment import (
     EPOCHS,
@@ -23,7 +23,6 @@ from textvae.run.experiment import (
     choose_training,
     has_bfloat16,
     load_config,
-    recipes,
 )
 from textvae.train.objective import FreeBitsPerSentence, FreeBitsTotal
 from textvae.train.procedures import ProcedureConfig

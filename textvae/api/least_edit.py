@@ -198,10 +198,11 @@ def _least(
     `strengths`: of the sentences decoded, and of the sentence itself.
     """
     kind, candidates = vae.tokenizer.kind, dict[str, float]()
-    cut: Callable[[str], list[str]] = list if kind == "bpe" else vae.tokenizer.token_texts
+    # Words where there are blanks, else the pieces that texts are made of without any.
     blank = " " if kind == "word" or " " in sentence.strip() else ""
-    if blank:
-        cut = str.split
+    cut: Callable[[str], list[str]] = vae.tokenizer.token_texts
+    if blank or kind == "bpe":
+        cut = str.split if blank else list
     for text, strength in strengths.items():
         for units in between(cut(sentence), cut(text), lowercase=vae.tokenizer.lowercase):
             candidates.setdefault(blank.join(units), strength)
@@ -232,9 +233,8 @@ def _least(
     # Of those that change about as little, one that reads as well as the sentence did.
     log_probs = vae.log_prob([sentence, *(one.text for one in near)], num_samples=1)
     costs = (log_probs[0] - log_probs[1:]).clamp(min=0) * LOSS
-    return min(zip(near, costs.tolist(), strict=True), key=lambda one: one[0].num_changed + one[1])[
-        0
-    ]
+    changes = [one.num_changed + cost for one, cost in zip(near, costs.tolist(), strict=True)]
+    return near[changes.index(min(changes))]
 
 
 def _rank(edited: Edited) -> tuple[bool, float, float]:

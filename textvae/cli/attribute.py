@@ -1,10 +1,10 @@
 """`textvae attribute`."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from textvae.api.edit import AttributeVector
     from textvae.api.text_vae import TextVAE
     from textvae.cli.arguments import Stream
+
+T = TypeVar("T")
 
 
 class Sources(TypedDict):
@@ -168,11 +170,17 @@ def _vector(vae: "TextVAE", sources: Sources) -> "AttributeVector":
 
     if sources["vector"] is not None:
         return load_vector(Path(sources["vector"]), vae)
-    (first, second), names, counts = *_sets(sources), RowCounts()
-    vector = attribute_vector(vae, first, second, sources=names, counts=counts)
+    return _estimate(vae, sources, attribute_vector)
+
+
+def _estimate(vae: "TextVAE", sources: Sources, estimator: Callable[..., T]) -> T:
+    """Give both sets to a function of `api`; logs what was left out of them."""
+    (first, second), names = _sets(sources)
+    counts = RowCounts()
+    result = estimator(vae, first, second, sources=names, counts=counts)
     for line in counts.notes(" and ".join(names), vae.config.max_length):
         log(line)
-    return vector
+    return result
 
 
 def _edit_least(
@@ -180,10 +188,7 @@ def _edit_least(
 ) -> None:
     from textvae.api.least_edit import attribute_of, edit_least  # noqa: PLC0415 -- imports torch
 
-    (first, second), names, counts = *_sets(sources), RowCounts()
-    attribute = attribute_of(vae, first, second, sources=names, counts=counts)
-    for line in counts.notes(" and ".join(names), vae.config.max_length):
-        log(line)
+    attribute = _estimate(vae, sources, attribute_of)
     count = refused = 0
     for edited in edit_least(
         vae, stream.without_blank(), attribute, label=label, source=stream.where

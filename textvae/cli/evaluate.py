@@ -15,8 +15,6 @@ from textvae.errors import CheckpointError, TextVAEError
 if TYPE_CHECKING:
     from textvae.evaluate.measurements import Measurements
 
-SECONDS = 3.0
-
 
 @click.command(
     "evaluate",
@@ -100,7 +98,7 @@ def command(
     with distributed.joined():
         vae = options.load(where, device)
         # Logged only after some seconds: an error of the data comes before, and stands alone.
-        with busy.after(SECONDS):
+        with busy.after():
             share_stdin(data)
             measurements = run_evaluators(
                 vae,

@@ -20,37 +20,35 @@ from textvae.errors import ConfigError
 @options.as_json
 def command(arguments: tuple[str, ...], as_json: bool) -> None:
     """List the recipes, each with the first line of its header."""
-    from textvae.config import recipe_text, recipes  # noqa: PLC0415 -- imports msgspec, 20 ms
+    from textvae.config import recipe_file, recipes  # noqa: PLC0415 -- imports msgspec, 20 ms
 
     match arguments:
         case () | ("list",):
             files = recipes()
             width = max(map(len, files), default=0)
             for name, file in files.items():
-                about = recipe_text(name).partition("\n")[0].lstrip("# ")
+                about = file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
                 if as_json:
                     emit_json({"name": name, "about": about, "file": str(file)})
                 else:
                     emit(f"{name:<{width}}  {about}")
         case ("show", name):
-            emit_lines(recipe_text(name).rstrip("\n"))
+            file = recipe_file(name, source="recipes show")
+            emit_lines(file.read_text(encoding="utf-8").rstrip("\n"))
         case ("copy", name, target):
-            _copy(name, Path(target))
+            _copy(recipe_file(name, source="recipes copy"), Path(target))
         case _:
             raise click.UsageError("give list, show NAME, or copy NAME FILE")
 
 
-def _copy(name: str, target: Path) -> None:
-    from textvae.config import recipe_text  # noqa: PLC0415 -- as above
-
-    text = recipe_text(name)
+def _copy(recipe: Path, target: Path) -> None:
     if target.suffix != ".toml":
         raise ConfigError(f"{target}: a file of settings ends in .toml")
     try:
         with target.open("x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(recipe.read_text(encoding="utf-8"))
     except FileExistsError:
         raise ConfigError(f"{target}: is there already; name another file") from None
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {error.strerror}") from None
-    emit(f"{target}: the settings of {name}")
+    emit(f"{target}: the settings of {recipe.stem}")

@@ -12,7 +12,7 @@ from msgspec import Meta, structs
 from torch import Tensor
 
 from textvae import distributed
-from textvae.config import Config, decode, read_config_file, recipe_text, recipes, resolve
+from textvae.config import Config, decode, read_config_file, recipe_file, resolve
 from textvae.data.batching import Lengths
 from textvae.data.corpus import DataConfig
 from textvae.data.tokenizer import BPETokenizerConfig, WordTokenizerConfig
@@ -141,8 +141,7 @@ def load_config(
     if recipe is not None:
         if path is not None:
             raise ConfigError("--config and --recipe are two starting points: give one of them")
-        recipe_text(recipe)
-        path = recipes()[recipe]
+        path = recipe_file(recipe)
     values: Mapping[str, object] = {} if path is None else read_config_file(path)
     source = "--set" if path is None else str(path)
     return resolve_experiment(dict(values), overrides, source=source, defaults=defaults)
